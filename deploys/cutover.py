@@ -1,0 +1,7 @@
+"""The cut-over stage alone: requests go to the release that was pushed and migrated."""
+
+from koprogo_deploy.operations.cutover import cutover_stage
+from koprogo_deploy.operations.preflight import preflight
+
+preflight()
+cutover_stage()

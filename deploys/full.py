@@ -1,0 +1,22 @@
+"""The whole road of a deploy. Run it from the project's root:
+
+    pyinfra inventories/production.py deploys/full.py
+"""
+
+from koprogo_deploy.operations.cutover import cutover_stage
+from koprogo_deploy.operations.engine import engine_stage
+from koprogo_deploy.operations.host import host_stage
+from koprogo_deploy.operations.migrate import migrate_stage
+from koprogo_deploy.operations.preflight import preflight
+from koprogo_deploy.operations.release import release_stage
+from koprogo_deploy.operations.seed import seed_stage
+from koprogo_deploy.operations.verify import verify_stage
+
+preflight()  # settings, secrets, budget and host are acceptable; nothing is touched
+host_stage()  # packages, swap, sysctl, time, journal, updates, accounts, SSH
+engine_stage()  # Docker Engine and Compose of the distribution, daemon.json
+release_stage()  # secrets, and one directory with every rendered file; images by digest
+migrate_stage()  # Postgres, then the new backend unrouted until healthy; schema verified
+cutover_stage()  # Traefik, frontend, the switch; `current` moves; the old colours go
+seed_stage()  # the realistic data, where the environment asks for it
+verify_stage()  # smoke tests from outside and on the host

@@ -1,0 +1,99 @@
+"""Every setting with its meaning and its value for all environments.
+
+Plain values: no logic, no secret. A value here is overridden by the environment's own file, by
+the inventory, and by `--data name=value`. Sizes are in kB, MB or GB, powers of 1024.
+"""
+
+# --- the machine ---------------------------------------------------------------------------------
+vps_vcpus = 1
+vps_memory = "2GB"  # the budget is proven against this, and against what the host really has
+vps_disk = "20GB"
+vps_disk_kind = "ssd"  # ssd, nvme or hdd
+swap = "1GB"  # a safety net, not memory: containers cannot use it; None for none
+timezone = "Europe/Brussels"
+sysctl = {
+    "vm.swappiness": "10",
+    "vm.overcommit_memory": "1",
+    "net.core.somaxconn": "4096",
+    "net.ipv4.tcp_syncookies": "1",
+    "net.ipv4.conf.all.accept_redirects": "0",
+    "net.ipv4.conf.all.send_redirects": "0",
+    "net.ipv4.conf.all.accept_source_route": "0",
+    "kernel.kptr_restrict": "2",
+    "kernel.dmesg_restrict": "1",
+}
+extra_packages = []
+unattended_upgrades = True
+journald_limit = "200MB"
+time_synchronisation = True
+admin_users = {}  # {"anna": ["ssh-ed25519 AAAA…"]}: an account with sudo for each
+install_root = "/opt/koprogo"
+
+# --- memory: hard limits of the containers, and what else the machine needs ----------------------
+traefik_memory = "80MB"
+postgres_memory = "512MB"
+backend_memory = "128MB"
+frontend_memory = "32MB"
+traefik_binary_memory = "192MB"  # the binary's pages, kept in RAM outside its container
+backup_memory = "192MB"
+engine_memory = "208MB"  # dockerd, containerd and a shim for each container
+system_memory = "192MB"
+page_cache_memory = "192MB"
+
+# --- CPU: shared by weight; nobody is capped, so nobody waits while the CPU idles -----------------
+traefik_cpu_weight = 2048
+postgres_cpu_weight = 1024
+backend_cpu_weight = 1024
+frontend_cpu_weight = 512
+
+# --- images: resolved to a digest once, when a release is made ------------------------------------
+traefik_image = "docker.io/library/traefik:v3.7.15"
+postgres_image = "docker.io/library/postgres:17.6-bookworm"
+backend_image = "ghcr.io/gilmry/koprogo/backend:main-17f4460"
+frontend_image = "ghcr.io/gilmry/koprogo/frontend:main-17f4460"
+require_digest = False  # True: every image above must name its digest itself
+postgres_major = 17  # a data directory of another major version is refused
+
+# --- the front door -------------------------------------------------------------------------------
+public_address = None  # where the site is reached if not by its name; None: by its name
+scan_address = None  # where the smoke test looks for open ports; None: as above
+public_http_port = 80
+public_https_port = 443
+ca_certificate = None  # a file that signs the site's certificate, if no public authority does
+tls = "acme"  # acme, or files with the two below
+tls_certificate = None
+tls_key = None
+acme_email = None
+acme_server = "https://acme-v02.api.letsencrypt.org/directory"
+access_log = "off"  # off or stdout; costs Traefik up to half its throughput
+rate_limit_average = 250  # requests a second for each client address
+rate_limit_burst = 500
+login_limit_per_minute = 10
+load_client_addresses = []  # exempt from the limits: the machine that runs the load test
+superadmin_addresses = []  # who may use the superadmin's pages
+objective_rate = 200  # requests a second that the load test asks for
+edge_network = "172.30.80.0/24"  # Docker network of proxy and applications
+
+# --- the backend -------------------------------------------------------------------------------
+backend_command = ["/app/koprogo-api"]
+backend_workers = 1
+backend_log_level = "warn"  # info logs every request
+backend_environment = {}  # more variables for newer images; secrets go to .env.<environment>
+backend_start_timeout = "90s"  # migrations included
+pool_max_connections = 8
+pool_min_connections = 2
+pool_acquire_timeout = "30s"
+superadmin_guard = True  # KoproGo resets admin@koprogo.com to a public password at every start
+frontend_read_only = False  # KoproGo's image writes config.js into its own root at start
+
+# --- Postgres: computed from the limit above; koprogo plan shows each value and its reason ---------
+postgres_connections_reserve = 9  # 3 superuser, and backup, monitor, migration, psql
+postgres_settings = {}  # overrides, such as {"work_mem": "6MB"}
+
+# --- the realistic seed ------------------------------------------------------------------------
+seed_enabled = False
+seed_number = 1  # the same number gives the same data
+seed_scale = 1
+seed_via = "sql"  # sql, or api: the application's own endpoint, where it exists
+
+releases_kept = 5

@@ -1,0 +1,94 @@
+"""Checks a pyinfra run before it starts: what it was asked for, and the environment's settings.
+
+pyinfra itself exits 0 on an inventory path with a typo, on a `--limit` that matches nothing and
+on Ctrl-C; a pipeline would take each for a success.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from koprogo_deploy import door
+from koprogo_deploy.problems import Problem, Refusal, show
+
+EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 130
+
+
+def check() -> None:
+    """Check the pyinfra command line that is being run; exits 2 with every problem found."""
+    import click
+
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return
+    signal.signal(signal.SIGINT, _interrupted)
+    parameters = context.params
+    problems = command_problems(parameters, door.ROOT)
+    if problems:
+        _refuse(show("Command line", problems))
+    if "deploys" not in " ".join(map(str, parameters.get("operations") or ())):
+        return  # pyinfra's own verbs: fact, exec, debug-inventory
+    try:
+        door.open_environment(
+            Path(parameters["inventory"]).stem, overrides(parameters.get("data") or ())
+        )
+    except Refusal as refusal:
+        _refuse(str(refusal))
+
+
+def _refuse(text: str) -> None:
+    sys.stderr.write(f"\n{text}\n")
+    raise SystemExit(EXIT_REFUSED)
+
+
+def _interrupted(_signal: int, _frame: object) -> None:
+    sys.stderr.write("\nInterrupted. Run the same command again: it goes on from where it is.\n")
+    sys.stderr.flush()
+    # At once: greenlets in the middle of a command would swallow an exception.
+    import os
+
+    os._exit(EXIT_INTERRUPTED)
+
+
+def overrides(data: Sequence[str]) -> dict[str, Any]:
+    """Values of `--data name=value`, read as pyinfra reads them."""
+    from pyinfra_cli.util import parse_cli_arg
+
+    return {key: parse_cli_arg(value) for key, _, value in (d.partition("=") for d in data)}
+
+
+def command_problems(parameters: Mapping[str, Any], root: Path) -> list[Problem]:
+    """What is wrong with a pyinfra command line. Pure but for looking at `inventories/`."""
+    problems = []
+    inventory = Path(str(parameters["inventory"]))
+    known = sorted(path.stem for path in (root / "inventories").glob("*.py"))
+    if not inventory.exists():
+        near = difflib.get_close_matches(inventory.stem, known, n=1, cutoff=0.4)
+        fix = f"did you mean inventories/{near[0]}.py?" if near else f"there are: {known}"
+        return [Problem("inventory", f"{inventory} does not exist", fix)]
+    if inventory.resolve().parent != root / "inventories" or inventory.stem not in known:
+        fix = "run from the project's root: pyinfra inventories/production.py deploys/full.py"
+        return [Problem("inventory", f"{inventory} is not one of this project's", fix)]
+    for operation in parameters.get("operations") or ():
+        if str(operation).endswith(".py") and not Path(operation).exists():
+            deploys = sorted(path.stem for path in (root / "deploys").glob("*.py"))
+            near = difflib.get_close_matches(Path(operation).stem, deploys, n=1, cutoff=0.4)
+            fix = f"did you mean deploys/{near[0]}.py?" if near else f"there are: {deploys}"
+            problems.append(Problem("deploy", f"{operation} does not exist", fix))
+    host, _, _ = door.gather(inventory.stem, {}, root)
+    names = [host, "vps", "all", inventory.stem]
+    for limit in parameters.get("limit") or ():
+        if not any(fnmatch.fnmatch(name, limit) for name in names):
+            fix = f"the host is {host}, its groups vps and {inventory.stem}"
+            problems.append(Problem("--limit", f'"{limit}" matches no host', fix))
+    if parameters.get("no_wait"):
+        fix = "leave it out"
+        problems.append(Problem("--no-wait", "pyinfra exits 0 with it when a step fails", fix))
+    return problems

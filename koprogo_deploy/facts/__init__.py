@@ -1,0 +1,1 @@
+"""What a host is like now: each fact is one remote command."""

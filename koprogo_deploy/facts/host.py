@@ -1,0 +1,158 @@
+"""Facts about the machine: one command gathers all that a stage compares."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pyinfra.api import FactBase, StringCommand
+
+# Prints "key<TAB>value…" lines. The memory limit is searched upwards from init's own cgroup: on a
+# VPS there is none, in the sandbox it is the box's.
+_SCRIPT = r"""
+. /etc/os-release; printf 'os\t%s\t%s\n' "$ID" "${VERSION_ID:-}"
+printf 'arch\t%s\n' "$(uname -m)"
+printf 'memtotal\t%s\n' "$(awk '/^MemTotal/ {print $2 * 1024}' /proc/meminfo)"
+for line in $(grep -E ':memory:|^0::' /proc/1/cgroup); do
+  path=${line#*:*:}
+  while [ -n "$path" ]; do
+    for file in "/sys/fs/cgroup/memory$path/memory.limit_in_bytes" "/sys/fs/cgroup$path/memory.max"
+    do [ -r "$file" ] && printf 'limit\t%s\n' "$(cat "$file")"; done
+    path=${path%/*}
+  done
+done
+printf 'disk\t%s\n' "$(df -PB1 / | awk 'NR==2 {print $2 "\t" $4}')"
+printf 'clock\t%s\n' "$(date +%s)"
+printf 'swap\t%s\n' "$(awk 'NR>1 {print $1}' /proc/swaps | tr '\n' ' ')"
+printf 'timezone\t%s\n' "$(readlink -f /etc/localtime)"
+printf 'lists\t%s\n' "$(find /var/lib/apt/lists -name '*_Packages*' -mmin -1440 | head -n 1)"
+[ -e /var/lib/docker/volumes/koprogo_postgres_data/_data/PG_VERSION ] &&
+  printf 'pgversion\t%s\n' "$(cat /var/lib/docker/volumes/koprogo_postgres_data/_data/PG_VERSION)"
+"""
+
+
+@dataclass
+class HostState:
+    """The machine as it is.
+
+    Attributes:
+        memory: bytes the kernel really gives: RAM, or a smaller limit around the whole system.
+        clock: seconds since 1970 by the host's clock.
+        files: `sha256 mode owner:group` by path, for those that exist.
+        packages: installed ones of those asked for.
+        sysctl: values of those asked for.
+        units: `active enabled` of each systemd unit asked for, such as `active enabled`.
+    """
+
+    os: str = ""
+    os_version: str = ""
+    architecture: str = ""
+    memory: int = 0
+    disk_size: int = 0
+    disk_free: int = 0
+    clock: int = 0
+    swap: str = ""
+    timezone: str = ""
+    apt_lists_fresh: bool = False
+    postgres_version: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    packages: set[str] = field(default_factory=set)
+    sysctl: dict[str, str] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+    users: set[str] = field(default_factory=set)
+
+
+def parse(lines: Iterable[str]) -> HostState:
+    """Read the script's output. Unknown lines are an error: they mean a broken script."""
+    state = HostState()
+    limits = []
+    for line in lines:
+        key, *values = line.split("\t")
+        value = values[0] if values else ""
+        match key:
+            case "os":
+                state.os, state.os_version = values[0], values[1]
+            case "arch":
+                state.architecture = value
+            case "memtotal":
+                limits.append(int(value))
+            case "limit":
+                if value.isdigit():
+                    limits.append(int(value))
+            case "disk":
+                state.disk_size, state.disk_free = int(values[0]), int(values[1])
+            case "clock":
+                state.clock = int(value)
+            case "swap":
+                state.swap = value.strip()
+            case "timezone":
+                state.timezone = value.removeprefix("/usr/share/zoneinfo/")
+            case "lists":
+                state.apt_lists_fresh = bool(value)
+            case "pgversion":
+                state.postgres_version = value
+            case "file":
+                state.files[values[0]] = " ".join(values[1:])
+            case "package":
+                state.packages.add(value)
+            case "sysctl":
+                state.sysctl[values[0]] = values[1] if len(values) > 1 else ""
+            case "unit":
+                state.units[values[0]] = values[1]
+            case "user":
+                state.users.add(value)
+            case _:
+                raise ValueError(f"unexpected output of the host fact: {line!r}")
+    state.memory = min(limits)
+    return state
+
+
+class Host(FactBase[HostState]):
+    """Gather `HostState` in one remote command."""
+
+    def command(
+        self,
+        files: tuple[str, ...] = (),
+        packages: tuple[str, ...] = (),
+        sysctl: tuple[str, ...] = (),
+        units: tuple[str, ...] = (),
+        users: tuple[str, ...] = (),
+    ) -> StringCommand:
+        """The script, and a loop for each kind of thing asked for."""
+        parts = [_SCRIPT]
+        if files:
+            parts.append(
+                f"for f in {_words(files)}; do [ -f \"$f\" ] && printf 'file\\t%s\\t%s\\t%s\\n' "
+                '"$f" "$(sha256sum < "$f" | cut -c1-64)" "$(stat -c \'%a %U:%G\' "$f")"; done'
+            )
+        if packages:
+            parts.append(
+                "dpkg-query -W -f '${Package}\\t${db:Status-Abbrev}\\n' "
+                f"{_words(packages)} 2>/dev/null | awk '$2 == \"ii\" {{print \"package\\t\" $1}}'"
+            )
+        if sysctl:
+            parts.append(
+                f"for k in {_words(sysctl)}; do "
+                "printf 'sysctl\\t%s\\t%s\\n' \"$k\" \"$(sysctl -n \"$k\" 2>/dev/null)\"; done"
+            )
+        if units:
+            parts.append(
+                f"for u in {_words(units)}; do printf 'unit\\t%s\\t%s %s\\n' \"$u\" "
+                '"$(systemctl is-active "$u" 2>/dev/null)" '
+                '"$(systemctl is-enabled "$u" 2>/dev/null)"; done'
+            )
+        if users:
+            parts.append(
+                f"for u in {_words(users)}; do id \"$u\" >/dev/null 2>&1 && "
+                "printf 'user\\t%s\\n' \"$u\"; done"
+            )
+        return StringCommand("\n".join(parts) + "\ntrue")
+
+    def process(self, output: list[str]) -> HostState:
+        """Parse the lines."""
+        return parse(output)
+
+
+def _words(words: Iterable[str]) -> str:
+    return " ".join(shlex.quote(word) for word in words)

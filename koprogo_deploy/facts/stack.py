@@ -1,0 +1,198 @@
+"""Facts about the deployed stack: releases, containers, images, database."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyinfra.api import FactBase, StringCommand
+
+_INSPECT = (
+    '{"id":{{json .Id}},"service":{{json (index .Config.Labels "com.docker.compose.service")}},'
+    '"spec":{{json (index .Config.Labels "koprogo.spec")}},"status":{{json .State.Status}},'
+    '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}},'
+    '"started":{{json .State.StartedAt}}}'
+)
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container of the project: its Compose service, spec label, status and health."""
+
+    id: str
+    service: str
+    spec: str
+    status: str
+    health: str
+    started: str
+
+    @property
+    def serving(self) -> bool:
+        """Running, and healthy if it has a healthcheck."""
+        return self.status == "running" and self.health in ("", "healthy")
+
+
+@dataclass
+class StackState:
+    """What is deployed.
+
+    Attributes:
+        docker: whether the engine answers.
+        current, candidate: manifests of the serving release and of one that was pushed and does
+            not serve yet; None where there is none.
+        releases: ids of all kept releases, oldest first.
+        config, secrets: names of the content-addressed directories there.
+        dynamic: SHA-256 of Traefik's dynamic file as it lies on the host.
+        containers: by Compose service name.
+        migrations: migration files of the release's image, by release id.
+        loaded_pages: state of the unit that keeps Traefik's binary in memory.
+    """
+
+    docker: bool = False
+    current: dict[str, Any] | None = None
+    candidate: dict[str, Any] | None = None
+    releases: list[str] = field(default_factory=list)
+    config: set[str] = field(default_factory=set)
+    secrets: set[str] = field(default_factory=set)
+    dynamic: str = ""
+    containers: dict[str, Container] = field(default_factory=dict)
+    migrations: dict[str, list[str]] = field(default_factory=dict)
+    binary_unit: str = ""
+
+    @property
+    def target(self) -> dict[str, Any] | None:
+        """The release that the stages after `release` work on."""
+        return self.candidate or self.current
+
+
+class Stack(FactBase[StackState]):
+    """Gather `StackState` in one remote command."""
+
+    def command(self, root: str) -> StringCommand:
+        """Reads files below `root`, and the engine where there is one."""
+        return StringCommand(
+            f"root={shlex.quote(root)}\n"
+            r"""
+for which in current candidate; do
+  [ -f "$root/$which/manifest.json" ] &&
+    printf '%s\t%s\n' "$which" "$(tr -d '\n' < "$root/$which/manifest.json")"
+  [ -f "$root/$which/migrations.txt" ] && printf 'migrations\t%s\t%s\n' \
+    "$(basename "$(readlink -f "$root/$which")")" "$(tr '\n' ' ' < "$root/$which/migrations.txt")"
+done
+for kind in releases config secrets; do
+  [ -d "$root/$kind" ] && printf "$kind\t%s\n" "$(ls "$root/$kind" | tr '\n' ' ')"
+done
+[ -f "$root/traefik/dynamic/dynamic.yaml" ] &&
+  printf 'dynamic\t%s\n' "$(sha256sum < "$root/traefik/dynamic/dynamic.yaml" | cut -c1-64)"
+printf 'unit\t%s\n' "$(systemctl is-active koprogo-traefik-binary.service 2>/dev/null)"
+if ids=$(docker ps -aq --filter label=com.docker.compose.project=koprogo 2>/dev/null); then
+  printf 'docker\tyes\n'
+  [ -n "$ids" ] && docker inspect --format '"""
+            + _INSPECT
+            + r"""' $ids | sed 's/^/container\t/'
+fi
+true"""
+        )
+
+    def process(self, output: list[str]) -> StackState:
+        """Parse the lines."""
+        return parse_stack(output)
+
+
+def parse_stack(lines: list[str]) -> StackState:
+    """Read the output of `Stack`."""
+    state = StackState()
+    for line in lines:
+        key, _, value = line.partition("\t")
+        match key:
+            case "current":
+                state.current = json.loads(value)
+            case "candidate":
+                state.candidate = json.loads(value)
+            case "migrations":
+                release, _, names = value.partition("\t")
+                state.migrations[release] = names.split()
+            case "releases":
+                state.releases = sorted(value.split())
+            case "config":
+                state.config = set(value.split())
+            case "secrets":
+                state.secrets = set(value.split())
+            case "dynamic":
+                state.dynamic = value
+            case "unit":
+                state.binary_unit = value
+            case "docker":
+                state.docker = True
+            case "container":
+                container = Container(**json.loads(value))
+                state.containers[container.service] = container
+            case _:
+                raise ValueError(f"unexpected output of the stack fact: {line!r}")
+    return state
+
+
+class ImageDigests(FactBase[dict[str, str]]):
+    """Digest reference (`name@sha256:…`) of each image that is on the host, by what was asked."""
+
+    def command(self, references: tuple[str, ...]) -> StringCommand:
+        """One inspect for each reference."""
+        words = " ".join(shlex.quote(r) for r in references)
+        return StringCommand(
+            f"for ref in {words}; do printf '%s\\t%s\\n' \"$ref\" "
+            "\"$(docker image inspect --format '{{json .RepoDigests}}' \"$ref\" 2>/dev/null)\"; done"
+        )
+
+    def process(self, output: list[str]) -> dict[str, str]:
+        """Keep the digest of the repository that was asked for."""
+        found = {}
+        for line in output:
+            reference, _, digests = line.partition("\t")
+            for digest in json.loads(digests or "[]"):
+                if same_repository(reference, digest):
+                    found[reference] = digest_reference(reference, digest)
+        return found
+
+
+def repository(reference: str) -> str:
+    """The repository of an image reference, as the engine writes it.
+
+    The engine leaves out `docker.io/library/`.
+    """
+    name = reference.partition("@")[0]
+    head, _, last = name.rpartition("/")
+    name = f"{head}/{last.partition(':')[0]}" if head else last.partition(":")[0]
+    return name.removeprefix("docker.io/").removeprefix("library/")
+
+
+def same_repository(reference: str, digest: str) -> bool:
+    """Whether a RepoDigest belongs to the repository of a reference."""
+    return repository(reference) == repository(digest)
+
+
+def digest_reference(reference: str, digest: str) -> str:
+    """The reference by digest, with the registry spelled as in the reference."""
+    name = reference.partition("@")[0]
+    head, _, last = name.rpartition("/")
+    return f"{head}/{last.partition(':')[0]}@{digest.partition('@')[2]}"
+
+
+class Database(FactBase[dict[str, Any]]):
+    """The JSON object that a query gives, asked as superuser inside the Postgres container.
+
+    Empty where there is no running Postgres or no database yet.
+    """
+
+    def command(self, query: str, database: str = "koprogo_db") -> StringCommand:
+        """One `psql` in the container; the query holds no secret."""
+        return StringCommand(
+            "docker exec koprogo-postgres-1 psql -XqAt -v ON_ERROR_STOP=1 -U postgres "
+            f"-d {shlex.quote(database)} -c {shlex.quote(query)} 2>/dev/null || true"
+        )
+
+    def process(self, output: list[str]) -> dict[str, Any]:
+        """Parse the one line of JSON."""
+        text = "\n".join(output).strip()
+        return json.loads(text) if text else {}

@@ -1,0 +1,84 @@
+"""What every stage starts from: the checked environment of the host pyinfra is working on."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from pyinfra import host, inventory
+from pyinfra.api.exceptions import PyinfraError
+
+from koprogo_deploy import door, render
+from koprogo_deploy.problems import Problem, Refusal
+
+
+@cache
+def _open(environment: str, overrides: str) -> door.Environment:
+    try:
+        return door.open_environment(environment, json.loads(overrides))
+    except Refusal as refusal:
+        raise PyinfraError(f"\n{refusal}") from None
+
+
+def current() -> door.Environment:
+    """The environment of the current host, checked; opened once a run.
+
+    Raises:
+        PyinfraError: the settings are refused; the message lists every problem.
+    """
+    environment = host.data.get("environment")
+    if environment is None:
+        raise PyinfraError(
+            "no group data was read: run pyinfra from the project's root, such as\n"
+            "    pyinfra inventories/production.py deploys/full.py"
+        )
+    return _open(environment, json.dumps(overrides()))
+
+
+def overrides() -> dict[str, object]:
+    """Values given with `--data`."""
+    return {k: v for k, v in inventory.get_override_data().items() if v is not None}
+
+
+def secret_sets(environment: door.Environment) -> dict[str, dict[str, str]]:
+    """Secret files by service, the certificate's key included.
+
+    Raises:
+        PyinfraError: the certificate's files cannot be read.
+    """
+    settings, tls = environment.settings, {}
+    if settings.tls == "files":
+        for key, file in (("certificate", settings.tls_certificate), ("key", settings.tls_key)):
+            try:
+                tls[key] = (door.ROOT / str(file)).read_text(encoding="ascii")
+            except OSError as error:
+                problem = Problem(f"tls_{key}", f"{file}: {error.strerror}")
+                raise PyinfraError(str(Refusal("Certificate", [problem]))) from None
+    return render.secret_sets(settings, environment.secrets, tls)
+
+
+def who() -> str:
+    """Who deploys, for the manifest: user and machine."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def revision(root: Path = door.ROOT) -> str:
+    """The commit of this checkout, with `+changes` when files differ from it; empty without git."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+changes", "--abbrev=12"],
+            cwd=root,
+            env={**os.environ, "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return described.stdout.strip()

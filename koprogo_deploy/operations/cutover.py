@@ -1,0 +1,171 @@
+"""Cut over: the proxy sends requests to the release's colours, then the old ones go."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import StringCommand, deploy, operation
+
+from koprogo_deploy.facts.host import Host
+from koprogo_deploy.operations import context
+from koprogo_deploy.operations.files import RemoteFile, archive, differing, unpack_command
+from koprogo_deploy.operations.migrate import as_wanted, release_directory, stack, target
+from koprogo_deploy.operations.shell import PROJECT, compose_up, container, wait_until_healthy
+from koprogo_deploy.render import container_names, template, traefik_address
+from koprogo_deploy.settings import SERVICES, Settings
+
+BINARY_UNIT = "/etc/systemd/system/koprogo-traefik-binary.service"
+
+
+def binary_files(settings: Settings) -> list[RemoteFile]:
+    """The unit that keeps Traefik's binary in memory, and its script."""
+    root = settings.install_root
+    return [
+        RemoteFile(BINARY_UNIT, template("systemd/koprogo-traefik-binary.service", root=root)),
+        RemoteFile(
+            f"{root}/bin/traefik-binary", template("scripts/traefik-binary.sh", root=root), "755"
+        ),
+    ]
+
+
+@operation()
+def traefik_binary_kept() -> Iterator[StringCommand | str]:
+    """Traefik's binary stays in RAM outside its container.
+
+    Its pages are otherwise charged to the container that first touches them: after a reboot they
+    alone fill 80 MB, and Traefik answers nothing while it reads them again and again.
+    """
+    settings = context.current().settings
+    files = binary_files(settings)
+    state = stack(settings)
+    image = target(state)["images"]["traefik"]
+    noted = RemoteFile(f"{settings.install_root}/traefik/image", f"{image}\n")
+    found = host.get_fact(Host, files=tuple(f.path for f in [*files, noted])).files
+    changed = differing([*files, noted], found)
+    if not changed and state.binary_unit == "active":
+        host.noop("Traefik's binary is locked in memory")
+        return
+    if changed:
+        yield StringCommand(unpack_command("/"), _stdin=archive(changed))
+    yield (
+        f"set -e; {settings.install_root}/bin/traefik-binary find; systemctl daemon-reload; "
+        "systemctl enable -q koprogo-traefik-binary.service; "
+        "systemctl restart koprogo-traefik-binary.service"
+    )
+
+
+@operation()
+def services_up() -> Iterator[str]:
+    """Frontend beside the old one, and Traefik if its own definition changed."""
+    settings = context.current().settings
+    state = stack(settings)
+    names = container_names(target(state)["colours"])
+    directory = release_directory(settings, state)
+    steps = []
+    if not as_wanted(state, "frontend"):
+        service = names["frontend"]
+        steps += [compose_up(directory, service), wait_until_healthy(service, 60)]
+    if not state.dynamic:
+        # Traefik's first start reads it.
+        steps.append(place_dynamic(settings.install_root, directory))
+    if not as_wanted(state, "traefik"):
+        steps += [compose_up(directory, "traefik"), wait_until_healthy("traefik", 60)]
+    if steps:
+        yield "set -e\n" + "\n".join(steps)
+    else:
+        host.noop("frontend and Traefik run as the release says")
+
+
+def place_dynamic(root: str, directory: str) -> str:
+    """Put the release's dynamic file in Traefik's directory by an atomic rename."""
+    # Traefik reads *.yaml only: the name before the rename is invisible to it.
+    return (
+        f"install -m 644 {directory}/traefik/dynamic.yaml {root}/traefik/dynamic/.new && "
+        f"sync {root}/traefik/dynamic/.new && "
+        f"mv -T {root}/traefik/dynamic/.new {root}/traefik/dynamic/dynamic.yaml"
+    )
+
+
+def read_back(settings: Settings, colours: dict[str, str]) -> str:
+    """Ask Traefik itself until it serves these colours; fail, and say what it serves, after 10 s."""
+    names = container_names(colours)
+    api = f"http://{traefik_address(settings.edge_network)}:8082/api/http/services"
+    checks = "\n".join(
+        f"serves {service} http://{names[service]}:{port}"
+        for service, port in (("backend", 8080), ("frontend", 80))
+    )
+    return f"""
+serves() {{
+  end=$(( $(date +%s) + 10 ))
+  while :; do
+    found=$(curl -s -m 2 {api}/$1@file | grep -o '"url":"[^"]*"' | sort -u)
+    [ "$found" = "\\"url\\":\\"$2\\"" ] && return 0
+    [ "$(date +%s)" -lt "$end" ] || break
+    sleep 0.1
+  done
+  echo "Traefik does not serve $1 from $2 but from: ${{found:-nothing}}" >&2
+  docker logs --tail 10 {container('traefik')} >&2
+  return 1
+}}
+{checks}"""
+
+
+@operation()
+def switched() -> Iterator[str]:
+    """Requests go to the release; `current` moves last."""
+    settings = context.current().settings
+    state = stack(settings)
+    manifest, directory = target(state), release_directory(settings, state)
+    root = settings.install_root
+    wanted = manifest["dynamic"]
+    if state.dynamic != wanted:
+        back = read_back(settings, manifest["colours"])
+        yield f"set -e\n{place_dynamic(root, directory)}\n{back}"
+    if state.candidate:
+        yield (
+            f"set -e; cd {root}; ln -sfn releases/{manifest['id']} current.new; "
+            "mv -T current.new current; rm -f candidate"
+        )
+    leftovers = old_containers(state.containers, manifest)
+    if leftovers:
+        names = " ".join(shlex.quote(container(name)) for name in leftovers)
+        yield f"docker stop -t 35 {names} >/dev/null; docker rm {names} >/dev/null"
+    gone = unused(state.releases, manifest["id"], settings.releases_kept)
+    if gone:
+        yield prune_command(root, gone)
+    if state.dynamic == wanted and not state.candidate and not leftovers and not gone:
+        host.noop(f"release {manifest['id']} serves")
+
+
+def old_containers(containers: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
+    """Compose services of the project that the release does not have: the old colours."""
+    return sorted(set(containers) - set(container_names(manifest["colours"]).values()))
+
+
+def unused(releases: list[str], current: str, kept: int) -> list[str]:
+    """Ids of the oldest releases beyond the number to keep; never the current one."""
+    real = [r for r in releases if not r.startswith(".")]
+    others = [r for r in real if r != current]
+    return others[: max(0, len(real) - kept)]
+
+
+def prune_command(root: str, gone: list[str]) -> str:
+    """Remove old releases, and config and secret directories that no kept release mounts."""
+    names = " ".join(shlex.quote(f"releases/{r}") for r in gone)
+    return f"""set -e; cd {root}; rm -rf {names}
+for kind in config secrets; do
+  for directory in $kind/*; do
+    grep -qsF "{root}/$directory" releases/*/compose.yaml || rm -rf "$directory"
+  done
+done"""
+
+
+@deploy("Cut over")
+def cutover_stage() -> None:
+    """Proxy and frontend up, requests switched, old colours gone."""
+    traefik_binary_kept(name="Keep Traefik's binary in memory")
+    services_up(name="Run frontend and Traefik")
+    switched(name="Switch to the release")

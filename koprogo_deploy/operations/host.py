@@ -1,0 +1,134 @@
+"""Host: packages, swap, sysctl, time, journal, updates, accounts, SSH."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+
+from pyinfra import host
+from pyinfra.api import StringCommand, deploy, operation
+
+from koprogo_deploy.facts.host import Host, HostState
+from koprogo_deploy.operations import context
+from koprogo_deploy.operations.files import RemoteFile, archive, differing, unpack_command
+from koprogo_deploy.render import template
+from koprogo_deploy.settings import Settings
+from koprogo_deploy.units import MB, show_size
+
+SWAP_FILE = "/swapfile"
+
+APT = (
+    "DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 "
+    "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
+)
+
+# What has to happen after a file changed, by the file's path.
+_AFTER = {
+    "/etc/sysctl.d/60-koprogo.conf": "sysctl -q -p /etc/sysctl.d/60-koprogo.conf",
+    "/etc/systemd/journald.conf.d/60-koprogo.conf": "systemctl restart systemd-journald",
+    # Reload, not restart: a bad file leaves the old daemon; live sessions go on.
+    "/etc/ssh/sshd_config.d/00-koprogo.conf": "sshd -t && systemctl reload ssh",
+}
+
+
+def packages(settings: Settings) -> list[str]:
+    """Packages of the host stage, from the distribution."""
+    wanted = ["ca-certificates", "curl", "iproute2", "procps", "python3", "vmtouch"]
+    if settings.unattended_upgrades:
+        wanted.append("unattended-upgrades")
+    if settings.time_synchronisation:
+        wanted.append("systemd-timesyncd")
+    return sorted({*wanted, *settings.extra_packages})
+
+
+def host_files(settings: Settings) -> list[RemoteFile]:
+    """Configuration files of the host stage."""
+    journal = show_size(settings.journald_limit).removesuffix("B")
+    files = [
+        RemoteFile(
+            "/etc/sysctl.d/60-koprogo.conf", template("host/sysctl.conf", sysctl=settings.sysctl)
+        ),
+        RemoteFile(
+            "/etc/systemd/journald.conf.d/60-koprogo.conf",
+            template("host/journald.conf", limit=journal),
+        ),
+        RemoteFile("/etc/ssh/sshd_config.d/00-koprogo.conf", template("host/sshd.conf")),
+    ]
+    if settings.unattended_upgrades:
+        files.append(RemoteFile("/etc/apt/apt.conf.d/60-koprogo", template("host/apt.conf")))
+    for name, keys in sorted(settings.admin_users.items()):
+        sudo = f"{name} ALL=(ALL:ALL) NOPASSWD: ALL\n"
+        files.append(RemoteFile(f"/etc/sudoers.d/60-koprogo-{name}", sudo, "440"))
+        files.append(
+            RemoteFile(f"/etc/ssh/authorized_keys.d/{name}", "".join(f"{k}\n" for k in keys))
+        )
+    return files
+
+
+def missing_packages(wanted: list[str], state: HostState) -> list[str]:
+    """Those not installed yet."""
+    return [package for package in wanted if package not in state.packages]
+
+
+def install_command(missing: list[str], lists_fresh: bool) -> str:
+    """One apt run for all missing packages; the lists are fetched when older than a day."""
+    update = "" if lists_fresh else f"{APT} update && "
+    return f"{update}{APT} install --no-install-recommends {' '.join(missing)}"
+
+
+@operation()
+def packages_installed(wanted: list[str]) -> Iterator[str]:
+    """Install what is missing, in one apt run."""
+    state = host.get_fact(Host, packages=tuple(wanted))
+    missing = missing_packages(wanted, state)
+    if missing:
+        yield install_command(missing, state.apt_lists_fresh)
+    else:
+        host.noop("all packages are installed")
+
+
+@operation()
+def configured() -> Iterator[StringCommand | str]:
+    """Accounts, files, sysctl, swap, time zone: what differs is mended, the rest left alone."""
+    settings = context.current().settings
+    files = host_files(settings)
+    state = host.get_fact(
+        Host,
+        files=tuple(file.path for file in files),
+        sysctl=tuple(settings.sysctl),
+        users=tuple(settings.admin_users),
+    )
+    for name in sorted(set(settings.admin_users) - state.users):
+        yield f"adduser --disabled-password --gecos '' {shlex.quote(name)}"
+    changed = differing(files, state.files)
+    if changed:
+        yield StringCommand(unpack_command("/"), _stdin=archive(changed))
+        for file in changed:
+            if file.path in _AFTER:
+                yield _AFTER[file.path]
+    elif state.sysctl != settings.sysctl:
+        yield _AFTER["/etc/sysctl.d/60-koprogo.conf"]
+    if settings.swap and SWAP_FILE not in state.swap.split():
+        yield swap_command(settings.swap)
+    if state.timezone != settings.timezone:
+        yield f"timedatectl set-timezone {shlex.quote(settings.timezone)}"
+    if not changed:
+        host.noop(f"host is configured ({json.dumps(sorted(settings.sysctl))})")
+
+
+def swap_command(size: int) -> str:
+    """Make the swap file once, mode 0600, and have it on after a reboot."""
+    return (
+        f"set -e; fallocate -l {size // MB}M {SWAP_FILE}.new; chmod 600 {SWAP_FILE}.new; "
+        f"mkswap -q {SWAP_FILE}.new; mv {SWAP_FILE}.new {SWAP_FILE}; swapon {SWAP_FILE}; "
+        f"grep -q '^{SWAP_FILE} ' /etc/fstab || echo '{SWAP_FILE} none swap sw 0 0' >> /etc/fstab"
+    )
+
+
+@deploy("Host")
+def host_stage() -> None:
+    """The machine under the engine."""
+    settings = context.current().settings
+    packages_installed(name="Install the host's packages", wanted=packages(settings))
+    configured(name="Configure the host")

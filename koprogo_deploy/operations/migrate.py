@@ -1,0 +1,130 @@
+"""Migrate: the new image comes up beside the old one, unrouted, and brings the schema with it.
+
+KoproGo migrates at boot; its port opens only afterwards, so healthy means migrated. That is then
+verified from outside, in the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import bcrypt
+from pyinfra import host
+from pyinfra.api import StringCommand, deploy, operation
+from pyinfra.api.exceptions import OperationError
+
+from koprogo_deploy import database
+from koprogo_deploy.facts.stack import Database, Stack, StackState
+from koprogo_deploy.operations import context
+from koprogo_deploy.operations.shell import compose_up, psql, wait_until_healthy
+from koprogo_deploy.render import container_names
+from koprogo_deploy.settings import Settings
+
+POSTGRES_TIMEOUT = 180
+
+
+def release_directory(settings: Settings, state: StackState) -> str:
+    """Where the release lies that is being worked on."""
+    return f"{settings.install_root}/releases/{target(state)['id']}"
+
+
+def target(state: StackState) -> dict[str, Any]:
+    """Manifest of the release that is being worked on.
+
+    Raises:
+        OperationError: nothing was ever pushed.
+    """
+    if state.target is None:
+        raise OperationError("no release on the host; run deploys/full.py or deploys/release.py")
+    return state.target
+
+
+def as_wanted(state: StackState, service: str) -> bool:
+    """Whether a service of the target release runs, healthy, with the definition it should have."""
+    manifest = target(state)
+    container = state.containers.get(container_names(manifest["colours"])[service])
+    return bool(
+        container and container.serving and container.spec == manifest["specs"][service]
+    )
+
+
+def stack(settings: Settings) -> StackState:
+    """The stack fact of the current host."""
+    state: StackState = host.get_fact(Stack, root=settings.install_root)
+    return state
+
+
+@operation()
+def postgres_runs() -> Iterator[StringCommand | str]:
+    """Postgres runs as the release says, with the application's role and database."""
+    environment = context.current()
+    state = stack(environment.settings)
+    if as_wanted(state, "postgres"):
+        host.noop("Postgres runs as the release says")
+    else:
+        directory = release_directory(environment.settings, state)
+        up = compose_up(directory, "postgres")
+        yield f"set -e\n{up}\n{wait_until_healthy('postgres', POSTGRES_TIMEOUT)}"
+    roles = host.get_fact(Database, query=database.ROLE_QUERY, database="postgres")
+    if not roles:
+        raise OperationError("Postgres runs but does not answer: docker logs koprogo-postgres-1")
+    password = environment.secrets["DATABASE_PASSWORD"]
+    if not database.scram_matches(password, roles["verifier"]):
+        sql = database.role_sql(database.scram_verifier(password), bool(roles["verifier"]))
+        yield StringCommand(psql("postgres"), _stdin=sql)
+    if not roles["database"]:
+        sql = database.DATABASE_SQL + database.ROLE_SETTINGS_SQL
+        yield StringCommand(psql("postgres"), _stdin=sql)
+
+
+@operation()
+def backend_migrated() -> Iterator[StringCommand | str]:
+    """The release's backend is healthy and unrouted, and the schema is the one of its image."""
+    environment = context.current()
+    settings = environment.settings
+    state = stack(settings)
+    manifest = target(state)
+    image = database.versions(state.migrations.get(manifest["id"], []))
+    if not image:
+        raise OperationError(
+            f"the image {manifest['images']['backend']} has no files in /app/migrations, so its "
+            "migration set is unknown; is it a KoproGo backend?"
+        )
+    before = host.get_fact(Database, query=database.migrations_query())
+    reason = database.cannot_start(database.parse_migrations(before.get("migrations")), image)
+    if reason:
+        raise OperationError(f"the backend of release {manifest['id']} cannot start: {reason}")
+    if as_wanted(state, "backend"):
+        host.noop("the backend of the release is healthy")
+    else:
+        service = container_names(manifest["colours"])["backend"]
+        up = compose_up(release_directory(settings, state), service)
+        wait = wait_until_healthy(service, settings.backend_start_timeout)
+        yield f"set -e\n{up}\n{wait}"
+    after = host.get_fact(Database, query=database.migrations_query())
+    if not after.get("statements"):
+        yield StringCommand(psql(), _stdin=database.EXTENSION_SQL)
+    sql = _guard(environment.secrets["SUPERADMIN_PASSWORD"], settings.superadmin_guard, after)
+    if sql:
+        yield StringCommand(psql(), _stdin=sql)
+    problems = database.not_migrated({**after, "statements": True}, image)
+    if problems:
+        raise OperationError(f"release {manifest['id']} is not migrated: {'; '.join(problems)}")
+
+
+def _guard(password: str, wanted: bool, state: dict[str, Any]) -> str:
+    there = bool(state.get("guard") and state.get("guard_trigger"))
+    if not wanted:
+        return database.UNGUARD_SQL if state.get("guard") else ""
+    if there and bcrypt.checkpw(password.encode(), state["guard"].encode()):
+        return ""
+    # The password is 256 random bits; a slow hash would protect nothing.
+    return database.guard_sql(bcrypt.hashpw(password.encode(), bcrypt.gensalt(8)).decode())
+
+
+@deploy("Migrate")
+def migrate_stage() -> None:
+    """Database server, role, schema: the new backend is up and not routed yet."""
+    postgres_runs(name="Run Postgres")
+    backend_migrated(name="Start the backend unrouted and verify its migrations")

@@ -1,0 +1,228 @@
+"""Release: everything that was rendered, pushed as one directory, checked before it counts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import StringCommand, deploy, operation
+from pyinfra.api.exceptions import OperationError
+
+from koprogo_deploy import render
+from koprogo_deploy.door import Environment
+from koprogo_deploy.facts.stack import ImageDigests, Stack, StackState, digest_reference
+from koprogo_deploy.operations import context
+from koprogo_deploy.operations.files import RemoteFile, archive, unpack_command
+from koprogo_deploy.settings import SERVICES, SWITCHED, Settings
+
+CONFIG_FILES = {
+    "traefik": ("traefik/traefik.yaml",),
+    "postgres": ("postgres/postgresql.conf", "postgres/pg_hba.conf"),
+    "backend": ("backend/start.sh",),
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The release that the settings ask for, and how it relates to what is on the host.
+
+    Attributes:
+        release: its rendered files.
+        exists: `current` or `candidate` when the host has exactly this one, else empty.
+    """
+
+    release: render.Release
+    exists: str
+
+
+def known_digests(settings: Settings, state: StackState) -> dict[str, str]:
+    """Digest of each service's image, where the settings or a manifest on the host say it.
+
+    A tag is resolved once: the digest in the manifest stands until group data names another tag.
+    """
+    digests = {}
+    for service in SERVICES:
+        wanted = settings.image(service)
+        if "@sha256:" in wanted:
+            digests[service] = digest_reference(wanted, wanted)
+            continue
+        for manifest in (state.candidate, state.current):
+            if manifest and manifest["requested"].get(service) == wanted:
+                digests[service] = manifest["images"][service]
+                break
+    return digests
+
+
+def wanted_release(
+    environment: Environment,
+    sets: Mapping[str, Mapping[str, str]],
+    images: Mapping[str, str],
+    state: StackState,
+) -> Wanted:
+    """Decide which release the settings ask for, colours included. Pure."""
+    live = state.current or {"specs": {}, "colours": {}}
+    first = render.render(environment.settings, sets, images, dict.fromkeys(SWITCHED, "blue"))
+    colours = render.choose_colours(first.specs, live["specs"], live["colours"])
+    release = render.render(environment.settings, sets, images, colours)
+    for name, manifest in (("candidate", state.candidate), ("current", state.current)):
+        if manifest and manifest["hash"] == release.hash:
+            return Wanted(release, name)
+    return Wanted(release, "")
+
+
+def manifest(
+    release: render.Release, environment: Environment, identity: str, made: datetime
+) -> dict[str, Any]:
+    """What is remembered of a release, beside its files."""
+    settings = environment.settings
+    return {
+        "id": identity,
+        "made": made.isoformat(timespec="seconds"),
+        "by": context.who(),
+        "revision": context.revision(),
+        "environment": settings.environment,
+        "hash": release.hash,
+        "settings": settings.hash,
+        "requested": {service: settings.image(service) for service in SERVICES},
+        "images": release.images,
+        "colours": release.colours,
+        "specs": release.specs,
+        "definitions": release.definitions,
+        "dynamic": hashlib.sha256(release.files["traefik/dynamic.yaml"].encode()).hexdigest(),
+    }
+
+
+@operation()
+def secrets_pushed() -> Iterator[StringCommand]:
+    """Secret files in directories named by their content, readable by their container alone.
+
+    They travel by standard input only: pyinfra's own uploads pass through /tmp, world-readable.
+    """
+    environment = context.current()
+    sets = context.secret_sets(environment)
+    root = environment.settings.install_root
+    state = host.get_fact(Stack, root=root)
+    directories = render.secret_directories(sets)
+    missing = {s: d for s, d in directories.items() if d not in state.secrets}
+    if not missing:
+        host.noop("the secrets are there")
+        return
+    files = [
+        RemoteFile(f"{directory}/{name}", content, "400", render.USERS[service])
+        for service, directory in missing.items()
+        for name, content in sorted(sets[service].items())
+    ]
+    moves = " && ".join(f"mv -T new/{d} {d} && chmod 700 {d}" for d in missing.values())
+    yield StringCommand(
+        f"umask 077 && mkdir -p {root} && chmod 755 {root} && mkdir -p {root}/secrets && "
+        f"cd {root}/secrets && rm -rf new && mkdir new && {unpack_command('new')} && {moves} && "
+        "rmdir new",
+        _stdin=archive(files),
+    )
+
+
+@operation()
+def release_pushed() -> Iterator[StringCommand | str]:
+    """Make the release that the settings ask for, unless the host has it already."""
+    environment = context.current()
+    settings, root = environment.settings, environment.settings.install_root
+    sets = context.secret_sets(environment)
+    state = host.get_fact(Stack, root=root)
+    images = known_digests(settings, state)
+    unresolved = {s: settings.image(s) for s in SERVICES if s not in images}
+    if unresolved:
+        yield pull_command(sorted(set(unresolved.values())))
+        found = host.get_fact(ImageDigests, references=tuple(unresolved.values()))
+        for service, reference in unresolved.items():
+            if reference not in found:
+                raise OperationError(f"{reference} has no digest on the host after the pull")
+            images[service] = found[reference]
+    wanted = wanted_release(environment, sets, images, state)
+    if wanted.exists == "current" and not state.candidate:
+        host.noop(f"release {state.current['id'] if state.current else ''} is what is asked for")
+        return
+    if wanted.exists == "candidate":
+        host.noop("the release was pushed by an earlier run that did not finish")
+        return
+    if wanted.exists == "current":
+        yield f"rm -f {root}/candidate"
+        return
+    made = datetime.now(UTC)
+    identity = f"{made:%Y%m%dT%H%M%SZ}-{wanted.release.hash[:8]}"
+    release = render.render(settings, sets, images, wanted.release.colours, identity)
+    about = manifest(release, environment, identity, made)
+    files = [RemoteFile(path, text) for path, text in sorted(release.files.items())]
+    files.append(RemoteFile("manifest.json", json.dumps(about, indent=1) + "\n"))
+    yield StringCommand(push_command(root, identity, release), _stdin=archive(files))
+
+
+def pull_command(references: list[str]) -> str:
+    """Pull images side by side; fail, and say which, if one fails."""
+    pulls = "\n".join(
+        f"( docker pull -q {shlex.quote(r)} >/dev/null || "
+        f"{{ echo {shlex.quote('cannot pull ' + r)} >&2; exit 1; }} ) & jobs=\"$jobs $!\""
+        for r in references
+    )
+    return f'jobs=""\n{pulls}\nbad=0; for job in $jobs; do wait "$job" || bad=1; done; exit $bad'
+
+
+def push_command(root: str, identity: str, release: render.Release) -> str:
+    """Unpack a release beside the others, check it, and only then let it count.
+
+    What is mounted is copied to content-addressed directories, each by an atomic rename; a run
+    that was cut leaves an `.incoming` directory, which the next one removes.
+    """
+    lines = [
+        "set -eu; umask 022",
+        f"cd {root}; mkdir -p releases config traefik/dynamic traefik/acme",
+        f"chown {render.USERS['traefik']}:{render.USERS['traefik']} traefik/acme",
+        "chmod 700 traefik/acme; rm -rf releases/.incoming-* config/.incoming-*",
+        f"new=releases/.incoming-{identity}; mkdir $new",
+        unpack_command("$new"),
+    ]
+    services = [
+        f"docker image inspect {shlex.quote(ref)} >/dev/null 2>&1 || "
+        f"docker pull -q {shlex.quote(ref)} >/dev/null"
+        for ref in sorted(set(release.images.values()))
+    ]
+    for service, directory in config_directories(release).items():
+        files = " ".join(f"$new/{file}" for file in CONFIG_FILES[service])
+        lines.append(
+            f"if [ ! -d config/{directory} ]; then mkdir config/.incoming-{service}; "
+            f"cp {files} config/.incoming-{service}/; mv -T config/.incoming-{service} "
+            f"config/{directory}; fi"
+        )
+    lines += services
+    # The backend migrates at boot; its image carries a copy of the files it embeds.
+    backend = shlex.quote(release.images["backend"])
+    lines += [
+        f"docker run --rm --network none --memory 64m --entrypoint ls {backend} -1 "
+        "/app/migrations > $new/migrations.txt",
+        "docker compose --progress quiet -f $new/compose.yaml config -q",
+        f"mv -T $new releases/{identity}",
+        f"ln -sfn releases/{identity} candidate.new; mv -T candidate.new candidate",
+    ]
+    return "\n".join(lines)
+
+
+def config_directories(release: render.Release) -> dict[str, str]:
+    """Content-addressed directory of each service's configuration, as compose.yaml mounts it."""
+    directories = {}
+    for service in CONFIG_FILES:
+        volumes = release.definitions[service]["volumes"]
+        sources = [v.partition(":")[0] for v in volumes if "/config/" in v]
+        directories[service] = sources[0].rpartition("/")[2]
+    return directories
+
+
+@deploy("Release")
+def release_stage() -> None:
+    """Secrets and release on the host; nothing runs differently yet."""
+    secrets_pushed(name="Push the secrets")
+    release_pushed(name="Push the release")

@@ -1,0 +1,93 @@
+"""Seed: the realistic data, where the environment asks for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import bcrypt
+from pyinfra import host
+from pyinfra.api import StringCommand, deploy, operation
+from pyinfra.api.exceptions import OperationError
+
+from koprogo_deploy import seed
+from koprogo_deploy.door import Environment
+from koprogo_deploy.facts.stack import Database
+from koprogo_deploy.operations import context
+from koprogo_deploy.operations.migrate import stack, target
+from koprogo_deploy.operations.shell import container, psql
+from koprogo_deploy.render import container_names
+
+PUBLIC_PASSWORD = "admin123"  # noqa: S105 - KoproGo's own, for the logins that its endpoint makes
+
+# The token goes to curl by its standard input: an argument could be read in the process list.
+_API_SEED = r"""
+set -e
+read -r login
+base="http://$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' \
+  CONTAINER | awk '{print $1}'):8080/api/v1"
+answer=$(printf '%s' "$login" | curl -sS -m 30 -H 'Content-Type: application/json' -d @- \
+  "$base/auth/login")
+token=$(printf '%s' "$answer" | sed -n 's/.*"token":"\([^"]*\)".*/\1/p')
+[ -n "$token" ] || { echo 'the superadmin cannot log in: SUPERADMIN_PASSWORD?' >&2; exit 1; }
+out=$(printf 'header = "Authorization: Bearer %s"\n' "$token" |
+  curl -sS -m 300 -K - -w '\n%{http_code}' -X POST "$base/seed/realistic")
+[ "$(printf '%s' "$out" | tail -n 1)" = 200 ] || {
+  echo "POST /seed/realistic: $out" >&2
+  echo 'this KoproGo revision may have no working endpoint; set seed_via = "sql"' >&2; exit 1; }
+"""
+
+
+@operation()
+def seeded() -> Iterator[StringCommand]:
+    """The realistic data is there; a second run changes nothing."""
+    environment = context.current()
+    settings = environment.settings
+    raw = host.get_fact(Database, query=seed.STATE_SQL)
+    if not raw:
+        raise OperationError("no database to seed; run deploys/migrate.py first")
+    state = seed.parse_state(json.dumps(raw))
+    if settings.seed_via == "api":
+        if state.total_organizations:
+            host.noop("there is data already; the application's endpoint takes an empty database")
+            return
+        yield _by_api(environment)
+        return
+    decision = seed.decide(state, settings.seed_number, settings.seed_scale)
+    password = environment.secrets["SEED_PASSWORD"].encode()
+    if decision.action == "refuse":
+        raise OperationError(decision.message)
+    if decision.action == "seed":
+        hashed = bcrypt.hashpw(password, bcrypt.gensalt(12)).decode()
+        today = datetime.now(UTC).date()
+        data = seed.generate(settings.seed_number, settings.seed_scale, hashed, today)
+        yield StringCommand(f"{psql()} >/dev/null", _stdin=seed.insert_sql(data))
+    elif not bcrypt.checkpw(password, state.password_hash.encode()):
+        hashed = bcrypt.hashpw(password, bcrypt.gensalt(12)).decode()
+        yield StringCommand(f"{psql()} >/dev/null", _stdin=seed.password_sql(hashed))
+    else:
+        host.noop("the seed is there")
+
+
+def _by_api(environment: Environment) -> StringCommand:
+    settings = environment.settings
+    names = container_names(target(stack(settings))["colours"])
+    password = PUBLIC_PASSWORD
+    if settings.superadmin_guard:
+        password = environment.secrets["SUPERADMIN_PASSWORD"]
+    login = json.dumps({"email": "admin@koprogo.com", "password": password})
+    return StringCommand(_API_SEED.replace("CONTAINER", container(names["backend"])), _stdin=login)
+
+
+@operation()
+def seed_cleared() -> Iterator[StringCommand]:
+    """Remove seeded organisations with all that belongs to them, and nothing else."""
+    yield StringCommand(psql(), _stdin=seed.clear_sql())
+
+
+@deploy("Seed")
+def seed_stage() -> None:
+    """The realistic seed, if `seed_enabled`."""
+    if context.current().settings.seed_enabled:
+        seeded(name="Seed the realistic data")

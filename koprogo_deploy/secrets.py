@@ -1,0 +1,172 @@
+"""Secrets of an environment: the 0600 file `.env.<environment>`, generated, read and checked.
+
+Values never appear in a message, a repr or a log; see `Secrets.__repr__`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets as random
+from dataclasses import dataclass
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from koprogo_deploy.problems import Problem
+
+MINIMUM_LENGTH = 32
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A secret that an environment must have, and what it is for."""
+
+    name: str
+    purpose: str
+
+
+WANTED = (
+    Wanted("POSTGRES_PASSWORD", "Postgres superuser; used once, when the data directory is made"),
+    Wanted("DATABASE_PASSWORD", "role koprogo, which the backend connects as"),
+    Wanted("JWT_SECRET", "signs the access tokens; a new one logs everybody out"),
+    Wanted("TOTP_ENCRYPTION_KEY", "newer KoproGo images: encrypts two-factor secrets"),
+    Wanted("METRICS_AUTH_TOKEN", "newer KoproGo images: bearer token of /metrics"),
+    Wanted("SUPERADMIN_PASSWORD", "admin@koprogo.com, in place of its public password"),
+    Wanted("SEED_PASSWORD", "the three seeded logins, admin@small.be and so on"),
+)
+# Given by hand where KoproGo's newer images use them; passed to the backend when present.
+OPTIONAL = ("S3_ACCESS_KEY", "S3_SECRET_KEY", "SMTP_PASSWORD", "ENERGY_ENCRYPTION_MASTER_KEY")
+
+_PUBLIC_DEFAULTS = (
+    "koprogo123",
+    "admin123",
+    "syndic123",
+    "owner123",
+    "comptable123",
+    "changeme",
+    "minioadmin",
+    "password",
+    "super-secret-key-change-in-production",
+    "change-in-production",
+    "change-me",
+    "your-secret",
+)
+_SAFE = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True, repr=False)
+class Secrets:
+    """The secrets of one environment, by name."""
+
+    values: dict[str, str]
+
+    def __getitem__(self, name: str) -> str:
+        return self.values[name]
+
+    def __repr__(self) -> str:
+        return f"Secrets({', '.join(sorted(self.values))})"
+
+    def fingerprint(self, *names: str) -> str:
+        """Short hash over the named secrets: a path that changes when one of them does."""
+        text = "\0".join(f"{name}={self.values.get(name, '')}" for name in names)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def path_for(environment: str, root: Path) -> Path:
+    """The secrets file of an environment."""
+    return root / f".env.{environment}"
+
+
+def initialise(environment: str, root: Path) -> Path:
+    """Write `.env.<environment>` with freshly generated values, mode 0600.
+
+    Raises:
+        FileExistsError: the file is there; it is never overwritten.
+    """
+    path = path_for(environment, root)
+    lines = [
+        f"# Secrets of {environment}: keep a copy where you keep passwords, never in git.",
+        "# Hexadecimal, so that neither Compose nor a database URL mangles them.",
+    ]
+    for wanted in WANTED:
+        lines += ["", f"# {wanted.purpose}", f"{wanted.name}={random.token_hex(32)}"]
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+    return path
+
+
+def read(environment: str, root: Path) -> tuple[Secrets | None, list[Problem]]:
+    """Read and check the secrets of an environment.
+
+    Returns:
+        The secrets, or None, and every problem found. Messages never hold a value.
+    """
+    path = path_for(environment, root)
+    where = path.name
+    if not path.exists():
+        fix = f"make it with: koprogo secrets init {environment}"
+        return None, [Problem(where, "the secrets file is missing", fix)]
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        fix = f"chmod 600 {where}"
+        return None, [Problem(where, f"others may read it (mode {mode:04o})", fix)]
+    text = path.read_text(encoding="utf-8")
+    problems = _malformed_lines(text, where)
+    values = {k: v for k, v in dotenv_values(path, interpolate=False).items() if v is not None}
+    known = {wanted.name for wanted in WANTED} | set(OPTIONAL)
+    problems += [
+        Problem(where, f"{name} is not a secret of KoproGo", _nearest(name, known))
+        for name in values
+        if name not in known
+    ]
+    for wanted in WANTED:
+        if wanted.name not in values:
+            fix = f"add {wanted.name}= with 64 hexadecimal digits (openssl rand -hex 32)"
+            problems.append(Problem(where, f"{wanted.name} is missing", fix))
+    for name, value in values.items():
+        problems += _weak(name, value, where)
+    return (None, problems) if problems else (Secrets(values), [])
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else "take the line out"
+
+
+def _malformed_lines(text: str, where: str) -> list[Problem]:
+    problems, seen = [], set()
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        match = re.fullmatch(r"(?:export\s+)?([A-Z][A-Z0-9_]*)=(\S+)", stripped)
+        if not match:
+            fix = "write NAME=value, no spaces around =, no quotes"
+            problems.append(Problem(f"{where} line {number}", "not a NAME=value line", fix))
+        elif match[1] in seen:
+            problems.append(
+                Problem(f"{where} line {number}", f"{match[1]} stands twice", "keep one of them")
+            )
+        else:
+            seen.add(match[1])
+    return problems
+
+
+def _weak(name: str, value: str, where: str) -> list[Problem]:
+    renew = "generate one: openssl rand -hex 32"
+    if any(default in value.lower() for default in _PUBLIC_DEFAULTS):
+        return [Problem(where, f"{name} is a publicly known default", renew)]
+    if len(value) < MINIMUM_LENGTH:
+        why = f"{name} is shorter than {MINIMUM_LENGTH} characters ({len(value)})"
+        return [Problem(where, why, renew)]
+    if not _SAFE.fullmatch(value):
+        why = f"{name} has characters that Compose or a URL mangles"
+        return [Problem(where, why, f"letters, digits and _ . - only; {renew}")]
+    if name == "TOTP_ENCRYPTION_KEY" and not re.fullmatch("[0-9a-f]{64}", value):
+        return [Problem(where, f"{name} must be 64 hexadecimal digits", renew)]
+    return []

@@ -1,0 +1,56 @@
+"""Runs the smoke tests of `tests/smoke` against an environment, in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from koprogo_deploy import door
+
+TESTS = door.ROOT / "tests" / "smoke"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the smoke tests said; `passed` only if every one of them ran and passed."""
+
+    passed: bool
+    output: str
+
+
+def command(arguments: Sequence[str] = ()) -> list[str]:
+    """The pytest command line of the smoke tests."""
+    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, str(TESTS)]
+
+
+def run(
+    environment: str,
+    arguments: Sequence[str] = (),
+    overrides: Mapping[str, object] | None = None,
+) -> Outcome:
+    """Run the smoke tests and keep their output.
+
+    Args:
+        environment: whose inventory and group data they use.
+        arguments: further pytest options.
+        overrides: values of `--data`, which a deploy that verifies itself was given.
+    """
+    finished = subprocess.run(
+        command(["--no-header", "--tb=short", *arguments]),
+        cwd=door.ROOT,
+        env={
+            **os.environ,
+            "KOPROGO_ENVIRONMENT": environment,
+            "KOPROGO_OVERRIDES": json.dumps(dict(overrides or {})),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return Outcome(finished.returncode == 0, finished.stdout)

@@ -1,0 +1,44 @@
+"""The faults that tests switch on by STANDIN_FAULTS, to see the deploy cope with them."""
+
+from dataclasses import dataclass, field
+
+SWITCHES = {
+    "crash_loop": "exit with 1 a second after the port is open",
+    "hang_on_term": "ignore SIGTERM",
+    "migration_fails": "a further migration is pending and breaks",
+    "never_healthy": "health answers 503",
+    "no_superadmin_reset": "keep a superadmin password that was changed (the real one does not)",
+    "seed_fails": "the realistic seed breaks at its first INSERT, as in f88f8439",
+    "tenant_filter": "units and expenses filtered by organisation (the real one leaks them)",
+}
+NUMBERS = {
+    "errors_percent": "so many percent of the requests but health are answered 500",
+    "slow_ms": "every request but health waits so long",
+}
+
+
+@dataclass(frozen=True)
+class Faults:
+    on: frozenset[str] = field(default_factory=frozenset)
+    slow_ms: int = 0
+    errors_percent: int = 0
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.on
+
+
+def parse(text: str) -> Faults:
+    on: set[str] = set()
+    numbers: dict[str, int] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = item.partition("=")
+        if name in SWITCHES and not equals:
+            on.add(name)
+        elif name in NUMBERS and value.isascii() and value.isdigit():
+            numbers[name] = int(value)
+        else:
+            known = [*sorted(SWITCHES), *(f"{number}=N" for number in sorted(NUMBERS))]
+            raise ValueError(f"STANDIN_FAULTS: no fault {item!r}; there are: {', '.join(known)}")
+    if numbers.get("errors_percent", 0) > 100:
+        raise ValueError("STANDIN_FAULTS: errors_percent is at most 100")
+    return Faults(frozenset(on), **numbers)

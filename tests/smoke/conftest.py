@@ -1,0 +1,80 @@
+"""Smoke tests: the environment as it is, from outside and on its host. They change nothing.
+
+    koprogo smoke production          (or: make smoke ENV=production)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import testinfra
+
+from koprogo_deploy import connection, door
+from koprogo_deploy.outside import Outside
+
+ENVIRONMENT = os.environ.get("KOPROGO_ENVIRONMENT", "sandbox")
+OVERRIDES = json.loads(os.environ.get("KOPROGO_OVERRIDES", "{}"))
+
+
+@pytest.fixture(scope="session")
+def environment() -> door.Environment:
+    return door.open_environment(ENVIRONMENT, OVERRIDES)
+
+
+@pytest.fixture(scope="session")
+def settings(environment: door.Environment) -> Any:
+    return environment.settings
+
+
+@pytest.fixture(scope="session")
+def outside(environment: door.Environment) -> Iterator[Outside]:
+    """The site as it looks from outside, through TLS and the front door."""
+    with Outside(environment.settings) as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def api(outside: Outside) -> httpx.Client:
+    return outside.api
+
+
+@pytest.fixture(scope="session")
+def host(environment: door.Environment) -> Any:
+    """The host over one SSH connection, or this machine where the deploy runs on its target."""
+    target, options = connection.testinfra_target(environment)
+    return testinfra.get_host(target, **options)
+
+
+@pytest.fixture(scope="session")
+def seen(environment: door.Environment, host: Any) -> Any:
+    """Everything the tests look at on the host, gathered in one command."""
+    root = environment.settings.install_root
+    script = f"ROOT = {root!r}\n" + (Path(__file__).parent / "gather.py").read_text()
+    return json.loads(host.check_output(f"sudo -n python3 -c {shlex.quote(script)}"))
+
+
+@pytest.fixture(scope="session")
+def database(environment: door.Environment, host: Any) -> Any:
+    """What Postgres has in force, and its schema: one query each."""
+    from koprogo_deploy.database import migrations_query
+    from koprogo_deploy.operations.shell import psql
+
+    names = "SELECT json_object_agg(lower(name), current_setting(name)) FROM pg_settings"
+    command = psql().replace("docker exec -i", "sudo -n docker exec")
+    in_force, schema = host.check_output(
+        f"{command} -c {shlex.quote(names)} -c {shlex.quote(migrations_query())}"
+    ).splitlines()
+    return {"settings": json.loads(in_force), "schema": json.loads(schema)}
+
+
+@pytest.fixture(scope="session")
+def tls_context(settings: Any) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=settings.ca_certificate)

@@ -1,0 +1,102 @@
+"""Runs on the host, as root, and prints one JSON object of what the smoke tests look at.
+
+One command instead of a hundred: a round trip costs more than the look.
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    return done.stdout.strip()
+
+
+def read(path: str) -> str:
+    try:
+        return pathlib.Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def cgroup(pid: int) -> dict[str, str]:
+    """Limits as the kernel has them, cgroup v1 or v2, of the cgroup that a process is in."""
+    values = {}
+    for line in read(f"/proc/{pid}/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base = f"/sys/fs/cgroup{path}"
+            values["memory"] = values.get("memory") or read(f"{base}/memory.max")
+            values["swap"] = values.get("swap") or read(f"{base}/memory.swap.max")
+            quota = read(f"{base}/cpu.max").split()
+            values["quota"] = values.get("quota") or (quota[0] if quota else "")
+            values["used"] = values.get("used") or read(f"{base}/memory.current")
+            values["stat"] = values.get("stat") or read(f"{base}/memory.stat")
+        elif "memory" in controllers.split(","):
+            base = f"/sys/fs/cgroup/memory{path}"
+            values["memory"] = read(f"{base}/memory.limit_in_bytes")
+            values["memsw"] = read(f"{base}/memory.memsw.limit_in_bytes")
+            values["used"] = read(f"{base}/memory.usage_in_bytes")
+            values["stat"] = read(f"{base}/memory.stat")
+        elif "cpu" in controllers.split(","):
+            values["quota"] = read(f"/sys/fs/cgroup/cpu{path}/cpu.cfs_quota_us")
+            values["shares"] = read(f"/sys/fs/cgroup/cpu{path}/cpu.shares")
+    return values
+
+
+def status(pid: int) -> dict[str, str]:
+    """The lines of /proc/<pid>/status, by name."""
+    lines = read(f"/proc/{pid}/status").splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+ids = run("docker", "ps", "-q", "--filter", "label=com.docker.compose.project=koprogo").split()
+containers = {}
+if ids:
+    for found in json.loads(run("docker", "inspect", *ids)):
+        pid = found["State"]["Pid"]
+        containers[found["Config"]["Labels"]["com.docker.compose.service"]] = {
+            "inspect": found,
+            "cgroup": cgroup(pid),
+            "status": status(pid),
+        }
+
+root = pathlib.Path(ROOT)  # noqa: F821 - the test puts the install root in front
+secrets = {}
+for file in sorted(root.glob("secrets/*/*")):
+    stat = file.stat()
+    secrets[str(file)] = [oct(stat.st_mode & 0o777), stat.st_uid]
+
+listeners = re.findall(r"^LISTEN\s+\d+\s+\d+\s+(\S+):(\d+)", run("ss", "-Hltn"), re.M)
+units = ["docker", "koprogo-traefik-binary", "ssh", "systemd-timesyncd", "unattended-upgrades"]
+print(
+    json.dumps(
+        {
+            "containers": containers,
+            "secrets": secrets,
+            "secrets_directory": oct((root / "secrets").stat().st_mode & 0o777),
+            "manifest": json.loads(read(str(root / "current/manifest.json")) or "{}"),
+            "migrations": read(str(root / "current/migrations.txt")).split(),
+            "candidate": (root / "candidate").exists(),
+            "listeners": [list(pair) for pair in listeners],
+            "units": {unit: run("systemctl", "is-active", unit) for unit in units},
+            "enabled": {unit: run("systemctl", "is-enabled", unit) for unit in units},
+            "sshd": run("sshd", "-T"),
+            "journald": run("systemd-analyze", "cat-config", "systemd/journald.conf"),
+            "swaps": read("/proc/swaps"),
+            "sysctl": dict(
+                line.split(" = ", 1)
+                for line in run("sysctl", "-a").splitlines()
+                if " = " in line
+            ),
+            "timezone": run("readlink", "-f", "/etc/localtime"),
+            "disk": run("df", "-P", "/").splitlines()[1].split(),
+            "logs": {
+                name: run("docker", "logs", "--tail", "200", found["inspect"]["Id"])
+                for name, found in containers.items()
+            },
+        }
+    )
+)

@@ -1,0 +1,129 @@
+"""From outside: what people and attackers meet at the front door."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from koprogo_deploy.outside import Outside
+
+CLOSED = (
+    ("POST", "/api/v1/auth/register"),
+    ("POST", "/api/v1//auth/register"),
+    ("POST", "/api/v1/x/../auth/register"),
+    ("POST", "/api/v1/auth/regi%73ter"),
+    ("POST", "/api/v1/seed/realistic"),
+    ("POST", "/api/v1/seed/clear"),
+    ("GET", "/metrics"),
+    ("GET", "/swagger-ui/"),
+    ("TRACE", "/api/v1/health"),
+)
+MANGLED = ("/api/v1/auth%2fregister", "/api/v1/x/..%2fauth/register", "/api/v1/auth%5cregister")
+
+
+def raw_status(outside: Outside, context: ssl.SSLContext, method: str, path: str) -> int:
+    """Status of a request whose path is sent to the letter; clients would tidy it."""
+    name = outside.settings.api_domain
+    with (
+        socket.create_connection(outside.address, timeout=10) as connection,
+        context.wrap_socket(connection, server_hostname=name) as tls,
+    ):
+        request = f"{method} {path} HTTP/1.1\r\nHost: {name}\r\nContent-Length: 0\r\n"
+        tls.sendall(f"{request}Connection: close\r\n\r\n".encode())
+        return int(tls.recv(64).split()[1])
+
+
+def test_api_answers_through_tls(api: httpx.Client) -> None:
+    answer = api.get("/health")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+
+
+def test_frontend_serves_a_page(outside: Outside) -> None:
+    answer = outside.frontend.get("/")
+    assert answer.status_code == 200
+    assert "<html" in answer.text.lower()
+    assert answer.headers["content-type"].startswith("text/html")
+
+
+def test_http_redirects_to_https(settings: Any) -> None:
+    address = settings.public_address or settings.domain
+    url = f"http://{address}:{settings.public_http_port}/x?y=1"
+    answer = httpx.get(url, headers={"Host": settings.domain}, timeout=10)
+    assert answer.status_code in (301, 308)
+    assert answer.headers["location"] == f"{settings.url}/x?y=1"
+
+
+def test_certificate_is_valid_elliptic_and_not_about_to_end(
+    outside: Outside, settings: Any, tls_context: ssl.SSLContext
+) -> None:
+    for name in (settings.domain, settings.api_domain):
+        with (
+            socket.create_connection(outside.address, timeout=10) as connection,
+            tls_context.wrap_socket(connection, server_hostname=name) as tls,
+        ):
+            certificate = x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
+            assert tls.version() in ("TLSv1.2", "TLSv1.3")
+        assert isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
+        left = certificate.not_valid_after_utc - datetime.now(UTC)
+        assert left > timedelta(days=7), f"the certificate of {name} ends in {left}"
+
+
+def test_a_name_that_is_not_ours_gets_no_certificate(outside: Outside) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(outside.address, timeout=10) as connection,
+        pytest.raises(ssl.SSLError),
+        context.wrap_socket(connection, server_hostname="somebody-else.example"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(("method", "path"), CLOSED)
+def test_closed_routes_are_closed(
+    outside: Outside, tls_context: ssl.SSLContext, method: str, path: str
+) -> None:
+    assert raw_status(outside, tls_context, method, path) == 404
+
+
+@pytest.mark.parametrize("path", MANGLED)
+def test_encoded_ways_around_are_refused(
+    outside: Outside, tls_context: ssl.SSLContext, path: str
+) -> None:
+    assert raw_status(outside, tls_context, "POST", path) in (400, 404)
+
+
+def test_superadmin_pages_need_a_token_or_a_listed_address(api: httpx.Client) -> None:
+    for path in ("/users", "/organizations", "/stats/dashboard"):
+        assert api.get(path).status_code in (401, 403), path
+
+
+def test_security_headers_and_no_server_name(api: httpx.Client, outside: Outside) -> None:
+    for answer in (api.get("/health"), api.get("/no-such-page"), outside.frontend.get("/")):
+        assert "max-age=" in answer.headers["strict-transport-security"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert "server" not in answer.headers
+
+
+def test_only_gzip_is_offered(outside: Outside) -> None:
+    answer = outside.frontend.get("/", headers={"Accept-Encoding": "br, zstd"})
+    assert answer.headers.get("content-encoding") is None
+
+
+def test_nothing_else_answers(settings: Any) -> None:
+    address = settings.scan_address or settings.public_address or settings.domain
+    open_ports = []
+    for port in (2375, 2376, 3000, 5000, 5432, 8080, 8081, 8082, 9000):
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex((address, port)) == 0:
+                open_ports.append(port)
+    assert open_ports == []

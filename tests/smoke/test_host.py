@@ -1,0 +1,171 @@
+"""On the host: limits as the kernel has them, containers, database, system."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from koprogo_deploy import door, render
+from koprogo_deploy.database import not_migrated, versions
+from koprogo_deploy.render import container_names
+from koprogo_deploy.settings import SERVICES
+from koprogo_deploy.tuning import tune
+from koprogo_deploy.units import MB
+
+
+@pytest.fixture(scope="session")
+def containers(seen: Any) -> Any:
+    return seen["containers"]
+
+
+@pytest.fixture(scope="session")
+def names(seen: Any) -> dict[str, str]:
+    return container_names(seen["manifest"]["colours"])
+
+
+def test_exactly_the_release_runs(seen: Any, containers: Any, names: dict[str, str]) -> None:
+    assert not seen["candidate"], "a release was pushed and is not serving"
+    assert sorted(containers) == sorted(names.values())
+    for service, name in names.items():
+        found = containers[name]["inspect"]
+        assert found["State"]["Status"] == "running", name
+        assert found["State"].get("Health", {}).get("Status", "healthy") == "healthy", name
+        assert found["Config"]["Image"] == seen["manifest"]["images"][service]
+        assert found["Config"]["Labels"]["koprogo.spec"] == seen["manifest"]["specs"][service]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_memory_limit_as_the_kernel_has_it(
+    settings: Any, containers: Any, names: dict[str, str], service: str
+) -> None:
+    limits = containers[names[service]]["cgroup"]
+    assert int(limits["memory"]) == settings.memory(service)
+    if "memsw" in limits and limits["memsw"]:
+        assert int(limits["memsw"]) == settings.memory(service)
+    if limits.get("swap"):
+        assert limits["swap"] == "0"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_cpu_by_weight_without_a_quota(
+    settings: Any, containers: Any, names: dict[str, str], service: str
+) -> None:
+    limits = containers[names[service]]["cgroup"]
+    assert limits["quota"] in ("-1", "max")
+    if "shares" in limits:
+        assert int(limits["shares"]) == settings.cpu_weight(service)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_container_is_confined(containers: Any, names: dict[str, str], service: str) -> None:
+    found = containers[names[service]]
+    assert int(found["status"]["CapEff"], 16) == 0
+    assert int(found["status"]["CapBnd"], 16) == 0
+    assert found["status"]["NoNewPrivs"] == "1"
+    assert found["status"]["Uid"].split()[0] != "0"
+    assert found["inspect"]["HostConfig"]["PidsLimit"]
+    assert found["inspect"]["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+    mounts = [mount["Source"] for mount in found["inspect"]["Mounts"]]
+    assert not any("docker.sock" in source for source in mounts)
+
+
+def test_only_the_proxy_publishes_ports(containers: Any) -> None:
+    published = {
+        name: sorted(port for port, bound in (c["inspect"]["HostConfig"]["PortBindings"]).items())
+        for name, c in containers.items()
+        if c["inspect"]["HostConfig"]["PortBindings"]
+    }
+    assert published == {"traefik": ["443/tcp", "80/tcp"]}
+
+
+def test_only_ssh_listens_besides(seen: Any, environment: door.Environment) -> None:
+    ssh_ports = {"22", str(environment.connection.get("ssh_port", 22))}
+    local = ("127.", "[::1]", "172.", "::1")
+    foreign = {
+        f"{address}:{port}"
+        for address, port in seen["listeners"]
+        if not address.startswith(local) and port not in ssh_ports | {"80", "443"}
+    }
+    assert foreign == set()
+
+
+def test_no_secret_in_inspect_or_logs(
+    environment: door.Environment, containers: Any, seen: Any
+) -> None:
+    shown = json.dumps(containers) + json.dumps(seen["logs"]) + json.dumps(seen["manifest"])
+    leaked = [name for name, value in environment.secrets.values.items() if value in shown]
+    assert leaked == []
+
+
+def test_secret_files_are_readable_by_their_container_alone(seen: Any) -> None:
+    assert seen["secrets_directory"] == "0o700"
+    assert seen["secrets"]
+    for path, (mode, owner) in seen["secrets"].items():
+        service = path.split("/")[-2].split("-")[0]
+        assert (mode, owner) == ("0o400", render.USERS[service]), path
+
+
+def test_traefik_working_set_is_below_its_alert(containers: Any) -> None:
+    limits = containers["traefik"]["cgroup"]
+    stat = dict(line.split() for line in limits["stat"].splitlines())
+    inactive = int(stat.get("total_inactive_file") or stat.get("inactive_file") or 0)
+    used = int(limits["used"]) - inactive  # as `docker stats` shows it
+    assert used < 75 * MB, f"{used / MB:.0f} MB"
+
+
+def test_traefik_binary_is_locked_in_memory(seen: Any) -> None:
+    assert seen["units"]["koprogo-traefik-binary"] == "active"
+    assert seen["enabled"]["koprogo-traefik-binary"] == "enabled"
+
+
+def test_engine_runs_and_starts_at_boot(seen: Any) -> None:
+    assert (seen["units"]["docker"], seen["enabled"]["docker"]) == ("active", "enabled")
+
+
+def test_postgres_settings_are_in_force(settings: Any, database: Any) -> None:
+    wrong = {
+        s.name: (database["settings"].get(s.name.lower()), s.value)
+        for s in tune(settings)
+        if database["settings"].get(s.name.lower()) != s.value
+    }
+    assert wrong == {}
+
+
+def test_schema_is_migrated_and_indexed(seen: Any, database: Any) -> None:
+    assert not_migrated(database["schema"], versions(seen["migrations"])) == []
+
+
+def test_journal_is_bounded(settings: Any, seen: Any) -> None:
+    limit = f"SystemMaxUse={settings.journald_limit // MB}M"
+    assert limit in seen["journald"]
+
+
+def test_ssh_takes_keys_only(seen: Any) -> None:
+    lines = seen["sshd"].lower().splitlines()
+    assert "passwordauthentication no" in lines
+    assert "kbdinteractiveauthentication no" in lines
+    assert "permitrootlogin without-password" in lines or "permitrootlogin no" in lines
+
+
+def test_swap_is_there_where_asked_for(settings: Any, seen: Any) -> None:
+    if settings.swap is None:
+        pytest.skip("swap = None")
+    assert "/swapfile" in seen["swaps"]
+
+
+def test_sysctl_is_in_force(settings: Any, seen: Any) -> None:
+    wrong = {k: seen["sysctl"].get(k) for k, v in settings.sysctl.items()
+             if seen["sysctl"].get(k) != v}
+    assert wrong == {}
+
+
+def test_clock_is_kept(settings: Any, seen: Any) -> None:
+    if not settings.time_synchronisation:
+        pytest.skip("time_synchronisation = False")
+    assert seen["units"]["systemd-timesyncd"] == "active"
+
+
+def test_disk_has_room(seen: Any) -> None:
+    assert int(seen["disk"][4].rstrip("%")) < 85
