@@ -1,6 +1,6 @@
 """The whole road of a deploy. Run it from the project's root:
 
-    pyinfra inventories/production.py deploys/full.py
+pyinfra inventories/production.py deploys/full.py
 """
 
 from koprogo_deploy.operations.cutover import cutover_stage

@@ -86,7 +86,7 @@ pool_acquire_timeout = "30s"
 superadmin_guard = True  # KoproGo resets admin@koprogo.com to a public password at every start
 frontend_read_only = False  # KoproGo's image writes config.js into its own root at start
 
-# --- Postgres: computed from the limit above; koprogo plan shows each value and its reason ---------
+# --- Postgres: computed from the limit above; koprogo plan shows each value and its reason -------
 postgres_connections_reserve = 9  # 3 superuser, and backup, monitor, migration, psql
 postgres_settings = {}  # overrides, such as {"work_mem": "6MB"}
 

@@ -28,6 +28,7 @@ SELECT json_build_object(
   'database', EXISTS (SELECT 1 FROM pg_database WHERE datname = 'koprogo_db'))
 """
 
+
 def migrations_query() -> str:
     """One JSON object about schema, indexes, extension and guard; works on an empty database.
 
@@ -166,7 +167,7 @@ CREATE OR REPLACE TRIGGER koprogo_deploy_superadmin BEFORE INSERT OR UPDATE ON p
   EXECUTE FUNCTION koprogo_deploy.keep_superadmin_password();
 UPDATE public.users SET updated_at = updated_at WHERE lower(email) = 'admin@koprogo.com';
 COMMIT;
-"""
+"""  # noqa: S608 - a bcrypt hash, made by us
 
 
 UNGUARD_SQL = """

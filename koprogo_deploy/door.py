@@ -129,9 +129,7 @@ def _is_connection(key: str) -> bool:
     return key.startswith(("ssh_", "_"))
 
 
-def check(
-    values: Mapping[str, _Value], environment: str
-) -> tuple[Settings | None, list[Problem]]:
+def check(values: Mapping[str, _Value], environment: str) -> tuple[Settings | None, list[Problem]]:
     """Validate gathered values into settings; budget and tuning are proven on the way."""
     ours = {key: value for key, value in values.items() if not _is_connection(key)}
     problems = _unknown(ours)
@@ -153,8 +151,10 @@ def check(
     try:
         tuning.tune(settings)
     except tuning.Unsafe as unsafe:
-        field = "postgres_settings" if unsafe.name in settings.postgres_settings else (
-            "postgres_memory"
+        field = (
+            "postgres_settings"
+            if unsafe.name in settings.postgres_settings
+            else ("postgres_memory")
         )
         problems.append(_at(ours, field, str(unsafe), "", environment))
     return (None, problems) if problems else (settings, [])

@@ -210,9 +210,7 @@ def render(
     unnamed = template("compose.yaml", **context, specs=specs, release="")
     files = {"compose.yaml": compose, **mounted}
     whole = json.dumps({**mounted, "compose.yaml": unnamed}, sort_keys=True)
-    return Release(
-        files, definitions, specs, dict(colours), dict(images), short_hash(whole)
-    )
+    return Release(files, definitions, specs, dict(colours), dict(images), short_hash(whole))
 
 
 def choose_colours(

@@ -65,4 +65,4 @@ def show_size(size: int) -> str:
 
 def megabytes(size: int) -> str:
     """Write a size in bytes as rounded megabytes, for tables: ``1 848 MB``."""
-    return f"{round(size / MB):,} MB".replace(",", " ")  # noqa: RUF001
+    return f"{round(size / MB):,} MB".replace(",", " ")

@@ -129,12 +129,12 @@ class Host(FactBase[HostState]):
         if packages:
             parts.append(
                 "dpkg-query -W -f '${Package}\\t${db:Status-Abbrev}\\n' "
-                f"{_words(packages)} 2>/dev/null | awk '$2 == \"ii\" {{print \"package\\t\" $1}}'"
+                f'{_words(packages)} 2>/dev/null | awk \'$2 == "ii" {{print "package\\t" $1}}\''
             )
         if sysctl:
             parts.append(
                 f"for k in {_words(sysctl)}; do "
-                "printf 'sysctl\\t%s\\t%s\\n' \"$k\" \"$(sysctl -n \"$k\" 2>/dev/null)\"; done"
+                'printf \'sysctl\\t%s\\t%s\\n\' "$k" "$(sysctl -n "$k" 2>/dev/null)"; done'
             )
         if units:
             parts.append(
@@ -144,7 +144,7 @@ class Host(FactBase[HostState]):
             )
         if users:
             parts.append(
-                f"for u in {_words(users)}; do id \"$u\" >/dev/null 2>&1 && "
+                f'for u in {_words(users)}; do id "$u" >/dev/null 2>&1 && '
                 "printf 'user\\t%s\\n' \"$u\"; done"
             )
         return StringCommand("\n".join(parts) + "\ntrue")

@@ -10,7 +10,7 @@ from typing import Any
 from pyinfra.api import FactBase, StringCommand
 
 _INSPECT = (
-    '{"id":{{json .Id}},"service":{{json (index .Config.Labels "com.docker.compose.service")}},'
+    '{"id":{{json .ID}},"service":{{json (index .Config.Labels "com.docker.compose.service")}},'
     '"spec":{{json (index .Config.Labels "koprogo.spec")}},"status":{{json .State.Status}},'
     '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}},'
     '"started":{{json .State.StartedAt}}}'
@@ -142,7 +142,7 @@ class ImageDigests(FactBase[dict[str, str]]):
         words = " ".join(shlex.quote(r) for r in references)
         return StringCommand(
             f"for ref in {words}; do printf '%s\\t%s\\n' \"$ref\" "
-            "\"$(docker image inspect --format '{{json .RepoDigests}}' \"$ref\" 2>/dev/null)\"; done"
+            '"$(docker image inspect --format \'{{json .RepoDigests}}\' "$ref" 2>/dev/null)"; done'
         )
 
     def process(self, output: list[str]) -> dict[str, str]:

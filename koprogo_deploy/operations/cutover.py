@@ -13,9 +13,9 @@ from koprogo_deploy.facts.host import Host
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.files import RemoteFile, archive, differing, unpack_command
 from koprogo_deploy.operations.migrate import as_wanted, release_directory, stack, target
-from koprogo_deploy.operations.shell import PROJECT, compose_up, container, wait_until_healthy
+from koprogo_deploy.operations.shell import compose_up, container, wait_until_healthy
 from koprogo_deploy.render import container_names, template, traefik_address
-from koprogo_deploy.settings import SERVICES, Settings
+from koprogo_deploy.settings import Settings
 
 BINARY_UNIT = "/etc/systemd/system/koprogo-traefik-binary.service"
 
@@ -90,7 +90,7 @@ def place_dynamic(root: str, directory: str) -> str:
 
 
 def read_back(settings: Settings, colours: dict[str, str]) -> str:
-    """Ask Traefik itself until it serves these colours; fail, and say what it serves, after 10 s."""
+    """Ask Traefik until it serves these colours; after 10 s fail and say what it serves."""
     names = container_names(colours)
     api = f"http://{traefik_address(settings.edge_network)}:8082/api/http/services"
     checks = "\n".join(
@@ -107,7 +107,7 @@ serves() {{
     sleep 0.1
   done
   echo "Traefik does not serve $1 from $2 but from: ${{found:-nothing}}" >&2
-  docker logs --tail 10 {container('traefik')} >&2
+  docker logs --tail 10 {container("traefik")} >&2
   return 1
 }}
 {checks}"""

@@ -44,7 +44,9 @@ def engine_installed() -> Iterator[StringCommand | str]:
     dockerd would not start with is never left in place: three failed starts leave no engine.
     """
     file = daemon_file()
-    every = {name for versions in PACKAGES.values() for names in versions.values() for name in names}
+    every = {
+        name for versions in PACKAGES.values() for names in versions.values() for name in names
+    }
     state = host.get_fact(
         Host, files=(file.path,), packages=tuple(sorted(every)), units=("docker.service",)
     )

@@ -50,8 +50,6 @@ def archive(files: Iterable[RemoteFile]) -> str:
     return base64.encodebytes(packed).decode()
 
 
-
-
 def unpack_command(destination: str) -> str:
     """Shell command that unpacks an `archive` from standard input, modes and owners kept."""
     return f"umask 022 && base64 -d | tar -xzpf - --same-owner -C {destination}"

@@ -44,9 +44,7 @@ def as_wanted(state: StackState, service: str) -> bool:
     """Whether a service of the target release runs, healthy, with the definition it should have."""
     manifest = target(state)
     container = state.containers.get(container_names(manifest["colours"])[service])
-    return bool(
-        container and container.serving and container.spec == manifest["specs"][service]
-    )
+    return bool(container and container.serving and container.spec == manifest["specs"][service])
 
 
 def stack(settings: Settings) -> StackState:

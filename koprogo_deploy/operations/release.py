@@ -166,7 +166,7 @@ def pull_command(references: list[str]) -> str:
     """Pull images side by side; fail, and say which, if one fails."""
     pulls = "\n".join(
         f"( docker pull -q {shlex.quote(r)} >/dev/null || "
-        f"{{ echo {shlex.quote('cannot pull ' + r)} >&2; exit 1; }} ) & jobs=\"$jobs $!\""
+        f'{{ echo {shlex.quote("cannot pull " + r)} >&2; exit 1; }} ) & jobs="$jobs $!"'
         for r in references
     )
     return f'jobs=""\n{pulls}\nbad=0; for job in $jobs; do wait "$job" || bad=1; done; exit $bad'

@@ -63,7 +63,7 @@ def seeded() -> Iterator[StringCommand]:
         today = datetime.now(UTC).date()
         data = seed.generate(settings.seed_number, settings.seed_scale, hashed, today)
         yield StringCommand(f"{psql()} >/dev/null", _stdin=seed.insert_sql(data))
-    elif not bcrypt.checkpw(password, state.password_hash.encode()):
+    elif state.password_hash and not bcrypt.checkpw(password, state.password_hash.encode()):
         hashed = bcrypt.hashpw(password, bcrypt.gensalt(12)).decode()
         yield StringCommand(f"{psql()} >/dev/null", _stdin=seed.password_sql(hashed))
     else:

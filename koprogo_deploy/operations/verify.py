@@ -13,7 +13,7 @@ from koprogo_deploy.operations import context
 
 @operation()
 def smoke_tests_pass() -> Iterator[FunctionCommand]:
-    """Run the smoke tests; a failing one fails the deploy. Changes nothing, so reports no change."""
+    """Run the smoke tests; a failing one fails the deploy. They change nothing."""
     if not state.is_executing:
         return
     environment = context.current().settings.environment

@@ -1,6 +1,6 @@
 """Smoke tests: the environment as it is, from outside and on its host. They change nothing.
 
-    koprogo smoke production          (or: make smoke ENV=production)
+koprogo smoke production          (or: make smoke ENV=production)
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def test_memory_limit_as_the_kernel_has_it(
 ) -> None:
     limits = containers[names[service]]["cgroup"]
     assert int(limits["memory"]) == settings.memory(service)
-    if "memsw" in limits and limits["memsw"]:
+    if limits.get("memsw"):
         assert int(limits["memsw"]) == settings.memory(service)
     if limits.get("swap"):
         assert limits["swap"] == "0"
@@ -156,8 +156,9 @@ def test_swap_is_there_where_asked_for(settings: Any, seen: Any) -> None:
 
 
 def test_sysctl_is_in_force(settings: Any, seen: Any) -> None:
-    wrong = {k: seen["sysctl"].get(k) for k, v in settings.sysctl.items()
-             if seen["sysctl"].get(k) != v}
+    wrong = {
+        k: seen["sysctl"].get(k) for k, v in settings.sysctl.items() if seen["sysctl"].get(k) != v
+    }
     assert wrong == {}
 
 

@@ -48,6 +48,7 @@ def routes() -> list[Route]:
         ("GET", "/users", admin.users),
         ("GET", "/organizations", admin.organizations),
         ("GET", "/stats/dashboard", admin.stats),
+        ("DELETE", "/buildings/{id}", writes.delete_building),
         ("POST", "/seed/demo", seeds.demo_data),
         ("POST", "/seed/realistic", seeds.realistic_data),
         ("POST", "/seed/clear", seeds.clear),

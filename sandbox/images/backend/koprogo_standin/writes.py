@@ -1,4 +1,4 @@
-"""The POSTs. The order of the checks is part of the contract:
+"""The POSTs, and DELETE of a building. The order of a POST's checks is part of the contract:
 
 401 text (token) → 400 text (body) → 401 JSON (no organisation) → 400 Validation failed →
 400 from the use case or the database → 201.
@@ -161,3 +161,18 @@ def check_meeting(values: dict[str, Any]) -> None:
 async def check_email(shared: Context, address: str) -> None:
     if await shared.value("SELECT 1 FROM owners WHERE email = $1", address):
         raise JsonError(400, "Email already exists")
+
+
+async def delete_building(request: Request) -> Response:
+    """With all that is in it, and by anyone with a token, whosever it is, as there."""
+    tokens.caller(request)
+    wanted = extract.path_id(request)
+    try:
+        found = await context.of(request).value(
+            "DELETE FROM buildings WHERE id = $1 RETURNING 1", wanted
+        )
+    except database.DatabaseError as error:
+        raise JsonError(500, database.message(error)) from error
+    if found is None:
+        raise JsonError(404, "Building not found")
+    return Response(status_code=204)
