@@ -282,9 +282,16 @@ def _shared_memory(settings: Settings) -> int:
 
 
 def _definitions(compose: str, colours: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    services = yaml.safe_load(compose)["services"]
-    names = {s: f"{s}-{colours[s]}" if s in SWITCHED else s for s in SERVICES}
-    return {service: services[name] for service, name in names.items()}
+    parsed = yaml.safe_load(compose)
+    files = parsed["secrets"]
+    definitions = {}
+    for service, name in container_names(colours).items():
+        definition = parsed["services"][name]
+        # By path, which changes with the content: another secret is another definition.
+        if "secrets" in definition:
+            definition["secrets"] = [files[secret]["file"] for secret in definition["secrets"]]
+        definitions[service] = definition
+    return definitions
 
 
 def container_names(release_colours: Mapping[str, str]) -> dict[str, str]:

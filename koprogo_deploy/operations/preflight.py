@@ -12,6 +12,7 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy import budget
 from koprogo_deploy.facts.host import Host, HostState
 from koprogo_deploy.operations import context
+from koprogo_deploy.operations.progress import show_progress
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import GB, MB, megabytes
@@ -68,5 +69,6 @@ def host_is_acceptable() -> Iterator[str]:
 @deploy("Preflight")
 def preflight() -> None:
     """Settings, secrets, budget and host are acceptable; nothing is touched."""
+    show_progress()
     context.current()
     host_is_acceptable(name="Check the host")

@@ -59,7 +59,6 @@ init_database() {
 
 setup_hba() {
     local method="$POSTGRES_HOST_AUTH_METHOD"
-    shift
     [ -n "$method" ] || method="$(postgres -C password_encryption "$@")"
     printf '\nhost all all all %s\n' "$method" >> "$PGDATA/pg_hba.conf"
 }

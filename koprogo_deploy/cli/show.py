@@ -1,0 +1,123 @@
+"""What `koprogo` prints: tables that a person reads at a glance."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from koprogo_deploy import budget as budgets
+from koprogo_deploy import plan, seed
+from koprogo_deploy.door import Environment
+from koprogo_deploy.facts.stack import StackState
+from koprogo_deploy.render import Release
+from koprogo_deploy.settings import SERVICES, Settings
+from koprogo_deploy.tuning import tune
+from koprogo_deploy.units import megabytes
+
+_KINDS = {"limit": "limit", "switch": "during a switch", "reserve": "reserve"}
+_STYLE = {"keep": "dim", "start": "green", "switch": "cyan", "recreate": "yellow"}
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        narrow = column in ("memory", "setting", "value", "service", "action")
+        right = column == "memory"
+        table.add_column(column, justify="right" if right else "left", no_wrap=narrow)
+    return table
+
+
+def budget(out: Console, environment: Environment) -> None:
+    """The memory budget, line by line, and whether it fits."""
+    proven = budgets.budget(environment.settings)
+    table = _table("Memory budget", "memory", "what", "kind", "for")
+    for line in proven.lines:
+        table.add_row(megabytes(line.size), line.name, _KINDS[line.kind], line.why)
+    table.add_row("", "", "", "")
+    table.add_row(f"[bold]{megabytes(proven.total)}", "[bold]all at once, at worst", "", "")
+    table.add_row(megabytes(proven.ram), "of the machine", "", "")
+    verdict = f"[green]fits, {megabytes(proven.free)} to spare"
+    out.print(table)
+    out.print(verdict if proven.fits else f"[red]does not fit: {budgets.overrun(proven)}")
+    out.print()
+
+
+def tuning(out: Console, environment: Environment) -> None:
+    """Postgres' settings, each with its reason."""
+    table = _table("Postgres", "setting", "value", "why")
+    for setting in tune(environment.settings):
+        table.add_row(setting.name, setting.value, f"[dim]{setting.reason}")
+    out.print(table)
+    out.print()
+
+
+def changes(
+    out: Console,
+    environment: Environment,
+    state: StackState,
+    release: Release,
+    unresolved: list[str],
+) -> None:
+    """What a deploy would do to each service, why, and what users notice."""
+    live = state.current
+    requested = {service: environment.settings.image(service) for service in SERVICES}
+    found = plan.changes(live, release, requested, state.containers)
+    serving = f"serving: {live['id']} since {live['made']}" if live else "nothing deployed yet"
+    table = _table(f"Deploy to {environment.host} ({serving})", "service", "action", "why")
+    for change in found:
+        action = (
+            f"{change.action} to {change.detail}" if change.action == "switch" else change.action
+        )
+        why = "\n".join((*change.reasons, change.interruption)).strip()
+        table.add_row(change.service, f"[{_STYLE[change.action]}]{action}", why)
+    out.print(table)
+    if unresolved:
+        out.print(f"resolved to a digest first: {', '.join(unresolved)}")
+    if all(change.action == "keep" for change in found):
+        routes = live is not None and state.dynamic == live["dynamic"]
+        same = live is not None and live["hash"] == release.hash
+        out.print("nothing to do" if routes and same else "routes change; no container does")
+
+
+def about(out: Console, environment: Environment) -> None:
+    """Where the site is and what to try next."""
+    settings = environment.settings
+    name = settings.environment
+    authority = f" --cacert {settings.ca_certificate}" if settings.ca_certificate else ""
+    out.print(f"[bold]KoproGo ({name}) is live: {settings.url}")
+    out.print(f"  API          {settings.api_url}", highlight=False)
+    out.print(f"  try it       curl{authority} {settings.api_url}/health", soft_wrap=True)
+    if settings.seed_enabled:
+        out.print("  log in       admin@small.be, admin@medium.be or admin@large.be")
+        shown = (
+            "admin123"
+            if settings.seed_via == "api"
+            else f"koprogo secrets show {name} SEED_PASSWORD"
+        )
+        out.print(f"  password     {shown}")
+    out.print(
+        f"  next         koprogo plan {name}     what a deploy would change; the memory budget"
+    )
+    out.print(f"               koprogo smoke {name}    the smoke tests again")
+    out.print(f"               koprogo ssh {name}      a shell on the host")
+    if name == "sandbox":
+        out.print("               make test              the whole test suite")
+
+
+def seed_preview(out: Console, settings: Settings, rows: int) -> None:
+    """Some rows of each kind of the seed."""
+    from dataclasses import fields
+    from datetime import UTC, datetime
+
+    today = datetime.now(UTC).date()
+    unused = "$2b$12$" + "." * 53
+    data = seed.generate(settings.seed_number, settings.seed_scale, unused, today)
+    hidden = {"password_hash", "created_at", "updated_at", "organization_id", "id"}
+    for kind in ("organizations", "buildings", "units", "owners", "expenses"):
+        items = getattr(data, kind)
+        names = [f.name for f in fields(items[0]) if f.name not in hidden and "_id" not in f.name]
+        table = _table(f"{kind} ({len(items)})", *names)
+        for item in items[:rows]:
+            table.add_row(*(str(getattr(item, name)) for name in names))
+        out.print(table)
+        out.print()
