@@ -1,0 +1,84 @@
+# What one does with this project. `make` alone says it.
+ENV ?= sandbox
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+SANDBOX := $(BIN)/python -m sandbox
+
+.DEFAULT_GOAL := help
+.PHONY: help setup deploy plan smoke secrets test test-unit test-integration test-slow lint format \
+	golden lock sandbox-up sandbox-down sandbox-ssh sandbox-logs sandbox-reboot sandbox-status \
+	bench-deploy bench-memory clean
+
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  ENV=production|staging|sandbox chooses the environment (default: sandbox)"
+
+setup:
+	@scripts/bootstrap
+
+deploy: setup ## set everything up and deploy: a VPS in a box, or ENV=production
+	@scripts/deploy $(ENV)
+
+plan: setup ## the memory budget, and what a deploy would change
+	@$(BIN)/koprogo plan $(ENV)
+
+smoke: setup ## the smoke tests: from outside, and on the host
+	@$(BIN)/koprogo smoke $(ENV)
+
+secrets: setup ## write .env.<environment> with generated secrets; never overwrites
+	@$(BIN)/koprogo secrets init $(ENV)
+
+test: setup ## the whole test suite: lint, unit, and against the sandbox
+	@scripts/test
+
+test-unit: setup ## unit tests only: seconds
+	@$(PYTEST) tests/unit
+
+test-integration: setup ## tests that deploy to the sandbox
+	@$(PYTEST) tests/integration -m "not slow"
+
+test-slow: setup ## the integration tests that take long
+	@$(PYTEST) tests/integration -m slow
+
+lint: setup ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup ## let ruff format
+	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format .
+
+golden: setup ## write tests/golden anew, to review a change of rendered output
+	@$(PYTEST) -q tests/unit --update-golden
+
+lock: setup ## resolve pyproject.toml into requirements.lock
+	@$(BIN)/pip install -q uv && $(BIN)/uv pip compile pyproject.toml --extra dev --universal \
+		--python-version 3.11 --generate-hashes --no-header -q -o requirements.lock
+
+sandbox-up: setup ## the VPS in a box, its registry and images
+	@$(SANDBOX) up
+
+sandbox-down: setup ## remove the box and its registry
+	@$(SANDBOX) down
+
+sandbox-ssh: setup ## a shell in the box
+	@$(SANDBOX) ssh
+
+sandbox-logs: setup ## the box's journal
+	@$(SANDBOX) logs
+
+sandbox-reboot: setup ## reboot the box
+	@$(SANDBOX) reboot
+
+sandbox-status: setup ## what of the sandbox is up
+	@$(SANDBOX) status
+
+bench-deploy: setup ## time of a deploy, cold and unchanged, against plain scripts
+	@$(BIN)/python -m bench.deploy
+
+bench-memory: setup ## memory of each container, idle and loaded, warm and cold
+	@$(BIN)/python -m bench.memory
+
+clean: ## remove what can be made again; the sandbox has its own: make sandbox-down
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
