@@ -62,6 +62,16 @@ class StackState:
     binary_unit: str = ""
 
     @property
+    def live(self) -> dict[str, Any] | None:
+        """The release that requests go to: `current`, or a candidate that a run which was cut
+        had switched to before it could move `current`.
+        """
+        switched = self.candidate and self.dynamic == self.candidate["dynamic"]
+        if switched and not (self.current and self.dynamic == self.current["dynamic"]):
+            return self.candidate
+        return self.current
+
+    @property
     def target(self) -> dict[str, Any] | None:
         """The release that the stages after `release` work on."""
         return self.candidate or self.current

@@ -12,7 +12,14 @@ from pyinfra.api import StringCommand, deploy, operation
 from koprogo_deploy.facts.host import Host
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.files import RemoteFile, archive, differing, unpack_command
-from koprogo_deploy.operations.migrate import as_wanted, release_directory, stack, target
+from koprogo_deploy.operations.migrate import (
+    as_wanted,
+    not_pushed_yet,
+    release_directory,
+    stack,
+    target,
+)
+from koprogo_deploy.operations.release import promote_command
 from koprogo_deploy.operations.shell import compose_up, container, wait_until_healthy
 from koprogo_deploy.render import container_names, template, traefik_address
 from koprogo_deploy.settings import Settings
@@ -41,6 +48,9 @@ def traefik_binary_kept() -> Iterator[StringCommand | str]:
     settings = context.current().settings
     files = binary_files(settings)
     state = stack(settings)
+    if not_pushed_yet(state):
+        yield "true"
+        return
     image = target(state)["images"]["traefik"]
     noted = RemoteFile(f"{settings.install_root}/traefik/image", f"{image}\n")
     found = host.get_fact(Host, files=tuple(f.path for f in [*files, noted])).files
@@ -62,6 +72,9 @@ def services_up() -> Iterator[str]:
     """Frontend beside the old one, and Traefik if its own definition changed."""
     settings = context.current().settings
     state = stack(settings)
+    if not_pushed_yet(state):
+        yield "true"
+        return
     names = container_names(target(state)["colours"])
     directory = release_directory(settings, state)
     steps = []
@@ -118,6 +131,9 @@ def switched() -> Iterator[str]:
     """Requests go to the release; `current` moves last."""
     settings = context.current().settings
     state = stack(settings)
+    if not_pushed_yet(state):
+        yield "true"
+        return
     manifest, directory = target(state), release_directory(settings, state)
     root = settings.install_root
     wanted = manifest["dynamic"]
@@ -125,10 +141,7 @@ def switched() -> Iterator[str]:
         back = read_back(settings, manifest["colours"])
         yield f"set -e\n{place_dynamic(root, directory)}\n{back}"
     if state.candidate:
-        yield (
-            f"set -e; cd {root}; ln -sfn releases/{manifest['id']} current.new; "
-            "mv -T current.new current; rm -f candidate"
-        )
+        yield promote_command(root, manifest["id"])
     leftovers = old_containers(state.containers, manifest)
     if leftovers:
         names = " ".join(shlex.quote(container(name)) for name in leftovers)

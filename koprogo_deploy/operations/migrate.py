@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import bcrypt
-from pyinfra import host
+from pyinfra import host, state
 from pyinfra.api import StringCommand, deploy, operation
 from pyinfra.api.exceptions import OperationError
 
@@ -24,44 +24,55 @@ from koprogo_deploy.settings import Settings
 POSTGRES_TIMEOUT = 180
 
 
-def release_directory(settings: Settings, state: StackState) -> str:
+def release_directory(settings: Settings, found: StackState) -> str:
     """Where the release lies that is being worked on."""
-    return f"{settings.install_root}/releases/{target(state)['id']}"
+    return f"{settings.install_root}/releases/{target(found)['id']}"
 
 
-def target(state: StackState) -> dict[str, Any]:
+def target(found: StackState) -> dict[str, Any]:
     """Manifest of the release that is being worked on.
 
     Raises:
         OperationError: nothing was ever pushed.
     """
-    if state.target is None:
+    if found.target is None:
         raise OperationError("no release on the host; run deploys/full.py or deploys/release.py")
-    return state.target
+    return found.target
 
 
-def as_wanted(state: StackState, service: str) -> bool:
+def not_pushed_yet(found: StackState) -> bool:
+    """Whether pyinfra is only detecting changes, on a host that no release was pushed to yet.
+
+    The stages before this one have not run then; all there is to say is that this one will.
+    """
+    return found.target is None and not state.is_executing
+
+
+def as_wanted(found: StackState, service: str) -> bool:
     """Whether a service of the target release runs, healthy, with the definition it should have."""
-    manifest = target(state)
-    container = state.containers.get(container_names(manifest["colours"])[service])
+    manifest = target(found)
+    container = found.containers.get(container_names(manifest["colours"])[service])
     return bool(container and container.serving and container.spec == manifest["specs"][service])
 
 
 def stack(settings: Settings) -> StackState:
     """The stack fact of the current host."""
-    state: StackState = host.get_fact(Stack, root=settings.install_root)
-    return state
+    found: StackState = host.get_fact(Stack, root=settings.install_root)
+    return found
 
 
 @operation()
 def postgres_runs() -> Iterator[StringCommand | str]:
     """Postgres runs as the release says, with the application's role and database."""
     environment = context.current()
-    state = stack(environment.settings)
-    if as_wanted(state, "postgres"):
+    found = stack(environment.settings)
+    if not_pushed_yet(found):
+        yield "true"
+        return
+    if as_wanted(found, "postgres"):
         host.noop("Postgres runs as the release says")
     else:
-        directory = release_directory(environment.settings, state)
+        directory = release_directory(environment.settings, found)
         up = compose_up(directory, "postgres")
         yield f"set -e\n{up}\n{wait_until_healthy('postgres', POSTGRES_TIMEOUT)}"
     roles = host.get_fact(Database, query=database.ROLE_QUERY, database="postgres")
@@ -81,9 +92,12 @@ def backend_migrated() -> Iterator[StringCommand | str]:
     """The release's backend is healthy and unrouted, and the schema is the one of its image."""
     environment = context.current()
     settings = environment.settings
-    state = stack(settings)
-    manifest = target(state)
-    image = database.versions(state.migrations.get(manifest["id"], []))
+    found = stack(settings)
+    if not_pushed_yet(found):
+        yield "true"
+        return
+    manifest = target(found)
+    image = database.versions(found.migrations.get(manifest["id"], []))
     if not image:
         raise OperationError(
             f"the image {manifest['images']['backend']} has no files in /app/migrations, so its "
@@ -93,11 +107,11 @@ def backend_migrated() -> Iterator[StringCommand | str]:
     reason = database.cannot_start(database.parse_migrations(before.get("migrations")), image)
     if reason:
         raise OperationError(f"the backend of release {manifest['id']} cannot start: {reason}")
-    if as_wanted(state, "backend"):
+    if as_wanted(found, "backend"):
         host.noop("the backend of the release is healthy")
     else:
         service = container_names(manifest["colours"])["backend"]
-        up = compose_up(release_directory(settings, state), service)
+        up = compose_up(release_directory(settings, found), service)
         wait = wait_until_healthy(service, settings.backend_start_timeout)
         yield f"set -e\n{up}\n{wait}"
     after = host.get_fact(Database, query=database.migrations_query())

@@ -66,7 +66,7 @@ def wanted_release(
     state: StackState,
 ) -> Wanted:
     """Decide which release the settings ask for, colours included. Pure."""
-    live = state.current or {"specs": {}, "colours": {}}
+    live = state.live or {"specs": {}, "colours": {}}
     first = render.render(environment.settings, sets, images, dict.fromkeys(SWITCHED, "blue"))
     colours = render.choose_colours(first.specs, live["specs"], live["colours"])
     release = render.render(environment.settings, sets, images, colours)
@@ -153,6 +153,8 @@ def release_pushed() -> Iterator[StringCommand | str]:
     if wanted.exists == "current":
         yield f"rm -f {root}/candidate"
         return
+    if state.candidate and state.live is state.candidate:
+        yield promote_command(root, state.candidate["id"])
     made = datetime.now(UTC)
     identity = f"{made:%Y%m%dT%H%M%SZ}-{wanted.release.hash[:8]}"
     release = render.render(settings, sets, images, wanted.release.colours, identity)
@@ -170,6 +172,14 @@ def pull_command(references: list[str]) -> str:
         for r in references
     )
     return f'jobs=""\n{pulls}\nbad=0; for job in $jobs; do wait "$job" || bad=1; done; exit $bad'
+
+
+def promote_command(root: str, identity: str) -> str:
+    """Move `current` to a release that serves already, by an atomic rename."""
+    return (
+        f"set -e; cd {root}; ln -sfn releases/{identity} current.new; "
+        "mv -T current.new current; rm -f candidate"
+    )
 
 
 def push_command(root: str, identity: str, release: render.Release) -> str:
