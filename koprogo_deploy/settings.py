@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from koprogo_deploy import sizing
 from koprogo_deploy.units import parse_size, show_size
 
 Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(show_size)]
@@ -240,6 +241,11 @@ class Settings(BaseModel):
     def hash(self) -> str:
         """Short hash of all the settings; equal settings have an equal one."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sized(cls, values: Any) -> Any:  # noqa: ANN401 - whatever was written
+        return sizing.resolve(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _together(self) -> Settings:
