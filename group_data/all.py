@@ -1,7 +1,8 @@
 """Every setting with its meaning and its value for all environments.
 
 Plain values: no logic, no secret. A value here is overridden by the environment's own file, by
-the inventory, and by `--data name=value`. Sizes are in kB, MB or GB, powers of 1024.
+the inventory, and by `--data name=value`. Sizes are in kB, MB or GB, powers of 1024; "auto"
+follows the machine (koprogo_deploy/sizing.py).
 """
 
 # --- the machine ---------------------------------------------------------------------------------
@@ -31,14 +32,14 @@ install_root = "/opt/koprogo"
 
 # --- memory: hard limits of the containers, and what else the machine needs ----------------------
 traefik_memory = "80MB"
-postgres_memory = "512MB"
-backend_memory = "128MB"
+postgres_memory = "auto"  # a quarter of the RAM: 512MB of 2GB
+backend_memory = "auto"  # 128MB for each vCPU
 frontend_memory = "32MB"
 traefik_binary_memory = "192MB"  # the binary's pages, kept in RAM outside its container
 backup_memory = "192MB"
 engine_memory = "208MB"  # dockerd, containerd and a shim for each container
 system_memory = "192MB"
-page_cache_memory = "192MB"
+page_cache_memory = "auto"  # 192MB of 2GB
 
 # --- CPU: shared by weight; nobody is capped, so nobody waits while the CPU idles -----------------
 traefik_cpu_weight = 2048
@@ -76,11 +77,11 @@ edge_network = "172.30.80.0/24"  # Docker network of proxy and applications
 
 # --- the backend -------------------------------------------------------------------------------
 backend_command = ["/app/koprogo-api"]
-backend_workers = 1
+backend_workers = "auto"  # one for each vCPU
 backend_log_level = "warn"  # info logs every request
 backend_environment = {}  # more variables for newer images; secrets go to .env.<environment>
 backend_start_timeout = "90s"  # migrations included
-pool_max_connections = 8
+pool_max_connections = "auto"  # 8 for each vCPU; max_connections of Postgres follows
 pool_min_connections = 2
 pool_acquire_timeout = "30s"
 superadmin_guard = True  # KoproGo resets admin@koprogo.com to a public password at every start

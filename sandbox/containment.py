@@ -10,6 +10,8 @@ from sandbox.state import State
 SECONDS = 5
 CPU_AT_MOST = 1.1
 LIMIT = 2 * 1024**3
+# The kernel lets a few allocations of its own pass a limit.
+SLACK = LIMIT // 100
 # Killed first when memory runs out, so that a deploy in the box survives the proof.
 RUN = "sudo docker run --rm --detach --oom-score-adj 1000 --entrypoint"
 
@@ -90,6 +92,6 @@ def memory(state: State) -> str:
     """
     *states, peak = run(state, script).split()
     killed = sum(entry.endswith(":137") for entry in states)
-    if not killed or int(peak) > LIMIT:
+    if not killed or int(peak) > LIMIT + SLACK:
         raise SandboxError(f"{killed} of 3 were killed, peak {int(peak) / 2**20:.0f} MiB")
     return f"{killed} killed, peak {int(peak) / 2**20:.0f} MiB"

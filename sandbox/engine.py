@@ -1,9 +1,12 @@
 """The outer engine: find a Docker that answers, or install Debian's and start it."""
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from sandbox import machine
@@ -13,6 +16,8 @@ from sandbox.console import SandboxError
 READY_WITHIN = 90.0
 LOG = Path("/var/log/koprogo-sandbox-dockerd.log")
 RUN = Path("/var/run/docker")
+# In a sticky directory, so that another user's `up` can open it too.
+LOCK = "/var/tmp/koprogo-sandbox-engine.lock"  # noqa: S108
 PIDFILE = Path("/var/run/docker.pid")
 
 
@@ -178,6 +183,29 @@ def ensure() -> tuple[Docker, list[str]]:
         return docker, [reason]
     if "permission denied" in reason.lower():
         raise no_access(reason)
+    with starting():
+        return ensure_alone()
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """One `up` on this machine at a time installs and starts the engine, whatever the checkout."""
+    try:
+        descriptor = os.open(LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        descriptor = os.open(LOCK, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def ensure_alone() -> tuple[Docker, list[str]]:
+    """Install and start the engine, unless another `up` has just done so."""
+    found, reason = connect()
+    if found is not None:
+        return found, [reason]
     remarks: list[str] = []
     if not shutil.which("dockerd") and not Path("/usr/sbin/dockerd").exists():
         # iptables is only recommended by docker.io, and without it no port can be published.

@@ -18,8 +18,8 @@ _KINDS = {"limit": "limit", "switch": "during a switch", "reserve": "reserve"}
 _STYLE = {"keep": "dim", "start": "green", "switch": "cyan", "recreate": "yellow"}
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
     for column in columns:
         narrow = column in ("memory", "setting", "value", "service", "action")
         right = column == "memory"
@@ -30,7 +30,8 @@ def _table(title: str, *columns: str) -> Table:
 def budget(out: Console, environment: Environment) -> None:
     """The memory budget, line by line, and whether it fits."""
     proven = budgets.budget(environment.settings)
-    table = _table("Memory budget", "memory", "what", "kind", "for")
+    out.print("[bold]Memory budget")
+    table = _table("memory", "what", "kind", "for")
     for line in proven.lines:
         table.add_row(megabytes(line.size), line.name, _KINDS[line.kind], line.why)
     table.add_row("", "", "", "")
@@ -44,7 +45,8 @@ def budget(out: Console, environment: Environment) -> None:
 
 def tuning(out: Console, environment: Environment) -> None:
     """Postgres' settings, each with its reason."""
-    table = _table("Postgres", "setting", "value", "why")
+    out.print("[bold]Postgres")
+    table = _table("setting", "value", "why")
     for setting in tune(environment.settings):
         table.add_row(setting.name, setting.value, f"[dim]{setting.reason}")
     out.print(table)
@@ -63,7 +65,8 @@ def changes(
     requested = {service: environment.settings.image(service) for service in SERVICES}
     found = plan.changes(live, release, requested, state.containers)
     serving = f"serving: {live['id']} since {live['made']}" if live else "nothing deployed yet"
-    table = _table(f"Deploy to {environment.host} ({serving})", "service", "action", "why")
+    out.print(f"[bold]Deploy to {environment.host}[/] ({serving})")
+    table = _table("service", "action", "why")
     for change in found:
         action = (
             f"{change.action} to {change.detail}" if change.action == "switch" else change.action
@@ -116,7 +119,8 @@ def seed_preview(out: Console, settings: Settings, rows: int) -> None:
     for kind in ("organizations", "buildings", "units", "owners", "expenses"):
         items = getattr(data, kind)
         names = [f.name for f in fields(items[0]) if f.name not in hidden and "_id" not in f.name]
-        table = _table(f"{kind} ({len(items)})", *names)
+        out.print(f"[bold]{kind}[/] ({len(items)})")
+        table = _table(*names)
         for item in items[:rows]:
             table.add_row(*(str(getattr(item, name)) for name in names))
         out.print(table)
