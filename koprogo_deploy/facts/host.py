@@ -154,5 +154,20 @@ class Host(FactBase[HostState]):
         return parse(output)
 
 
+class Certificates(FactBase[bool]):
+    """Whether the proxy on the host has a certificate for each of two names."""
+
+    def command(self, names: tuple[str, str]) -> StringCommand:
+        """Counts the names for which a TLS handshake succeeds; whose certificate is not asked."""
+        return StringCommand(
+            f"n=0; for d in {_words(names)}; do curl -sko /dev/null -m 5 "
+            '--resolve "$d:443:127.0.0.1" "https://$d/" && n=$((n+1)); done; echo $n'
+        )
+
+    def process(self, output: list[str]) -> bool:
+        """Both of them."""
+        return output[-1:] == ["2"]
+
+
 def _words(words: Iterable[str]) -> str:
     return " ".join(shlex.quote(word) for word in words)

@@ -7,22 +7,28 @@ from collections.abc import Iterator
 from typing import Any
 
 from pyinfra import host
+from pyinfra import state as pyinfra_state
 from pyinfra.api import StringCommand, deploy, operation
+from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy.facts.host import Host
+from koprogo_deploy.facts.host import Certificates, Host
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.files import RemoteFile, archive, differing, unpack_command
 from koprogo_deploy.operations.migrate import (
     as_wanted,
+    bring_up,
     not_pushed_yet,
     release_directory,
     stack,
     target,
 )
 from koprogo_deploy.operations.release import promote_command
-from koprogo_deploy.operations.shell import compose_up, container, wait_until_healthy
+from koprogo_deploy.operations.shell import container
 from koprogo_deploy.render import container_names, template, traefik_address
-from koprogo_deploy.settings import Settings
+from koprogo_deploy.settings import SERVICES, Settings
+
+START_TIMEOUT = 60  # seconds, frontend and Traefik
+CERTIFICATE_TIMEOUT = 120  # seconds; an ACME challenge takes 2 to 8 when all is well
 
 BINARY_UNIT = "/etc/systemd/system/koprogo-traefik-binary.service"
 
@@ -75,17 +81,14 @@ def services_up() -> Iterator[str]:
     if not_pushed_yet(state):
         yield "true"
         return
-    names = container_names(target(state)["colours"])
-    directory = release_directory(settings, state)
     steps = []
     if not as_wanted(state, "frontend"):
-        service = names["frontend"]
-        steps += [compose_up(directory, service), wait_until_healthy(service, 60)]
+        steps.append(bring_up(settings, state, "frontend", START_TIMEOUT))
     if not state.dynamic:
         # Traefik's first start reads it.
-        steps.append(place_dynamic(settings.install_root, directory))
+        steps.append(place_dynamic(settings.install_root, release_directory(settings, state)))
     if not as_wanted(state, "traefik"):
-        steps += [compose_up(directory, "traefik"), wait_until_healthy("traefik", 60)]
+        steps.append(bring_up(settings, state, "traefik", START_TIMEOUT))
     if steps:
         yield "set -e\n" + "\n".join(steps)
     else:
@@ -138,6 +141,14 @@ def switched() -> Iterator[str]:
     root = settings.install_root
     wanted = manifest["dynamic"]
     if state.dynamic != wanted:
+        sick = (
+            [s for s in SERVICES if not as_wanted(state, s)] if pyinfra_state.is_executing else []
+        )
+        if sick:
+            raise OperationError(
+                f"not switching to release {manifest['id']}: not healthy or not as it says: "
+                f"{', '.join(sick)}; run deploys/migrate.py, or see docker logs on the host"
+            )
         back = read_back(settings, manifest["colours"])
         yield f"set -e\n{place_dynamic(root, directory)}\n{back}"
     if state.candidate:
@@ -176,9 +187,41 @@ for kind in config secrets; do
 done"""
 
 
+@operation()
+def certificates_issued() -> Iterator[str]:
+    """With ACME: both names have their certificate, or the deploy says why not.
+
+    Traefik asks for one when it first sees a name; until then it refuses the handshake.
+    """
+    settings = context.current().settings
+    names = (settings.domain, settings.api_domain)
+    if not_pushed_yet(stack(settings)) or not host.get_fact(Certificates, names=names):
+        yield wait_for_certificates(names)
+    else:
+        host.noop("both names have their certificate")
+
+
+def wait_for_certificates(names: tuple[str, str]) -> str:
+    """Wait until Traefik has a certificate for each name; else show what it says."""
+    checks = Certificates().command(names=names).get_raw_value()
+    return f"""
+end=$(( $(date +%s) + {CERTIFICATE_TIMEOUT} ))
+until [ "$({checks})" = "{len(names)}" ]; do
+  if [ "$(date +%s)" -ge "$end" ]; then
+    echo "no certificate for {" and ".join(names)} after {CERTIFICATE_TIMEOUT} s:" >&2
+    echo "do both names point to this host, and is port 80 open to the world? Traefik says:" >&2
+    docker logs --tail 10 {container("traefik")} >&2
+    exit 1
+  fi
+  sleep 1
+done"""
+
+
 @deploy("Cut over")
 def cutover_stage() -> None:
     """Proxy and frontend up, requests switched, old colours gone."""
     traefik_binary_kept(name="Keep Traefik's binary in memory")
     services_up(name="Run frontend and Traefik")
     switched(name="Switch to the release")
+    if context.current().settings.tls == "acme":
+        certificates_issued(name="Have certificates for both names")

@@ -19,9 +19,10 @@ from koprogo_deploy.facts.stack import Database, Stack, StackState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.shell import compose_up, psql, wait_until_healthy
 from koprogo_deploy.render import container_names
-from koprogo_deploy.settings import Settings
+from koprogo_deploy.settings import SWITCHED, Settings
 
-POSTGRES_TIMEOUT = 180
+POSTGRES_TIMEOUT = 180  # seconds, the first start of an empty data directory included
+SETTLE = 2  # seconds that a new colour must stay healthy before it gets traffic
 
 
 def release_directory(settings: Settings, found: StackState) -> str:
@@ -55,6 +56,19 @@ def as_wanted(found: StackState, service: str) -> bool:
     return bool(container and container.serving and container.spec == manifest["specs"][service])
 
 
+def bring_up(settings: Settings, found: StackState, service: str, seconds: int) -> str:
+    """Start a service of the target release, or start it afresh, and wait until it is healthy."""
+    manifest = target(found)
+    name = container_names(manifest["colours"])[service]
+    there = found.containers.get(name)
+    stuck = bool(there and there.spec == manifest["specs"][service] and not there.serving)
+    live = found.live and name in container_names(found.live["colours"]).values()
+    up = compose_up(release_directory(settings, found), name, fresh=stuck)
+    settle = SETTLE if service in SWITCHED else 0
+    wait = wait_until_healthy(name, seconds, settle=settle, stop_failed=not live)
+    return f"{up}\n{wait}"
+
+
 def stack(settings: Settings) -> StackState:
     """The stack fact of the current host."""
     found: StackState = host.get_fact(Stack, root=settings.install_root)
@@ -72,9 +86,7 @@ def postgres_runs() -> Iterator[StringCommand | str]:
     if as_wanted(found, "postgres"):
         host.noop("Postgres runs as the release says")
     else:
-        directory = release_directory(environment.settings, found)
-        up = compose_up(directory, "postgres")
-        yield f"set -e\n{up}\n{wait_until_healthy('postgres', POSTGRES_TIMEOUT)}"
+        yield "set -e\n" + bring_up(environment.settings, found, "postgres", POSTGRES_TIMEOUT)
     roles = host.get_fact(Database, query=database.ROLE_QUERY, database="postgres")
     if not roles:
         raise OperationError("Postgres runs but does not answer: docker logs koprogo-postgres-1")
@@ -110,10 +122,7 @@ def backend_migrated() -> Iterator[StringCommand | str]:
     if as_wanted(found, "backend"):
         host.noop("the backend of the release is healthy")
     else:
-        service = container_names(manifest["colours"])["backend"]
-        up = compose_up(release_directory(settings, found), service)
-        wait = wait_until_healthy(service, settings.backend_start_timeout)
-        yield f"set -e\n{up}\n{wait}"
+        yield "set -e\n" + bring_up(settings, found, "backend", settings.backend_start_timeout)
     after = host.get_fact(Database, query=database.migrations_query())
     if not after.get("statements"):
         yield StringCommand(psql(), _stdin=database.EXTENSION_SQL)

@@ -23,6 +23,20 @@ class Progress(BaseStateCallback):
         Progress.started[op_hash] = time.monotonic()
 
     @staticmethod
+    def operation_host_error(
+        state: Any,  # noqa: ANN401 - pyinfra's own type
+        host: object,
+        op_hash: str,
+        retry_count: int = 0,
+        max_retries: int = 0,
+    ) -> None:
+        """Say where the run stopped, and that it can go on from there."""
+        name = ", ".join(state.get_op_meta(op_hash).names)
+        logger.error("")
+        logger.error("Stopped at: %s. The reason is above; once mended, run it again:", name)
+        logger.error("it goes on from here.")
+
+    @staticmethod
     def operation_end(state: Any, op_hash: str) -> None:  # noqa: ANN401 - pyinfra's own type
         """Say how long a step took."""
         now = time.monotonic()

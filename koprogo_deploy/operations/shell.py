@@ -12,30 +12,50 @@ def container(service: str) -> str:
     return f"{PROJECT}-{service}-1"
 
 
-def compose_up(release_directory: str, service: str) -> str:
-    """Start or recreate one service of a release, and no other."""
+def compose_up(release_directory: str, service: str, fresh: bool = False) -> str:
+    """Start or recreate one service of a release, and no other.
+
+    Args:
+        release_directory: where its compose.yaml lies.
+        service: Compose's name of it.
+        fresh: recreate the container even if its definition is right: it does not serve.
+    """
+    # The other colour is no orphan to be warned of.
     return (
-        f"docker compose --progress quiet -f {shlex.quote(release_directory)}/compose.yaml "
-        f"up -d --no-deps --no-build --pull never {shlex.quote(service)}"
+        "COMPOSE_IGNORE_ORPHANS=true docker compose --progress quiet "
+        f"-f {shlex.quote(release_directory)}/compose.yaml "
+        f"up -d --no-deps --no-build --pull never {'--force-recreate ' if fresh else ''}"
+        f"{shlex.quote(service)}"
     )
 
 
-def wait_until_healthy(service: str, seconds: int) -> str:
+def wait_until_healthy(
+    service: str, seconds: int, settle: int = 0, stop_failed: bool = False
+) -> str:
     """Wait until a service's container is healthy; else show why, on stderr, and fail.
 
     Ends at once when the container exits, restarts or is reported unhealthy: a crash loop is not
     waited out.
+
+    Args:
+        service: Compose's name of it.
+        seconds: how long at most.
+        settle: seconds it must then stay so, without a restart: some crash a moment later.
+        stop_failed: stop a container that failed, so that it does not crash on beside the live
+            one; it stays for `docker logs`.
     """
     name = container(service)
+    stop = f"docker stop -t 5 {name} >/dev/null" if stop_failed else ":"
     look = "docker inspect -f '{{.RestartCount}} {{.State.Status}} "
     look += "{{if .State.Health}}{{.State.Health.Status}}{{end}}'"
     return f"""
-end=$(( $(date +%s) + {seconds} )); first=; why=
+end=$(( $(date +%s) + {seconds} )); first=; why=; healthy=0
 while :; do
   state=$({look} {name} 2>/dev/null || echo '0 gone')
   [ -n "$first" ] || first=${{state%% *}}
   case "$state" in
-    "$first running healthy"|"$first running ") break ;;
+    "$first running healthy"|"$first running ")
+      healthy=$((healthy + 1)); [ "$healthy" -le {settle * 5} ] || break ;;
     "$first running starting"|"$first created"*)
       [ "$(date +%s)" -lt "$end" ] || why="not healthy within {seconds} s" ;;
     "$first running unhealthy") why="its healthcheck fails" ;;
@@ -45,6 +65,7 @@ while :; do
   if [ -n "$why" ]; then
     echo "{service} did not come up: $why. Last lines of its log:" >&2
     docker logs --tail 20 {name} 2>&1 | sed 's/^/    /' >&2
+    {stop}
     exit 1
   fi
   sleep 0.2
