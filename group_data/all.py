@@ -66,6 +66,7 @@ tls_certificate = None
 tls_key = None
 acme_email = None
 acme_server = "https://acme-v02.api.letsencrypt.org/directory"
+acme_ca_certificate = None  # a file that signs the ACME server's own certificate, if it is private
 access_log = "off"  # off or stdout; costs Traefik up to half its throughput
 rate_limit_average = 250  # requests a second for each client address
 rate_limit_burst = 500

@@ -139,9 +139,9 @@ def secret_sets(
     """Secret files by service, as they lie on the host: name to content.
 
     Args:
-        settings: decides whether Traefik gets a certificate's key.
+        settings: decides what Traefik gets.
         secrets: the environment's secrets.
-        tls: `certificate` and `key` as PEM text, empty with ACME.
+        tls: PEM text of the files that the settings name, by setting.
     """
     exports = ["DATABASE_PASSWORD", *backend_exports(secrets)]
     sets = {
@@ -149,7 +149,9 @@ def secret_sets(
         "backend": {name.lower(): secrets[name] for name in exports},
     }
     if settings.tls == "files":
-        sets["traefik"] = {"tls_certificate": tls["certificate"], "tls_key": tls["key"]}
+        sets["traefik"] = {name: tls[name] for name in ("tls_certificate", "tls_key")}
+    elif settings.acme_ca_certificate:
+        sets["traefik"] = {"acme_ca": tls["acme_ca_certificate"]}
     return sets
 
 
@@ -196,7 +198,7 @@ def render(
         "traefik_address": traefik_address(settings.edge_network),
         "shared_memory": _shared_memory(settings),
         "backend_environment": backend_environment(settings),
-        "backend_secrets": sorted(sets["backend"]),
+        "secrets_of": {service: sorted(sets.get(service, {})) for service in SERVICES},
         "secret_files": {
             name: f"{settings.install_root}/secrets/{directories[service]}/{name}"
             for service, files in sorted(sets.items())

@@ -9,6 +9,7 @@ import hashlib
 import ipaddress
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -175,6 +176,7 @@ class Settings(BaseModel):
     tls_key: str | None
     acme_email: str | None
     acme_server: Annotated[str, Field(pattern=r"^https://")]
+    acme_ca_certificate: str | None
     access_log: Literal["off", "stdout"]
     rate_limit_average: Count
     rate_limit_burst: Count
@@ -226,6 +228,11 @@ class Settings(BaseModel):
     def cpu_weight(self, service: str) -> int:
         """Relative share of the CPU of a service; 1024 is Docker's default."""
         return int(getattr(self, f"{service}_cpu_weight"))
+
+    @property
+    def acme_authority(self) -> str:
+        """Host name of the ACME server: its certificates are kept apart from another's."""
+        return urlsplit(self.acme_server).hostname or ""
 
     @property
     def url(self) -> str:

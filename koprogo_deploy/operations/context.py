@@ -52,13 +52,16 @@ def secret_sets(environment: door.Environment) -> dict[str, dict[str, str]]:
         PyinfraError: the certificate's files cannot be read.
     """
     settings, tls = environment.settings, {}
-    if settings.tls == "files":
-        for key, file in (("certificate", settings.tls_certificate), ("key", settings.tls_key)):
-            try:
-                tls[key] = (door.ROOT / str(file)).read_text(encoding="ascii")
-            except OSError as error:
-                problem = Problem(f"tls_{key}", f"{file}: {error.strerror}")
-                raise PyinfraError(str(Refusal("Certificate", [problem]))) from None
+    files = ("tls_certificate", "tls_key") if settings.tls == "files" else ("acme_ca_certificate",)
+    for name in files:
+        file = getattr(settings, name)
+        if file is None:
+            continue
+        try:
+            tls[name] = (door.ROOT / file).read_text(encoding="ascii")
+        except OSError as error:
+            problem = Problem(name, f"{file}: {error.strerror}")
+            raise PyinfraError(str(Refusal("Certificate", [problem]))) from None
     return render.secret_sets(settings, environment.secrets, tls)
 
 

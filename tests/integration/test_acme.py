@@ -1,0 +1,138 @@
+"""Certificates by ACME, as in production: a real ACME server (Let's Encrypt's pebble, from
+Debian) beside the box, a real challenge through port 80 of the box, a real certificate.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import json
+import ssl
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILE = """
+ARG BASE
+FROM ${BASE}
+RUN apt-get -q update && apt-get -q -y install --no-install-recommends pebble
+"""
+
+
+def docker(*arguments: str, stdin: str | None = None) -> str:
+    done = subprocess.run(
+        ["docker", *arguments], input=stdin, capture_output=True, text=True, check=True, timeout=300
+    )
+    return done.stdout.strip()
+
+
+def certificate_for(address: str, directory: Path) -> None:
+    """A self-signed certificate of the ACME server's own HTTPS."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pebble")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    (directory / "acme.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (directory / "acme.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+
+
+@pytest.fixture
+def acme_server(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """pebble on the sandbox's network; it resolves the site's names to the box."""
+    box = json.loads((ROOT / ".sandbox" / "state.json").read_text())
+    [network] = json.loads(docker("inspect", box["container"]))[0]["NetworkSettings"]["Networks"]
+    address = str(ipaddress.ip_address(box["box_address"]) + 50)
+    base = docker("images", "--format", "{{.Repository}}:{{.Tag}}", "koprogo-sandbox/debian")
+    name = f"{network}-acme"
+    image = f"{name}:test"
+    docker("build", "-q", "-t", image, "--build-arg", f"BASE={base.split()[0]}", "-",
+           stdin=DOCKERFILE)  # fmt: skip
+    certificate_for(address, tmp_path)
+    config = {
+        "listenAddress": "0.0.0.0:14000",
+        "managementListenAddress": "0.0.0.0:15000",
+        "certificate": "/acme/acme.crt",
+        "privateKey": "/acme/acme.key",
+        "httpPort": 80,
+        "tlsPort": 443,
+    }
+    (tmp_path / "pebble.json").write_text(json.dumps({"pebble": config}))
+    docker("rm", "-f", name)
+    docker(
+        "create", "--name", name, "--network", network, "--ip", address,
+        "--add-host", f"koprogo.localhost:{box['box_address']}",
+        "--add-host", f"api.koprogo.localhost:{box['box_address']}",
+        "-e", "PEBBLE_VA_NOSLEEP=1",
+        image, "pebble", "-config", "/acme/pebble.json", "-strict",
+    )  # fmt: skip
+    try:
+        docker("cp", str(tmp_path), f"{name}:/acme")
+        docker("start", name)
+        trust = ssl.create_default_context(cafile=str(tmp_path / "acme.crt"))
+        root = tmp_path / "root.crt"
+        for attempt in range(50):
+            try:
+                url = f"https://{address}:15000/roots/0"
+                with urllib.request.urlopen(url, context=trust, timeout=2) as answer:
+                    root.write_bytes(answer.read())
+                break
+            except OSError:
+                if attempt == 49:
+                    raise
+                import time
+
+                time.sleep(0.2)
+        yield {
+            "acme_server": f"https://{address}:14000/dir",
+            "acme_ca_certificate": str(tmp_path / "acme.crt"),
+            "ca_certificate": str(root),
+            "acme_email": "syndic@koprogo.example",
+            "tls": "acme",
+        }
+    finally:
+        docker("rm", "-f", name)
+        docker("rmi", image)
+
+
+def test_a_certificate_is_issued_and_the_smoke_tests_pass_with_it(
+    acme_server: dict[str, str], deploy: Any, deployed: Any, on_host: Any
+) -> None:
+    on_host("sudo rm -rf /opt/koprogo/traefik/acme")  # another pebble, another root
+    done = deploy(**acme_server)
+    try:
+        assert done.returncode == 0, done.output
+        assert "Have certificates for both names" in done.output
+        again = deploy(**acme_server)
+        assert again.returncode == 0
+        assert again.changed == []
+    finally:
+        back = deploy()
+    assert back.returncode == 0, back.output
