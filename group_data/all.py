@@ -98,4 +98,5 @@ seed_number = 1  # the same number gives the same data
 seed_scale = 1
 seed_via = "sql"  # sql, or api: the application's own endpoint, where it exists
 
+lock_wait = "5s"  # how long to wait for another deploy to end before giving up
 releases_kept = 5

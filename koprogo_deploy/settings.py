@@ -210,6 +210,7 @@ class Settings(BaseModel):
     seed_via: Literal["sql", "api"]
 
     # releases
+    lock_wait: Seconds
     releases_kept: Annotated[int, Field(ge=2, le=50)]
 
     @property
