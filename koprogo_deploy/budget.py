@@ -102,12 +102,17 @@ def overrun(proven: Budget) -> str:
     """
     if proven.fits:
         return ""
-    largest = max((line for line in proven.lines if line.kind == "limit"), key=lambda x: x.size)
+    biggest = largest(proven)
     return (
         f"needs {megabytes(proven.total)} and the machine has {megabytes(proven.ram)}: "
-        f"{megabytes(-proven.free)} too much. The largest line is {largest.name} "
-        f"({megabytes(largest.size)})"
+        f"{megabytes(-proven.free)} too much. The largest line is {biggest.name} "
+        f"({megabytes(biggest.size)})"
     )
+
+
+def largest(proven: Budget) -> Line:
+    """The service with the largest limit."""
+    return max((line for line in proven.lines if line.kind == "limit"), key=lambda x: x.size)
 
 
 def unlimited(compose: dict[str, object]) -> list[str]:

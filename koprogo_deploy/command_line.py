@@ -82,12 +82,31 @@ def command_problems(parameters: Mapping[str, Any], root: Path) -> list[Problem]
             near = difflib.get_close_matches(Path(operation).stem, deploys, n=1, cutoff=0.4)
             fix = f"did you mean deploys/{near[0]}.py?" if near else f"there are: {deploys}"
             problems.append(Problem("deploy", f"{operation} does not exist", fix))
-    host, _, _ = door.gather(inventory.stem, {}, root)
-    names = [host, "vps", "all", inventory.stem]
-    for limit in parameters.get("limit") or ():
-        if not any(fnmatch.fnmatch(name, limit) for name in names):
-            fix = f"the host is {host}, its groups vps and {inventory.stem}"
-            problems.append(Problem("--limit", f'"{limit}" matches no host', fix))
+    host, _, unreadable = door.gather(inventory.stem, {}, root)
+    groups = ["all", *door.host_groups(inventory.stem, root)[0], inventory.stem]
+
+    def names(pattern: str) -> bool:
+        # As in pyinfra: a group by its exact name, a host by pattern.
+        return pattern in groups or fnmatch.fnmatch(host, pattern)
+
+    # An inventory that cannot be read has no names to compare; the door says what is wrong with it.
+    if host or not unreadable:
+        fix = f"the host is {host}; its groups: {', '.join(groups)}"
+        problems += [
+            Problem("--limit", f'"{limit}" matches no host', fix)
+            for limit in parameters.get("limit") or ()
+            if not names(limit)
+        ]
+        problems += [
+            Problem("--exclude", f'"{pattern}" leaves no host, and pyinfra exits 0', "leave it out")
+            for pattern in parameters.get("exclude") or ()
+            if names(pattern)
+        ]
+    problems += [
+        Problem("--data", f'"{data}" has no value', f"write: --data {data}=value")
+        for data in parameters.get("data") or ()
+        if "=" not in data
+    ]
     if parameters.get("no_wait"):
         fix = "leave it out"
         problems.append(Problem("--no-wait", "pyinfra exits 0 with it when a step fails", fix))

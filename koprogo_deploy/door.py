@@ -4,11 +4,15 @@ lets only valid settings and secrets pass. All problems are reported at once.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
 import runpy
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,7 +20,7 @@ from pydantic import ValidationError
 from koprogo_deploy import budget, secrets, tuning
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.secrets import Secrets
-from koprogo_deploy.settings import Contradictions, Settings
+from koprogo_deploy.settings import Contradictions, Settings, contradictions, valid_part
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ("production", "staging", "sandbox")
@@ -57,8 +61,10 @@ def open_environment(
             [Problem("environment", f'"{environment}" is unknown', _closest(environment))],
         )
     host, values, problems = gather(environment, overrides or {}, root)
-    settings, found = check(values, environment)
-    problems += found
+    settings = None
+    if values:  # else a file could not be read, and every setting would be missing
+        settings, found = check(values, environment)
+        problems += found + _certificate(values, environment, root)
     kept, found = secrets.read(environment, root)
     problems += found
     if problems or settings is None or kept is None:
@@ -78,50 +84,91 @@ def gather(
     """Read group data and inventory as pyinfra does, remembering where each value was set.
 
     Returns:
-        The host's name, the values by setting, and problems such as an empty inventory.
+        The host's name, the values by setting, and problems such as an empty inventory. Without
+        name and values if a file cannot be read.
     """
     values: dict[str, _Value] = {}
+    problems: list[Problem] = []
     for name in ("all", environment):
         file = root / "group_data" / f"{name}.py"
         if file.exists():
-            for key, value in _module_values(file).items():
+            found, trouble = _module_values(file)
+            problems += [Problem(f"group_data/{name}.py", *t) for t in trouble]
+            for key, value in found.items():
                 values[key] = _Value(value, f"group_data/{name}.py: {key}")
-    inventory = root / "inventories" / f"{environment}.py"
     where = f"inventories/{environment}.py"
-    hosts = [host for group in _host_groups(inventory) for host in group]
-    if len(hosts) != 1:
-        fix = 'one host, such as vps = [("203.0.113.7", {"ssh_user": "debian"})]'
-        return "", values, [Problem(where, f"{len(hosts)} hosts; KoproGo runs on one", fix)]
-    host, data = hosts[0] if isinstance(hosts[0], tuple) else (hosts[0], {})
+    groups, trouble = host_groups(environment, root)
+    problems += [Problem(where, *t) for t in trouble]
+    if problems:
+        return "", {}, problems
+    hosts = [host for group in groups.values() for host in group]
+    host = ""
+    data: dict[str, Any] = {}
+    match hosts:
+        case [str(name)]:
+            host = name
+        case [(str(name), dict(given))]:
+            host, data = name, given
+        case _:
+            fix = 'one host, such as vps = [("203.0.113.7", {"ssh_user": "debian"})]'
+            problems.append(Problem(where, f"{len(hosts)} hosts; KoproGo runs on one", fix))
     for key, value in data.items():
         values[key] = _Value(value, f"{where}: {key}")
     for key, value in overrides.items():
         values[key] = _Value(value, f"--data {key}")
-    problems = []
     if "example.invalid" in host:
         fix = "write the address of your VPS in place of the placeholder"
         problems.append(Problem(where, f"the host is still {host}", fix))
     return host, values, problems
 
 
-def _module_values(file: Path) -> dict[str, Any]:
-    from types import ModuleType
+def _run(file: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Run a Python file of the operator's; a mistake in it is told by its line, not its stack."""
+    try:
+        return runpy.run_path(str(file)), []
+    except SystemExit as refused:
+        what, _, fix = str(refused.code).partition(". ")
+        return {}, [(what, fix)]
+    except Exception as error:
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)
+        ]
+        line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
+        message = error.msg if isinstance(error, SyntaxError) else str(error)
+        return {}, [(f"line {line}: {type(error).__name__}: {message}", "mend that line")]
 
-    return {
+
+def _module_values(file: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    found, trouble = _run(file)
+    values = {
         key: value
-        for key, value in runpy.run_path(str(file)).items()
+        for key, value in found.items()
         if not key.startswith("__") and not isinstance(value, ModuleType) and not callable(value)
     }
+    return values, trouble
 
 
-def _host_groups(file: Path) -> list[list[Any]]:
+def host_groups(environment: str, root: Path) -> tuple[dict[str, list[Any]], list[tuple[str, str]]]:
+    """Host groups of an environment's inventory by name, and what is wrong with the file."""
+    file = root / "inventories" / f"{environment}.py"
     if not file.exists():
-        return []
-    return [
-        value
-        for key, value in runpy.run_path(str(file)).items()
-        if not key.startswith("_") and isinstance(value, list)
-    ]
+        return {}, [("the inventory is missing", "bring it back: git checkout inventories")]
+    found, trouble = _run(file)
+    groups = {k: v for k, v in found.items() if not k.startswith("_") and isinstance(v, list)}
+    return groups, trouble
+
+
+def _certificate(values: Mapping[str, _Value], environment: str, root: Path) -> list[Problem]:
+    """Files that group data names and that cannot be read from here."""
+    ours = dict(values)
+    problems = []
+    for field in ("tls_certificate", "tls_key", "ca_certificate"):
+        named = ours[field].value if field in ours else None
+        unused = field != "ca_certificate" and ("tls" not in ours or ours["tls"].value != "files")
+        if isinstance(named, str) and not unused and not os.access(root / named, os.R_OK):
+            fix = "write the path of a PEM file, from the project's root or absolute"
+            problems.append(_at(ours, field, f'no file "{named}" to read', fix, environment))
+    return problems
 
 
 def _is_connection(key: str) -> bool:
@@ -134,30 +181,45 @@ def check(values: Mapping[str, _Value], environment: str) -> tuple[Settings | No
     ours = {key: value for key, value in values.items() if not _is_connection(key)}
     problems = _unknown(ours)
     known = {key: v.value for key, v in ours.items() if key in Settings.model_fields}
-    settings: Settings | None = None
+    missing: tuple[type[Exception], ...] = ()
     try:
         settings = Settings.model_validate(known)
     except ValidationError as error:
+        # A proof that needs a refused value waits for the next run; all the others are made now.
+        missing = (AttributeError,)
         problems += _problems_of(error, ours, environment)
-    if settings is None or problems:
-        return None, problems
-    if settings.environment != environment:
-        fix = f'write environment = "{environment}"'
-        problems.append(_at(ours, "environment", f"says {settings.environment}", fix, environment))
-    too_much = budget.overrun(budget.budget(settings))
-    if too_much:
-        fix = "lower a limit or take a bigger VPS; see: koprogo plan " + environment
-        problems.append(_at(ours, "vps_memory", f"the memory budget {too_much}", fix, environment))
-    try:
-        tuning.tune(settings)
-    except tuning.Unsafe as unsafe:
-        field = (
-            "postgres_settings"
-            if unsafe.name in settings.postgres_settings
-            else ("postgres_memory")
-        )
-        problems.append(_at(ours, field, str(unsafe), "", environment))
+        settings = valid_part(known)
+        problems += [_at(ours, *wrong, "", environment) for wrong in contradictions(settings, True)]
+    for prove in (_proven_name, _proven_budget, _proven_tuning):
+        with contextlib.suppress(*missing):
+            problems += prove(settings, ours, environment)
     return (None, problems) if problems else (settings, [])
+
+
+def _proven_name(s: Settings, ours: Mapping[str, _Value], environment: str) -> list[Problem]:
+    if s.environment == environment:
+        return []
+    fix = f'write environment = "{environment}"'
+    return [_at(ours, "environment", f"says {s.environment}", fix, environment)]
+
+
+def _proven_budget(s: Settings, ours: Mapping[str, _Value], environment: str) -> list[Problem]:
+    proven = budget.budget(s)
+    if proven.fits:
+        return []
+    field = f"{budget.largest(proven).name}_memory"
+    fix = f"lower {field} or another limit, or take a bigger VPS; see: koprogo plan {environment}"
+    return [
+        _at(ours, "vps_memory", f"the memory budget {budget.overrun(proven)}", fix, environment)
+    ]
+
+
+def _proven_tuning(s: Settings, ours: Mapping[str, _Value], environment: str) -> list[Problem]:
+    try:
+        tuning.tune(s)
+    except tuning.Unsafe as unsafe:
+        return [_at(ours, *wrong, "", environment) for wrong in unsafe.problems]
+    return []
 
 
 def _unknown(ours: Mapping[str, _Value]) -> list[Problem]:
@@ -178,15 +240,17 @@ def _problems_of(
     for entry in error.errors():
         cause = entry.get("ctx", {}).get("error")
         if isinstance(cause, Contradictions):
-            problems += [_at(ours, field, text, "", environment) for field, text in cause.problems]
-            continue
-        field = str(entry["loc"][0]) if entry["loc"] else "settings"
+            continue  # the caller asks for them itself, whatever else is wrong
+        field = str(entry["loc"][0])
         if entry["type"] == "missing":
             fix = f"add it to group_data/{environment}.py; group_data/all.py says what it means"
-            problems.append(Problem(f"group_data: {field}", "missing", fix))
+            problems.append(_at(ours, field, "missing", fix, environment))
             continue
         message = str(cause) if cause else _plain(entry["msg"])
-        problems.append(_at(ours, field, message, "", environment, entry.get("input")))
+        problem = _at(ours, field, message, "", environment, entry.get("input"))
+        inside = "".join(f"[{step!r}]" for step in entry["loc"][1:] if step != "[key]")
+        where, equals, given = problem.where.partition(" = ")
+        problems.append(Problem(f"{where}{inside}{equals}{given}", problem.what, problem.fix))
     return problems
 
 

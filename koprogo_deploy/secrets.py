@@ -106,14 +106,19 @@ def read(environment: str, root: Path) -> tuple[Secrets | None, list[Problem]]:
     """
     path = path_for(environment, root)
     where = path.name
-    if not path.exists():
+    if not path.is_file():
         fix = f"make it with: koprogo secrets init {environment}"
         return None, [Problem(where, "the secrets file is missing", fix)]
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
         fix = f"chmod 600 {where}"
         return None, [Problem(where, f"others may read it (mode {mode:04o})", fix)]
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        return None, [Problem(where, f"cannot be read: {error.strerror}", "make it your own file")]
+    except UnicodeDecodeError:
+        return None, [Problem(where, "is not a text file in UTF-8", "write it again as plain text")]
     problems = _malformed_lines(text, where)
     values = {k: v for k, v in dotenv_values(path, interpolate=False).items() if v is not None}
     known = {wanted.name for wanted in WANTED} | set(OPTIONAL)
@@ -159,6 +164,8 @@ def _malformed_lines(text: str, where: str) -> list[Problem]:
 
 def _weak(name: str, value: str, where: str) -> list[Problem]:
     renew = "generate one: openssl rand -hex 32"
+    if not value:
+        return [Problem(where, f"{name} is empty", renew)]
     if any(default in value.lower() for default in _PUBLIC_DEFAULTS):
         return [Problem(where, f"{name} is a publicly known default", renew)]
     if len(value) < MINIMUM_LENGTH:

@@ -5,9 +5,11 @@ Pure: no host, no clock, no network. `door.py` gathers the values and says where
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -18,6 +20,8 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    TypeAdapter,
+    ValidationError,
     model_validator,
 )
 
@@ -34,6 +38,17 @@ _IMAGE = re.compile(
 )
 _MOVING_TAGS = ("latest", "main", "master", "stable", "edge", "nightly", "dev", "develop")
 _PLACEHOLDER = "example.invalid"
+# Without these as they are, Postgres is not reachable, or by more than the application's role.
+_POSTGRES_FIXED = (
+    "config_file",
+    "data_directory",
+    "hba_file",
+    "ident_file",
+    "listen_addresses",
+    "password_encryption",
+    "port",
+    "unix_socket_directories",
+)
 
 
 def _domain(name: str) -> str:
@@ -76,6 +91,43 @@ def _network(address: str) -> str:
         ) from None
 
 
+def _private_network(address: str) -> str:
+    try:
+        network = ipaddress.IPv4Network(address)
+    except ValueError:
+        raise ValueError(
+            f'"{address}" is not an IPv4 network; write, for instance, "172.30.80.0/24"'
+        ) from None
+    if network.prefixlen > 28 or not network.is_private:
+        raise ValueError(
+            "the containers need a private network of 16 addresses or more; "
+            'write, for instance, "172.30.80.0/24"'
+        )
+    return str(network)
+
+
+def _postgres_setting(name: str) -> str:
+    if name in _POSTGRES_FIXED:
+        raise ValueError(f'"{name}" is decided by koprogo-deploy; take it out')
+    if not re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?", name):
+        raise ValueError(f'"{name}" is not the name of a Postgres setting; write, as "work_mem"')
+    return name
+
+
+def _one_line(text: str) -> str:
+    if not text or not text.isprintable():
+        raise ValueError('a value has one line and is not empty; write, for instance, "6MB"')
+    return text
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+        raise ValueError(
+            f'"{name}" is not the name of a variable; write, for instance, "SMTP_HOST"'
+        )
+    return name
+
+
 def _image(reference: str) -> str:
     match = _IMAGE.fullmatch(reference)
     if not match:
@@ -95,7 +147,7 @@ def _image(reference: str) -> str:
 
 def _seconds(text: object) -> int:
     match = re.fullmatch(r"(\d+)\s*(s|min)", str(text).strip())
-    if not match or match[1] == "0":
+    if not match or int(match[1]) == 0:
         raise ValueError('write a whole number of seconds or minutes, such as "30s" or "2min"')
     return int(match[1]) * (60 if match[2] == "min" else 1)
 
@@ -103,7 +155,11 @@ def _seconds(text: object) -> int:
 Domain = Annotated[str, AfterValidator(_domain)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Network = Annotated[str, AfterValidator(_network)]
+PrivateNetwork = Annotated[str, AfterValidator(_private_network)]
 Image = Annotated[str, AfterValidator(_image)]
+PostgresSetting = Annotated[str, AfterValidator(_postgres_setting)]
+Variable = Annotated[str, AfterValidator(_variable)]
+OneLine = Annotated[str, AfterValidator(_one_line)]
 Seconds = Annotated[int, BeforeValidator(_seconds), PlainSerializer(lambda s: f"{s}s")]
 Weight = Annotated[int, Field(ge=2, le=262144)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -184,13 +240,13 @@ class Settings(BaseModel):
     load_client_addresses: list[Network]
     superadmin_addresses: list[Network]
     objective_rate: Count
-    edge_network: Network
+    edge_network: PrivateNetwork
 
     # the backend
     backend_command: Annotated[list[str], Field(min_length=1)]
     backend_workers: Count
     backend_log_level: Literal["error", "warn", "info", "debug"]
-    backend_environment: dict[str, str]
+    backend_environment: dict[Variable, str]
     backend_start_timeout: Seconds
     cors_origins: Annotated[list[Origin], Field(min_length=1)]
     pool_max_connections: Count
@@ -201,7 +257,7 @@ class Settings(BaseModel):
 
     # Postgres
     postgres_connections_reserve: Count
-    postgres_settings: dict[str, str]
+    postgres_settings: dict[PostgresSetting, OneLine]
 
     # seed
     seed_enabled: bool
@@ -257,16 +313,19 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _together(self) -> Settings:
-        problems = list(_contradictions(self))
+        problems = contradictions(self)
         if problems:
             raise Contradictions(problems)
         return self
 
 
-class Contradictions(ValueError):
-    """Settings that are right one by one and wrong together: pairs of field and message."""
+Contradiction = tuple[str, str]  # the field to change, and what is wrong with it
 
-    def __init__(self, problems: list[tuple[str, str]]) -> None:
+
+class Contradictions(ValueError):
+    """Settings that are right one by one and wrong together."""
+
+    def __init__(self, problems: list[Contradiction]) -> None:
         super().__init__("; ".join(f"{field}: {message}" for field, message in problems))
         self.problems = problems
 
@@ -275,54 +334,123 @@ def _url(domain: str, port: int) -> str:
     return f"https://{domain}" + ("" if port == 443 else f":{port}")
 
 
-def _contradictions(s: Settings) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    if s.require_digest:
-        found += [
-            (f"{name}_image", 'require_digest asks for a digest; add "@sha256:…" to the image')
-            for name in SERVICES
-            if "@sha256:" not in s.image(name)
-        ]
-    if s.domain == s.api_domain:
-        found.append(("api_domain", "the same as domain; the API needs a name of its own"))
-    if s.pool_min_connections > s.pool_max_connections:
-        found.append(
-            ("pool_min_connections", f"above pool_max_connections ({s.pool_max_connections})")
-        )
-    written = s.postgres_settings.get("max_connections")
-    if written is not None and written.isdigit() and int(written) < s.max_connections:
-        found.append(
-            (
-                "pool_max_connections",
-                f"two colours of {s.pool_max_connections} connections and "
-                f"{s.postgres_connections_reserve} in reserve are {s.max_connections}, and "
-                f"postgres_settings allows {written}; lower the pool to "
-                f"{max(1, (int(written) - s.postgres_connections_reserve) // 2)} or drop "
-                "max_connections from postgres_settings (it is computed)",
-            )
-        )
-    if s.rate_limit_average < s.objective_rate and not s.load_client_addresses:
-        found.append(
-            (
-                "rate_limit_average",
-                f"{s.rate_limit_average} requests a second for each client would block the load "
-                f"test at {s.objective_rate}; raise it to {s.objective_rate} or more, or list the "
-                "load client in load_client_addresses",
-            )
-        )
-    if s.rate_limit_burst < s.rate_limit_average:
-        found.append(("rate_limit_burst", f"below rate_limit_average ({s.rate_limit_average})"))
-    if s.tls == "files" and not (s.tls_certificate and s.tls_key):
-        found.append(("tls", '"files" needs tls_certificate and tls_key'))
-    if s.tls == "acme" and not s.acme_email:
-        found.append(("acme_email", 'missing; tls = "acme" needs an address for expiry warnings'))
-    if s.tls == "acme" and s.acme_email and not re.fullmatch(r"[^@\s]+@[^@\s]+\.\w+", s.acme_email):
-        found.append(("acme_email", f'"{s.acme_email}" is not an e-mail address'))
-    if s.tls == "acme" and (s.acme_email or "").endswith(_PLACEHOLDER):
-        found.append(("acme_email", "the placeholder; write your own e-mail address"))
-    secret_like = [k for k in s.backend_environment if re.search("SECRET|PASSWORD|TOKEN|KEY", k)]
-    found += [
-        ("backend_environment", f"{name} looks like a secret; it belongs in .env.{s.environment}")
-        for name in secret_like
-    ]
+def valid_part(values: Mapping[str, Any]) -> Settings:
+    """Those values that are right one by one, so that the rest is checked in the same run.
+
+    A field that is missing or refused is not set: reading it raises AttributeError.
+    """
+    right = {}
+    for name, info in Settings.model_fields.items():
+        annotation: Any = info.annotation
+        for part in info.metadata:
+            annotation = Annotated[annotation, part]
+        with contextlib.suppress(KeyError, ValidationError):
+            right[name] = TypeAdapter(annotation).validate_python(values[name])
+    return Settings.model_construct(set(right), **right)
+
+
+def contradictions(s: Settings, partial: bool = False) -> list[Contradiction]:
+    """Settings that are wrong together.
+
+    Args:
+        s: the settings.
+        partial: they are a `valid_part`: a rule that reads a refused field is left out.
+    """
+    found: list[Contradiction] = []
+    for rule in _RULES:
+        with contextlib.suppress(*((AttributeError,) if partial else ())):
+            found += rule(s)
     return found
+
+
+def _digests(s: Settings) -> Iterator[Contradiction]:
+    for name in SERVICES if s.require_digest else ():
+        if "@sha256:" not in s.image(name):
+            yield f"{name}_image", 'require_digest asks for a digest; add "@sha256:…" to the image'
+
+
+def _domains(s: Settings) -> Iterator[Contradiction]:
+    if s.domain == s.api_domain:
+        yield "api_domain", f'the same as domain; write, for instance, "api.{s.domain}"'
+
+
+def _pool(s: Settings) -> Iterator[Contradiction]:
+    if s.pool_min_connections > s.pool_max_connections:
+        top = s.pool_max_connections
+        yield "pool_min_connections", f"above pool_max_connections; write {top} or less"
+
+
+def _postgres_connections(s: Settings) -> Iterator[Contradiction]:
+    written = s.postgres_settings.get("max_connections")
+    if written is None:
+        return
+    if not written.isdigit():
+        yield "postgres_settings", f'max_connections is not a number: "{written}"; take it out'
+    elif int(written) < s.max_connections:
+        fitting = max(1, (int(written) - s.postgres_connections_reserve) // 2)
+        yield (
+            "pool_max_connections",
+            f"two colours of {s.pool_max_connections} connections and "
+            f"{s.postgres_connections_reserve} in reserve are {s.max_connections}, and "
+            f"postgres_settings allows {written}; lower the pool to {fitting} or drop "
+            "max_connections from postgres_settings (it is computed)",
+        )
+
+
+def _rate_limit(s: Settings) -> Iterator[Contradiction]:
+    if s.rate_limit_average < s.objective_rate and not s.load_client_addresses:
+        yield (
+            "rate_limit_average",
+            f"{s.rate_limit_average} requests a second for each client would block the load "
+            f"test at {s.objective_rate}; raise it to {s.objective_rate} or more, or list the "
+            "load client in load_client_addresses",
+        )
+
+
+def _burst(s: Settings) -> Iterator[Contradiction]:
+    if s.rate_limit_burst < s.rate_limit_average:
+        least = s.rate_limit_average
+        yield "rate_limit_burst", f"below rate_limit_average; write {least} or more"
+
+
+def _certificate(s: Settings) -> Iterator[Contradiction]:
+    if s.tls == "files":
+        for field, example in (("tls_certificate", "tls.crt"), ("tls_key", "tls.key")):
+            if not getattr(s, field):
+                yield field, f'missing; tls = "files" needs its path, such as "{example}"'
+
+
+def _acme(s: Settings) -> Iterator[Contradiction]:
+    if s.tls != "acme":
+        return
+    if not s.acme_email:
+        yield "acme_email", 'missing; tls = "acme" needs an address for expiry warnings'
+    elif s.acme_email.endswith(_PLACEHOLDER):
+        yield "acme_email", f'"{s.acme_email}" is the placeholder; write your own e-mail address'
+    elif not re.fullmatch(r"[^@\s]+@[^@\s]+\.\w+", s.acme_email):
+        yield (
+            "acme_email",
+            f'"{s.acme_email}" is not an e-mail address; write, for instance, "you@koprogo.be"',
+        )
+
+
+def _secrets_in_sight(s: Settings) -> Iterator[Contradiction]:
+    for name in s.backend_environment:
+        if re.search("SECRET|PASSWORD|TOKEN|KEY", name):
+            yield (
+                "backend_environment",
+                f"{name} looks like a secret; it belongs in .env.{s.environment}",
+            )
+
+
+_RULES: tuple[Callable[[Settings], Iterator[Contradiction]], ...] = (
+    _digests,
+    _domains,
+    _pool,
+    _postgres_connections,
+    _rate_limit,
+    _burst,
+    _certificate,
+    _acme,
+    _secrets_in_sight,
+)

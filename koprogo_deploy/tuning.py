@@ -17,6 +17,8 @@ SHARED_BUFFERS_CEILING = 0.55  # of the container's limit; above it a full cache
 _SERVER = 20 * MB  # postmaster and background processes, measured
 _CONNECTION = 3 * MB // 2  # anonymous memory of a used connection, measured
 _AUTOVACUUM_WORKERS = 2
+_MEMORY = ("shared_buffers", "work_mem", "maintenance_work_mem", "autovacuum_work_mem")
+_COUNTS = ("max_connections", "autovacuum_max_workers", "max_parallel_workers")
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,15 @@ class Setting:
 
 
 class Unsafe(ValueError):
-    """An override that Postgres would accept and the container would not survive."""
+    """Values that Postgres would accept and the container would not survive.
 
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(f"{name}: {message}")
-        self.name, self.message = name, message
+    Attributes:
+        problems: the setting to change, as group data names it, and what is wrong with it.
+    """
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{field}: {message}" for field, message in problems))
+        self.problems = problems
 
 
 def tune(settings: Settings) -> list[Setting]:
@@ -53,7 +59,9 @@ def tune(settings: Settings) -> list[Setting]:
     for name, value in settings.postgres_settings.items():
         computed[name] = Setting(name, value, "set in postgres_settings")
     result = list(computed.values())
-    _refuse_unsafe(settings, {s.name: s.value for s in result})
+    problems = _unsafe(settings, {s.name: s.value for s in result})
+    if problems:
+        raise Unsafe(problems)
     return result
 
 
@@ -61,17 +69,19 @@ def worst_case(settings: Settings, values: dict[str, str]) -> int:
     """Memory that Postgres may use at once with these values, in bytes.
 
     Shared buffers and their bookkeeping (about 1/12), the server, every connection's own memory,
-    two sorts in each connection of both pools, one maintenance command, the autovacuum workers.
+    two sorts in each connection of the serving pool and in each parallel worker, one maintenance
+    command, the autovacuum workers.
     """
-    shared = _size(values, "shared_buffers")
+    shared, work, maintenance, autovacuum = (parse_size(values[name]) for name in _MEMORY)
+    parallel = int(values["max_parallel_workers"])
     return (
         shared
         + shared // 12
         + _SERVER
-        + settings.max_connections * _CONNECTION
-        + 2 * _size(values, "work_mem") * _active(settings)
-        + _size(values, "maintenance_work_mem")
-        + _AUTOVACUUM_WORKERS * _size(values, "autovacuum_work_mem")
+        + (int(values["max_connections"]) + parallel) * _CONNECTION
+        + 2 * work * (_active(settings) + parallel)
+        + maintenance
+        + int(values["autovacuum_max_workers"]) * autovacuum
     )
 
 
@@ -89,18 +99,18 @@ def _computed(s: Settings) -> list[Setting]:
     shared = _whole(limit * 3 / 8)
     maintenance = max(16 * MB, _whole(limit * 3 / 32))
     autovacuum = max(8 * MB, maintenance // 2)
+    # On one vCPU a parallel plan only adds processes; with more, leave one for everything else.
+    parallel = 0 if vcpus == 1 else vcpus - 1
     left = (
         limit
         - shared * 13 // 12
         - _SERVER
-        - s.max_connections * _CONNECTION
+        - (s.max_connections + parallel) * _CONNECTION
         - maintenance
         - _AUTOVACUUM_WORKERS * autovacuum
     )
-    work = max(4 * MB, _whole(left / 2 / (2 * _active(s))))
+    work = max(4 * MB, _whole(left / 2 / (2 * (_active(s) + parallel))))
     max_wal = min(4 * GB, max(256 * MB, _whole(s.vps_disk / 20)))
-    # On one vCPU a parallel plan only adds processes; with more, leave one for everything else.
-    parallel = 0 if vcpus == 1 else vcpus - 1
     quick = s.vps_disk_kind != "hdd"
     io = {"hdd": "2", "ssd": "200", "nvme": "500"}[s.vps_disk_kind]
 
@@ -119,7 +129,7 @@ def _computed(s: Settings) -> list[Setting]:
         ),
         size("shared_buffers", shared, "3/8 of the container; 55 % is the ceiling"),
         size("effective_cache_size", _whole(ram * 3 / 8), "3/8 of RAM: the box is shared"),
-        size("work_mem", work, "half of what is left, two sorts a pool connection; at least 4MB"),
+        size("work_mem", work, "half of what is left, two sorts a connection; at least 4MB"),
         size("maintenance_work_mem", maintenance, "3/32 of the container"),
         size("autovacuum_work_mem", autovacuum, "half of maintenance_work_mem"),
         Setting("huge_pages", "off", "of no use below 2 GB of shared buffers"),
@@ -155,28 +165,40 @@ def _computed(s: Settings) -> list[Setting]:
     ]
 
 
-def _refuse_unsafe(s: Settings, values: dict[str, str]) -> None:
-    for name in ("shared_buffers", "work_mem", "maintenance_work_mem", "autovacuum_work_mem"):
-        _size(values, name)
-    shared, limit = _size(values, "shared_buffers"), s.postgres_memory
+def _unsafe(s: Settings, values: dict[str, str]) -> list[tuple[str, str]]:
+    problems = [
+        ("postgres_settings", f"{name}: {reason}")
+        for name, reason in [(n, _unreadable(n, values[n])) for n in (*_MEMORY, *_COUNTS)]
+        if reason
+    ]
+    if problems:
+        return problems
+    shared, limit = parse_size(values["shared_buffers"]), s.postgres_memory
     ceiling = _whole(limit * SHARED_BUFFERS_CEILING)
     if shared > ceiling:
-        raise Unsafe(
-            "shared_buffers",
-            f"{show_size(shared)} is above 55 % of the container's {show_size(limit)}; a full "
-            f"cache would end in an OOM kill. At most {show_size(ceiling)}",
+        problems.append(
+            (
+                "postgres_settings",
+                f"shared_buffers = {show_size(shared)} is above 55 % of the container's "
+                f"{show_size(limit)}, and a full cache would end in an OOM kill; write at most "
+                f'"{show_size(ceiling)}", or raise postgres_memory',
+            )
         )
     worst = worst_case(s, values)
     if worst > limit:
-        raise Unsafe(
-            "work_mem",
-            f"at worst Postgres would use {show_size(_whole(worst))} of its {show_size(limit)}; "
-            "lower work_mem, maintenance_work_mem or the pool, or raise postgres_memory",
-        )
+        ours = [n for n in (*_MEMORY, *_COUNTS) if n in s.postgres_settings]
+        field = "postgres_settings" if ours else "postgres_memory"
+        what = f"at worst Postgres would use {show_size(_whole(worst))} of its {show_size(limit)}"
+        lower = " and ".join(ours) or "pool_max_connections"
+        problems.append((field, f"{what}; lower {lower}, or raise postgres_memory"))
+    return problems
 
 
-def _size(values: dict[str, str], name: str) -> int:
+def _unreadable(name: str, value: str) -> str:
+    if name in _COUNTS:
+        return "" if value.isdigit() else "not a number; write a whole number"
     try:
-        return parse_size(values[name])
+        parse_size(value)
     except ValueError as error:
-        raise Unsafe(name, str(error)) from None
+        return str(error)
+    return ""

@@ -38,14 +38,28 @@ def parse_size(text: object) -> int:
         if size == 0:
             raise ValueError('a limit of zero means "no limit" to Docker; write a size above 0')
         return size
-    number = re.match(r"-?\d+", written)
+    raise ValueError(_not_a_size(written))
+
+
+def _not_a_size(written: str) -> str:
+    """What is wrong with a size, and the likeliest right one: `80m` and `1.5GB` have one."""
+    number = re.match(r"-?\d+([.,]\d+)?", written)
     if not number:
-        raise ValueError('not a size; write a whole number and kB, MB or GB, such as "80MB"')
-    if number[0].startswith("-"):
-        raise ValueError('a size cannot be negative; write, for instance, "80MB"')
-    if written == number[0]:
-        raise ValueError(f'the unit is missing; write "{number[0]}MB" (or kB, GB)')
-    raise ValueError(f'unknown unit; write "{number[0]}MB" (kB, MB and GB are known)')
+        return 'not a size; write a whole number and kB, MB or GB, such as "80MB"'
+    amount, unit = number[0].replace(",", "."), written[number.end() :].strip()
+    if amount.startswith("-"):
+        return 'a size cannot be negative; write, for instance, "80MB"'
+    if float(amount) == 0:
+        return 'a limit of zero means "no limit" to Docker; write a size above 0'
+    meant = {"k": "kB", "m": "MB", "g": "GB"}.get(unit[:1].lower(), "MB")
+    right = (
+        f"{amount}{meant}" if amount.isdigit() else show_size(int(float(amount) * _UNITS[meant]))
+    )
+    if not unit:
+        return f'the unit is missing; write "{right}" (kB, MB and GB are known)'
+    if unit in _UNITS:
+        return f'not a whole number; write "{right}"'
+    return f'unknown unit "{unit}"; write "{right}" (kB, MB and GB are known)'
 
 
 def show_size(size: int) -> str:
