@@ -124,7 +124,7 @@ def switched() -> Iterator[str]:
     if state.dynamic != wanted:
         back = read_back(settings, manifest["colours"])
         yield f"set -e\n{place_dynamic(root, directory)}\n{back}"
-    if state.candidate:
+    if state.candidate or context.planned():
         yield (
             f"set -e; cd {root}; ln -sfn releases/{manifest['id']} current.new; "
             "mv -T current.new current; rm -f candidate"

@@ -35,9 +35,10 @@ def target(state: StackState) -> dict[str, Any]:
     Raises:
         OperationError: nothing was ever pushed.
     """
-    if state.target is None:
+    manifest = context.planned() or state.target
+    if manifest is None:
         raise OperationError("no release on the host; run deploys/full.py or deploys/release.py")
-    return state.target
+    return manifest
 
 
 def as_wanted(state: StackState, service: str) -> bool:
@@ -83,6 +84,14 @@ def backend_migrated() -> Iterator[StringCommand | str]:
     settings = environment.settings
     state = stack(settings)
     manifest = target(state)
+    service = container_names(manifest["colours"])["backend"]
+    up = compose_up(release_directory(settings, state), service)
+    wait = wait_until_healthy(service, settings.backend_start_timeout)
+    if context.planned():
+        # Its image's migrations are known when it was pushed.
+        if not as_wanted(state, "backend"):
+            yield f"set -e\n{up}\n{wait}"
+        return
     image = database.versions(state.migrations.get(manifest["id"], []))
     if not image:
         raise OperationError(
@@ -96,9 +105,6 @@ def backend_migrated() -> Iterator[StringCommand | str]:
     if as_wanted(state, "backend"):
         host.noop("the backend of the release is healthy")
     else:
-        service = container_names(manifest["colours"])["backend"]
-        up = compose_up(release_directory(settings, state), service)
-        wait = wait_until_healthy(service, settings.backend_start_timeout)
         yield f"set -e\n{up}\n{wait}"
     after = host.get_fact(Database, query=database.migrations_query())
     if not after.get("statements"):

@@ -136,6 +136,9 @@ def release_pushed() -> Iterator[StringCommand | str]:
     state = host.get_fact(Stack, root=root)
     images = known_digests(settings, state)
     unresolved = {s: settings.image(s) for s in SERVICES if s not in images}
+    wanted = wanted_release(environment, sets, {**unresolved, **images}, state)
+    if not wanted.exists:
+        context.plan(manifest(wanted.release, environment, "planned", datetime.now(UTC)))
     if unresolved:
         yield pull_command(sorted(set(unresolved.values())))
         found = host.get_fact(ImageDigests, references=tuple(unresolved.values()))

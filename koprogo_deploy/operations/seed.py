@@ -45,6 +45,9 @@ def seeded() -> Iterator[StringCommand]:
     environment = context.current()
     settings = environment.settings
     raw = host.get_fact(Database, query=seed.STATE_SQL)
+    if context.planned() and not raw:
+        yield StringCommand(psql())  # on a new host the database comes with the release
+        return
     if not raw:
         raise OperationError("no database to seed; run deploys/migrate.py first")
     state = seed.parse_state(json.dumps(raw))
