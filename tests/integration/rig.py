@@ -233,6 +233,21 @@ class Rig:
             time.sleep(0.05)
         raise AssertionError(f"no 200 within {within:.0f} s: {reason}")
 
+    def wait_until_healthy(self, within: float = 60) -> None:
+        """Until every container runs, and is healthy if it has a healthcheck."""
+        deadline = time.monotonic() + within
+        while True:
+            bad = {
+                name: found["State"]["Status"]
+                for name, found in self.containers().items()
+                if found["State"]["Status"] != "running"
+                or found["State"].get("Health", {}).get("Status", "healthy") != "healthy"
+            }
+            if not bad:
+                return
+            assert time.monotonic() < deadline, f"not healthy within {within:.0f} s: {bad}"
+            time.sleep(0.3)
+
 
 _FILES = r"""
 import json, os, subprocess
