@@ -9,8 +9,9 @@ import socket
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from pyinfra import host, inventory
+from pyinfra import host, inventory, state
 from pyinfra.api.exceptions import PyinfraError
 
 from koprogo_deploy import door, render
@@ -43,6 +44,23 @@ def current() -> door.Environment:
 def overrides() -> dict[str, object]:
     """Values given with `--data`."""
     return {k: v for k, v in inventory.get_override_data().items() if v is not None}
+
+
+_planned: dict[str, dict[str, Any]] = {}
+
+
+def plan(manifest: dict[str, Any]) -> None:
+    """Remember the release that this run would push to the current host.
+
+    Without `-y` pyinfra asks every operation whether it would change something before the first
+    one is executed: the later ones answer for this release, which is not on the host yet.
+    """
+    _planned[host.name] = manifest
+
+
+def planned() -> dict[str, Any] | None:
+    """The release that this run would push; None once operations are executed."""
+    return None if state.is_executing else _planned.get(host.name)
 
 
 def secret_sets(environment: door.Environment) -> dict[str, dict[str, str]]:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pyinfra import host
-from pyinfra import state as pyinfra_state
-from pyinfra.api import StringCommand, deploy, operation
+from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy.facts.host import Certificates, Host
@@ -17,13 +16,13 @@ from koprogo_deploy.operations.files import RemoteFile, archive, differing, unpa
 from koprogo_deploy.operations.migrate import (
     as_wanted,
     bring_up,
-    not_pushed_yet,
     release_directory,
     stack,
     target,
 )
 from koprogo_deploy.operations.release import promote_command
 from koprogo_deploy.operations.shell import container
+from koprogo_deploy.operations.step import step
 from koprogo_deploy.render import container_names, template, traefik_address
 from koprogo_deploy.settings import SERVICES, Settings
 
@@ -44,7 +43,7 @@ def binary_files(settings: Settings) -> list[RemoteFile]:
     ]
 
 
-@operation()
+@step
 def traefik_binary_kept() -> Iterator[StringCommand | str]:
     """Traefik's binary stays in RAM outside its container.
 
@@ -54,9 +53,6 @@ def traefik_binary_kept() -> Iterator[StringCommand | str]:
     settings = context.current().settings
     files = binary_files(settings)
     state = stack(settings)
-    if not_pushed_yet(state):
-        yield "true"
-        return
     image = target(state)["images"]["traefik"]
     noted = RemoteFile(f"{settings.install_root}/traefik/image", f"{image}\n")
     found = host.get_fact(Host, files=tuple(f.path for f in [*files, noted])).files
@@ -73,14 +69,11 @@ def traefik_binary_kept() -> Iterator[StringCommand | str]:
     )
 
 
-@operation()
+@step
 def services_up() -> Iterator[str]:
     """Frontend beside the old one, and Traefik if its own definition changed."""
     settings = context.current().settings
     state = stack(settings)
-    if not_pushed_yet(state):
-        yield "true"
-        return
     steps = []
     if not as_wanted(state, "frontend"):
         steps.append(bring_up(settings, state, "frontend", START_TIMEOUT))
@@ -129,29 +122,24 @@ serves() {{
 {checks}"""
 
 
-@operation()
+@step
 def switched() -> Iterator[str]:
     """Requests go to the release; `current` moves last."""
     settings = context.current().settings
     state = stack(settings)
-    if not_pushed_yet(state):
-        yield "true"
-        return
     manifest, directory = target(state), release_directory(settings, state)
     root = settings.install_root
     wanted = manifest["dynamic"]
     if state.dynamic != wanted:
-        sick = (
-            [s for s in SERVICES if not as_wanted(state, s)] if pyinfra_state.is_executing else []
-        )
-        if sick:
+        sick = [service for service in SERVICES if not as_wanted(state, service)]
+        if sick and not context.planned():
             raise OperationError(
                 f"not switching to release {manifest['id']}: not healthy or not as it says: "
                 f"{', '.join(sick)}; run deploys/migrate.py, or see docker logs on the host"
             )
         back = read_back(settings, manifest["colours"])
         yield f"set -e\n{place_dynamic(root, directory)}\n{back}"
-    if state.candidate:
+    if state.candidate or context.planned():
         yield promote_command(root, manifest["id"])
     leftovers = old_containers(state.containers, manifest)
     if leftovers:
@@ -187,7 +175,7 @@ for kind in config secrets; do
 done"""
 
 
-@operation()
+@step
 def certificates_issued() -> Iterator[str]:
     """With ACME: both names have their certificate, or the deploy says why not.
 
@@ -195,7 +183,7 @@ def certificates_issued() -> Iterator[str]:
     """
     settings = context.current().settings
     names = (settings.domain, settings.api_domain)
-    if not_pushed_yet(stack(settings)) or not host.get_fact(Certificates, names=names):
+    if not host.get_fact(Certificates, names=names):
         yield wait_for_certificates(names)
     else:
         host.noop("both names have their certificate")

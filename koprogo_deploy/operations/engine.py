@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator
 
 from pyinfra import host
-from pyinfra.api import StringCommand, deploy, operation
+from pyinfra.api import StringCommand, deploy
 
 from koprogo_deploy.facts.host import Host
 from koprogo_deploy.operations.files import RemoteFile, archive, differing, unpack_command
 from koprogo_deploy.operations.host import install_command, missing_packages
+from koprogo_deploy.operations.step import step
 
 PACKAGES = {
     "debian": {"13": ["docker-cli", "docker-compose", "docker.io", "iptables"]},
@@ -36,7 +37,7 @@ def daemon_file() -> RemoteFile:
     return RemoteFile("/etc/docker/daemon.json", json.dumps(DAEMON, indent=2) + "\n")
 
 
-@operation()
+@step
 def engine_installed() -> Iterator[StringCommand | str]:
     """Install and configure the engine; restart it once, and only for a changed daemon.json.
 

@@ -7,11 +7,12 @@ import shlex
 from collections.abc import Iterator
 
 from pyinfra import host
-from pyinfra.api import StringCommand, deploy, operation
+from pyinfra.api import StringCommand, deploy
 
 from koprogo_deploy.facts.host import Host, HostState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.files import RemoteFile, archive, differing, unpack_command
+from koprogo_deploy.operations.step import step
 from koprogo_deploy.render import template
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import MB, show_size
@@ -77,7 +78,7 @@ def install_command(missing: list[str], lists_fresh: bool) -> str:
     return f"{update}{APT} install --no-install-recommends {' '.join(missing)}"
 
 
-@operation()
+@step
 def packages_installed(wanted: list[str]) -> Iterator[str]:
     """Install what is missing, in one apt run."""
     state = host.get_fact(Host, packages=tuple(wanted))
@@ -88,7 +89,7 @@ def packages_installed(wanted: list[str]) -> Iterator[str]:
         host.noop("all packages are installed")
 
 
-@operation()
+@step
 def configured() -> Iterator[StringCommand | str]:
     """Accounts, files, sysctl, swap, time zone: what differs is mended, the rest left alone."""
     settings = context.current().settings

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pyinfra import host, state
-from pyinfra.api import operation
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy.operations import context
+from koprogo_deploy.operations.step import step
 
 PATH = "/run/lock/koprogo-deploy"
 
@@ -47,11 +47,7 @@ def take(command: str, connector: Any, timeout: int) -> tuple[Any, str]:  # noqa
     client = getattr(connector, "client", None)
     if client is None:  # pyinfra's local connector: the deploy runs on its own target
         process = subprocess.Popen(
-            command,
-            shell=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+            ["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
         return process, process.stdout.readline().strip()
@@ -61,7 +57,7 @@ def take(command: str, connector: Any, timeout: int) -> tuple[Any, str]:  # noqa
     return channel, channel.makefile().readline().strip()
 
 
-@operation()
+@step
 def one_at_a_time() -> Iterator[str]:
     """Hold the lock for the rest of the run; refuse if another deploy holds it. Changes nothing."""
     if not state.is_executing or host.name in _held:

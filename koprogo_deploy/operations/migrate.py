@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import bcrypt
-from pyinfra import host, state
-from pyinfra.api import StringCommand, deploy, operation
+from pyinfra import host
+from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import database
 from koprogo_deploy.facts.stack import Database, Stack, StackState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.shell import compose_up, psql, wait_until_healthy
+from koprogo_deploy.operations.step import step
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SWITCHED, Settings
 
@@ -36,17 +37,10 @@ def target(found: StackState) -> dict[str, Any]:
     Raises:
         OperationError: nothing was ever pushed.
     """
-    if found.target is None:
+    manifest = context.planned() or found.target
+    if manifest is None:
         raise OperationError("no release on the host; run deploys/full.py or deploys/release.py")
-    return found.target
-
-
-def not_pushed_yet(found: StackState) -> bool:
-    """Whether pyinfra is only detecting changes, on a host that no release was pushed to yet.
-
-    The stages before this one have not run then; all there is to say is that this one will.
-    """
-    return found.target is None and not state.is_executing
+    return manifest
 
 
 def as_wanted(found: StackState, service: str) -> bool:
@@ -75,14 +69,11 @@ def stack(settings: Settings) -> StackState:
     return found
 
 
-@operation()
+@step
 def postgres_runs() -> Iterator[StringCommand | str]:
     """Postgres runs as the release says, with the application's role and database."""
     environment = context.current()
     found = stack(environment.settings)
-    if not_pushed_yet(found):
-        yield "true"
-        return
     if as_wanted(found, "postgres"):
         host.noop("Postgres runs as the release says")
     else:
@@ -99,16 +90,19 @@ def postgres_runs() -> Iterator[StringCommand | str]:
         yield StringCommand(psql("postgres"), _stdin=sql)
 
 
-@operation()
+@step
 def backend_migrated() -> Iterator[StringCommand | str]:
     """The release's backend is healthy and unrouted, and the schema is the one of its image."""
     environment = context.current()
     settings = environment.settings
     found = stack(settings)
-    if not_pushed_yet(found):
-        yield "true"
-        return
     manifest = target(found)
+    up = "set -e\n" + bring_up(settings, found, "backend", settings.backend_start_timeout)
+    if context.planned():
+        # Its image's migrations are known when it was pushed.
+        if not as_wanted(found, "backend"):
+            yield up
+        return
     image = database.versions(found.migrations.get(manifest["id"], []))
     if not image:
         raise OperationError(
@@ -122,7 +116,7 @@ def backend_migrated() -> Iterator[StringCommand | str]:
     if as_wanted(found, "backend"):
         host.noop("the backend of the release is healthy")
     else:
-        yield "set -e\n" + bring_up(settings, found, "backend", settings.backend_start_timeout)
+        yield up
     after = host.get_fact(Database, query=database.migrations_query())
     if not after.get("statements"):
         yield StringCommand(psql(), _stdin=database.EXTENSION_SQL)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from pyinfra import host
-from pyinfra.api import deploy, operation
+from pyinfra.api import deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import budget
@@ -14,6 +14,7 @@ from koprogo_deploy.facts.host import Host, HostState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.lock import one_at_a_time
 from koprogo_deploy.operations.progress import show_progress
+from koprogo_deploy.operations.step import step
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import GB, MB, megabytes
@@ -54,7 +55,7 @@ def host_problems(state: HostState, settings: Settings, now: int) -> list[Proble
     return problems
 
 
-@operation()
+@step
 def host_is_acceptable() -> Iterator[str]:
     """Refuse a host that the budget, the engine or the data do not fit. Changes nothing."""
     settings = context.current().settings

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pyinfra import host
-from pyinfra.api import StringCommand, deploy, operation
+from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import render
@@ -19,6 +19,7 @@ from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.stack import ImageDigests, Stack, StackState, digest_reference
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.files import RemoteFile, archive, unpack_command
+from koprogo_deploy.operations.step import step
 from koprogo_deploy.settings import SERVICES, SWITCHED, Settings
 
 CONFIG_FILES = {
@@ -98,7 +99,7 @@ def manifest(
     }
 
 
-@operation()
+@step
 def secrets_pushed() -> Iterator[StringCommand]:
     """Secret files in directories named by their content, readable by their container alone.
 
@@ -127,7 +128,7 @@ def secrets_pushed() -> Iterator[StringCommand]:
     )
 
 
-@operation()
+@step
 def release_pushed() -> Iterator[StringCommand | str]:
     """Make the release that the settings ask for, unless the host has it already."""
     environment = context.current()
@@ -136,6 +137,9 @@ def release_pushed() -> Iterator[StringCommand | str]:
     state = host.get_fact(Stack, root=root)
     images = known_digests(settings, state)
     unresolved = {s: settings.image(s) for s in SERVICES if s not in images}
+    wanted = wanted_release(environment, sets, {**unresolved, **images}, state)
+    if not wanted.exists:
+        context.plan(manifest(wanted.release, environment, "planned", datetime.now(UTC)))
     if unresolved:
         yield pull_command(sorted(set(unresolved.values())))
         found = host.get_fact(ImageDigests, references=tuple(unresolved.values()))

@@ -8,15 +8,16 @@ from datetime import UTC, datetime
 
 import bcrypt
 from pyinfra import host
-from pyinfra.api import StringCommand, deploy, operation
+from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import seed
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.stack import Database
 from koprogo_deploy.operations import context
-from koprogo_deploy.operations.migrate import not_pushed_yet, stack, target
+from koprogo_deploy.operations.migrate import stack, target
 from koprogo_deploy.operations.shell import container, psql
+from koprogo_deploy.operations.step import step
 from koprogo_deploy.render import container_names
 
 PUBLIC_PASSWORD = "admin123"  # noqa: S105 - KoproGo's own, for the logins that its endpoint makes
@@ -39,14 +40,14 @@ out=$(printf 'header = "Authorization: Bearer %s"\n' "$token" |
 """
 
 
-@operation()
+@step
 def seeded() -> Iterator[StringCommand]:
     """The realistic data is there; a second run changes nothing."""
     environment = context.current()
     settings = environment.settings
     raw = host.get_fact(Database, query=seed.STATE_SQL)
-    if not raw and not_pushed_yet(stack(settings)):
-        yield StringCommand("true")
+    if context.planned() and not raw:
+        yield StringCommand(psql())  # on a new host the database comes with the release
         return
     if not raw:
         raise OperationError("no database to seed; run deploys/migrate.py first")
@@ -83,7 +84,7 @@ def _by_api(environment: Environment) -> StringCommand:
     return StringCommand(_API_SEED.replace("CONTAINER", container(names["backend"])), _stdin=login)
 
 
-@operation()
+@step
 def seed_cleared() -> Iterator[StringCommand]:
     """Remove seeded organisations with all that belongs to them, and nothing else."""
     yield StringCommand(psql(), _stdin=seed.clear_sql())

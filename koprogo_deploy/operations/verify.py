@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pyinfra import host, logger, state
-from pyinfra.api import FunctionCommand, deploy, operation
+from pyinfra.api import FunctionCommand, deploy
 
 from koprogo_deploy import smoke
 from koprogo_deploy.operations import context
+from koprogo_deploy.operations.step import step
 
 
-@operation()
+@step
 def smoke_tests_pass() -> Iterator[FunctionCommand]:
     """Run the smoke tests; a failing one fails the deploy. They change nothing."""
     if not state.is_executing:

@@ -1,0 +1,63 @@
+"""One changed setting touches one service, and the site answers all the while."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from koprogo_deploy.units import parse_size
+from tests.integration.rig import Rig, Watch
+
+
+def test_changed_frontend_limit_and_back(rig: Rig) -> None:
+    usual = rig.environment.settings.frontend_memory
+    for data, limit in (({"frontend_memory": "40MB"}, parse_size("40MB")), ({}, usual)):
+        before = rig.started()
+        with Watch(rig) as watch:
+            run = rig.converge(**data)
+        after = rig.started()
+        assert {s for s in after if after[s] != before[s]} == {"frontend"}, run.output
+        assert kernel_limit(rig, "frontend") == limit
+        assert watch.failures == []
+        assert watch.answered > 50
+    assert rig.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("service", "data"),
+    [
+        ("postgres", {"postgres_settings": {"work_mem": "6MB"}}),
+        ("backend", {"backend_memory": "120MB"}),
+    ],
+)
+def test_changed_setting_touches_its_service_alone(
+    rig: Rig, service: str, data: dict[str, Any]
+) -> None:
+    for values in (data, {}):
+        before = rig.started()
+        with Watch(rig) as watch:
+            run = rig.converge(**values)
+        after = rig.started()
+        assert {s for s in after if after[s] != before[s]} == {service}, run.output
+        # /health does not ask the database: also Postgres' own restart loses nothing here.
+        assert watch.failures == []
+        if service == "postgres":
+            wanted = "6MB" if values else "4MB"
+            assert rig.sql("SHOW work_mem;") == wanted
+        else:
+            wanted = str(values.get("backend_memory", "128MB"))
+            assert kernel_limit(rig, "backend") == parse_size(wanted)
+    assert rig.leftovers() == []
+
+
+def kernel_limit(rig: Rig, service: str) -> int:
+    """The memory limit as the kernel has it."""
+    (found,) = (c for name, c in rig.containers().items() if name.startswith(service))
+    file = f"/proc/{found['State']['Pid']}/cgroup"
+    text = rig.on_host(
+        f"c=$(sed -n 's/^[0-9]*:[^:]*memory[^:]*://p;s/^0:://p' {file} | head -n 1); "
+        "cat /sys/fs/cgroup/memory$c/memory.limit_in_bytes 2>/dev/null || "
+        "cat /sys/fs/cgroup$c/memory.max"
+    )
+    return int(text)

@@ -1,0 +1,96 @@
+"""A deploy cut off in the middle: the site serves, and the next run ends what was begun."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.rig import Rig, Run, Watch, end
+
+CHANGE: dict[str, Any] = {"frontend_memory": "40MB", "backend_log_level": "error"}
+PUSH = "Release | Push the release"
+BACKEND = "Migrate | Start the backend unrouted and verify its migrations"
+FRONTEND = "Cut over | Run frontend and Traefik"
+SWITCH = "Cut over | Switch to the release"
+MUTATING = (PUSH, BACKEND, FRONTEND, SWITCH)
+
+SAMPLE = [
+    ("killed", PUSH, 0.2),
+    ("killed", BACKEND, 0.5),
+    ("cut", BACKEND, 0.5),
+    ("killed", FRONTEND, 0.3),
+    ("killed", SWITCH, 0.1),
+    ("cut", SWITCH, 0.3),
+]
+REST = [
+    (how, operation, delay)
+    for operation in (*MUTATING, "Host | Configure the host", "Verify | Run the smoke tests")
+    for how in ("killed", "cut")
+    for delay in (0.0, 0.2, 0.4, 0.8, 1.6)
+    if (how, operation, delay) not in SAMPLE
+]
+
+
+@pytest.fixture(scope="module")
+def changed(rig: Rig) -> Iterator[Rig]:
+    """The rig; whatever release the tests end with, group data's serves in the end."""
+    yield rig
+    rig.converge()
+
+
+def other(rig: Rig) -> dict[str, Any]:
+    """Values that ask for another release than the serving one."""
+    usual = rig.manifest()["settings"] == rig.environment.settings.hash
+    return CHANGE if usual else {}
+
+
+def interrupted(rig: Rig, data: dict[str, Any], how: str, operation: str, delay: float) -> Run:
+    """A deploy that is killed, or loses its connection, so long after an operation began."""
+    rig.hang_up()  # our own commands' connection would be cut as well
+    process = rig.start(**data)
+    assert process.stdout
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if f"Starting operation: {operation}" in line:
+            break
+    time.sleep(delay)
+    if how == "killed":
+        end(process)
+    else:
+        rig.cut_ssh()
+    began = time.monotonic()
+    rest, _ = process.communicate(timeout=60)
+    return Run(process.returncode, "".join(said) + rest, time.monotonic() - began)
+
+
+def check(rig: Rig, how: str, operation: str, delay: float) -> None:
+    data = other(rig)
+    with Watch(rig) as watch:
+        cut = interrupted(rig, data, how, operation, delay)
+        run = rig.deploy(**data)
+    assert cut.code != 0 or operation.startswith("Verify"), cut.output
+    assert run.code == 0, f"{cut.output[-1500:]}\n--- the next run\n{run.output[-5000:]}"
+    assert watch.failures == []
+    assert rig.leftovers() == []
+    assert rig.deploy("--dry", **data).would_change == []
+
+
+def test_points_are_all_the_mutating_ones(rig: Rig) -> None:
+    assert rig.deploy("--dry", **CHANGE).would_change == list(MUTATING)
+
+
+@pytest.mark.parametrize(("how", "operation", "delay"), SAMPLE)
+def test_next_run_converges(changed: Rig, how: str, operation: str, delay: float) -> None:
+    check(changed, how, operation, delay)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "operation", "delay"), REST)
+def test_next_run_converges_from_anywhere(
+    changed: Rig, how: str, operation: str, delay: float
+) -> None:
+    check(changed, how, operation, delay)

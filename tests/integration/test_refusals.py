@@ -1,0 +1,50 @@
+"""What is refused before a host is touched, and how a run that cannot work ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.integration.rig import Rig, empty_host
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"backend_memory": "900MB"}, ("vps_memory", "too much", "line is backend")),
+        ({"frontend_memroy": "40MB"}, ("frontend_memroy", "did you mean frontend_memory?")),
+        ({"backend_environment": {"JWT_SECRET": "x"}}, ("looks like a secret", ".env.sandbox")),
+    ],
+)
+def test_wrong_settings_are_refused_before_connecting(
+    undeployed: Rig, data: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    run = undeployed.deploy(within=30, **data)
+    assert run.code == 2, run.output
+    assert "Connecting" not in run.output
+    assert "Traceback" not in run.output
+    for word in words:
+        assert word in run.output
+
+
+def test_host_that_refuses_ssh(undeployed: Rig) -> None:
+    run = undeployed.deploy(within=60, ssh_port=1)
+    assert run.code not in (0, 2), run.output
+    assert "Traceback" not in run.output
+    assert "sandbox" in run.output and "Unable to connect" in run.output
+
+
+def test_host_with_another_key_is_refused(undeployed: Rig) -> None:
+    with empty_host(undeployed) as data:
+        del data["ssh_known_hosts_file"]
+        run = undeployed.deploy(within=60, **data)
+    assert run.code not in (0, 2), run.output
+    assert "Traceback" not in run.output
+
+
+def test_dry_run_on_a_host_that_has_nothing(undeployed: Rig) -> None:
+    with empty_host(undeployed) as data:
+        run = undeployed.deploy("--dry", within=60, **data)
+    assert run.code == 0, run.output
+    assert len(run.would_change) == 11, run.output  # all but the two that only look
