@@ -42,7 +42,9 @@ class HostState:
         files: `sha256 mode owner:group` by path, for those that exist.
         packages: installed ones of those asked for.
         sysctl: values of those asked for.
-        units: `active enabled` of each systemd unit asked for, such as `active enabled`.
+        units: `active enabled` of each systemd unit asked for.
+        users: accounts that exist, of those asked for.
+        matches: files that match the patterns asked for.
     """
 
     os: str = ""
@@ -61,6 +63,7 @@ class HostState:
     sysctl: dict[str, str] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
     users: set[str] = field(default_factory=set)
+    matches: set[str] = field(default_factory=set)
 
 
 def parse(lines: Iterable[str]) -> HostState:
@@ -102,6 +105,8 @@ def parse(lines: Iterable[str]) -> HostState:
                 state.units[values[0]] = values[1]
             case "user":
                 state.users.add(value)
+            case "match":
+                state.matches.add(value)
             case _:
                 raise ValueError(f"unexpected output of the host fact: {line!r}")
     state.memory = min(limits)
@@ -118,6 +123,7 @@ class Host(FactBase[HostState]):
         sysctl: tuple[str, ...] = (),
         units: tuple[str, ...] = (),
         users: tuple[str, ...] = (),
+        patterns: tuple[str, ...] = (),
     ) -> StringCommand:
         """The script, and a loop for each kind of thing asked for."""
         parts = [_SCRIPT]
@@ -146,6 +152,12 @@ class Host(FactBase[HostState]):
             parts.append(
                 f'for u in {_words(users)}; do id "$u" >/dev/null 2>&1 && '
                 "printf 'user\\t%s\\n' \"$u\"; done"
+            )
+        if patterns:
+            # Ours, not quoted: the shell expands them.
+            parts.append(
+                f'for f in {" ".join(patterns)}; do [ -e "$f" ] && '
+                "printf 'match\\t%s\\n' \"$f\"; done"
             )
         return StringCommand("\n".join(parts) + "\ntrue")
 

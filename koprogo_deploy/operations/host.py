@@ -18,6 +18,7 @@ from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import MB, show_size
 
 SWAP_FILE = "/swapfile"
+ACCOUNT_FILES = ("/etc/sudoers.d/60-koprogo-*", "/etc/ssh/authorized_keys.d/*")
 
 APT = (
     "DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 "
@@ -99,7 +100,11 @@ def configured() -> Iterator[StringCommand | str]:
         files=tuple(file.path for file in files),
         sysctl=tuple(settings.sysctl),
         users=tuple(settings.admin_users),
+        patterns=ACCOUNT_FILES,
     )
+    for path in sorted(state.matches - {file.path for file in files}):
+        # Of somebody who left the list: no key, no sudo. The account keeps its files.
+        yield f"rm -f {shlex.quote(path)}"
     for name in sorted(set(settings.admin_users) - state.users):
         yield f"adduser --disabled-password --gecos '' {shlex.quote(name)}"
     changed = differing(files, state.files)
