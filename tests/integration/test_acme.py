@@ -9,10 +9,10 @@ import ipaddress
 import json
 import ssl
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.integration.rig import ROOT, Rig
+
 DOCKERFILE = """
 ARG BASE
 FROM ${BASE}
@@ -65,7 +66,7 @@ def certificate_for(address: str, directory: Path) -> None:
 
 
 @pytest.fixture
-def acme_server(tmp_path: Path) -> Iterator[dict[str, str]]:
+def acme_server(rig: Rig, tmp_path: Path) -> Iterator[dict[str, str]]:
     """pebble on the sandbox's network; it resolves the site's names to the box."""
     box = json.loads((ROOT / ".sandbox" / "state.json").read_text())
     [network] = json.loads(docker("inspect", box["container"]))[0]["NetworkSettings"]["Networks"]
@@ -107,8 +108,6 @@ def acme_server(tmp_path: Path) -> Iterator[dict[str, str]]:
             except OSError:
                 if attempt == 49:
                     raise
-                import time
-
                 time.sleep(0.2)
         yield {
             "acme_server": f"https://{address}:14000/dir",
@@ -122,17 +121,15 @@ def acme_server(tmp_path: Path) -> Iterator[dict[str, str]]:
         docker("rmi", image)
 
 
-def test_a_certificate_is_issued_and_the_smoke_tests_pass_with_it(
-    acme_server: dict[str, str], deploy: Any, deployed: Any, on_host: Any
+def test_certificates_are_issued_and_the_site_verified_with_them(
+    rig: Rig, acme_server: dict[str, str]
 ) -> None:
-    on_host("sudo rm -rf /opt/koprogo/traefik/acme")  # another pebble, another root
-    done = deploy(**acme_server)
+    rig.on_host("rm -rf /opt/koprogo/traefik/acme")  # another pebble, another root
     try:
-        assert done.returncode == 0, done.output
-        assert "Have certificates for both names" in done.output
-        again = deploy(**acme_server)
-        assert again.returncode == 0
-        assert again.changed == []
+        first = rig.deploy(**acme_server)
+        assert first.code == 0, first.output
+        assert "Cut over | Have certificates for both names" in first.output
+        again = rig.deploy(**acme_server)
+        assert (again.code, again.changed) == (0, []), again.output
     finally:
-        back = deploy()
-    assert back.returncode == 0, back.output
+        rig.converge()
