@@ -149,7 +149,7 @@ def _malformed_lines(text: str, where: str) -> list[Problem]:
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue
-        match = re.fullmatch(r"(?:export\s+)?([A-Z][A-Z0-9_]*)=(\S+)", stripped)
+        match = re.fullmatch(r"(?:export\s+)?([A-Z][A-Z0-9_]*)=(\S*)", stripped)
         if not match:
             fix = "write NAME=value, no spaces around =, no quotes"
             problems.append(Problem(f"{where} line {number}", "not a NAME=value line", fix))

@@ -189,9 +189,18 @@ def _unsafe(s: Settings, values: dict[str, str]) -> list[tuple[str, str]]:
         ours = [n for n in (*_MEMORY, *_COUNTS) if n in s.postgres_settings]
         field = "postgres_settings" if ours else "postgres_memory"
         what = f"at worst Postgres would use {show_size(_whole(worst))} of its {show_size(limit)}"
-        lower = " and ".join(ours) or "pool_max_connections"
+        lower = " and ".join(ours) or f"pool_max_connections to {_fitting_pool(s)}"
         problems.append((field, f"{what}; lower {lower}, or raise postgres_memory"))
     return problems
+
+
+def _fitting_pool(s: Settings) -> int:
+    """The largest pool, below the one asked for, that the container has room for; at least 1."""
+    for size in range(s.pool_max_connections - 1, 1, -1):
+        smaller = s.model_copy(update={"pool_max_connections": size})
+        if worst_case(smaller, {t.name: t.value for t in _computed(smaller)}) <= s.postgres_memory:
+            return size
+    return 1
 
 
 def _unreadable(name: str, value: str) -> str:
