@@ -1,0 +1,140 @@
+"""Secrets: generated strong, read from a private file, and never shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from koprogo_deploy import secrets
+from koprogo_deploy.secrets import WANTED, Secrets
+
+STRONG = {wanted.name: f"{n:064x}" for n, wanted in enumerate(WANTED, start=1)}
+FILE = ".env.production"
+
+
+def write(root: Path, text: str | None = None, mode: int = 0o600, **changes: str) -> Path:
+    path = root / FILE
+    lines = [f"{name}={value}" for name, value in (STRONG | changes).items()]
+    path.write_text("\n".join(lines) if text is None else text)
+    path.chmod(mode)
+    return path
+
+
+def problems(root: Path) -> list[tuple[str, str, str]]:
+    kept, found = secrets.read("production", root)
+    assert (kept is None) == bool(found)
+    return [(problem.where, problem.what, problem.fix) for problem in found]
+
+
+def test_generated_secrets_are_accepted_as_they_are(tmp_path: Path) -> None:
+    path = secrets.initialise("production", tmp_path)
+    kept, found = secrets.read("production", tmp_path)
+    assert found == []
+    assert kept is not None
+    assert set(kept.values) == {wanted.name for wanted in WANTED}
+    assert all(re.fullmatch("[0-9a-f]{64}", value) for value in kept.values.values())
+    assert len(set(kept.values.values())) == len(WANTED)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_secrets_file_is_never_overwritten(tmp_path: Path) -> None:
+    before = secrets.initialise("production", tmp_path).read_text()
+    with pytest.raises(FileExistsError):
+        secrets.initialise("production", tmp_path)
+    assert (tmp_path / FILE).read_text() == before
+
+
+def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
+    fix = "make it with: koprogo secrets init production"
+    assert problems(tmp_path) == [(FILE, "the secrets file is missing", fix)]
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o777])
+def test_a_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    write(tmp_path, mode=mode)
+    what = f"others may read it (mode {mode:04o})"
+    assert problems(tmp_path) == [(FILE, what, f"chmod 600 {FILE}")]
+
+
+def test_a_folder_or_bytes_in_its_place_are_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
+    assert problems(tmp_path)[0][1] == "the secrets file is missing"
+    (tmp_path / FILE).rmdir()
+    write(tmp_path).write_bytes(b"JWT_SECRET=\xff\xfe")
+    assert problems(tmp_path)[0][1] == "is not a text file in UTF-8"
+
+
+def test_every_missing_secret_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "")
+    fix = "add {}= with 64 hexadecimal digits (openssl rand -hex 32)"
+    assert problems(tmp_path) == [
+        (FILE, f"{wanted.name} is missing", fix.format(wanted.name)) for wanted in WANTED
+    ]
+
+
+RENEW = "generate one: openssl rand -hex 32"
+
+
+@pytest.mark.parametrize(
+    ("value", "what", "fix"),
+    [
+        ("", "is empty", RENEW),
+        ("''", "is empty", RENEW),
+        ("a" * 31, "is shorter than 32 characters (31)", RENEW),
+        ("koprogo123", "is a publicly known default", RENEW),
+        ("admin123", "is a publicly known default", RENEW),
+        ("super-secret-key-change-in-production", "is a publicly known default", RENEW),
+        ("Super-Secret-Key-CHANGE-in-production", "is a publicly known default", RENEW),
+        ("admin123" * 8, "is a publicly known default", RENEW),
+        *(
+            (
+                "a" * 40 + odd,
+                "has characters that Compose or a URL mangles",
+                f"letters, digits and _ . - only; {RENEW}",
+            )
+            for odd in "$@:/?%&+=é"
+        ),
+    ],
+)
+def test_a_weak_secret_is_refused_and_not_shown(
+    tmp_path: Path, value: str, what: str, fix: str
+) -> None:
+    write(tmp_path, JWT_SECRET=value)
+    found = problems(tmp_path)
+    assert found == [(FILE, f"JWT_SECRET {what}", fix)]
+    assert len(value) < 3 or value not in str(found)
+
+
+def test_the_totp_key_is_32_bytes_in_hexadecimal(tmp_path: Path) -> None:
+    write(tmp_path, TOTP_ENCRYPTION_KEY="z" * 64)
+    what = "TOTP_ENCRYPTION_KEY must be 64 hexadecimal digits"
+    assert problems(tmp_path) == [(FILE, what, RENEW)]
+
+
+def test_an_unknown_name_is_told_the_nearest_one(tmp_path: Path) -> None:
+    write(tmp_path, JWT_SECRT="b" * 64, GREETING="c" * 64)
+    assert problems(tmp_path) == [
+        (FILE, "JWT_SECRT is not a secret of KoproGo", "did you mean JWT_SECRET?"),
+        (FILE, "GREETING is not a secret of KoproGo", "take the line out"),
+    ]
+
+
+def test_a_line_without_a_value_and_a_name_twice_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(f"{path.read_text()}\nthis is not a line\nJWT_SECRET={'d' * 64}\n")
+    found = problems(tmp_path)
+    assert len(found) == 2
+    assert any("twice" in what for _, what, _ in found)
+
+
+def test_a_known_optional_secret_passes(tmp_path: Path) -> None:
+    write(tmp_path, SMTP_PASSWORD="e" * 40)
+    assert problems(tmp_path) == []
+
+
+def test_secrets_never_show_their_values() -> None:
+    kept = Secrets({"JWT_SECRET": "hidden"})
+    assert "hidden" not in f"{kept} {kept!r} {[kept]}"
+    assert kept.fingerprint("JWT_SECRET") != Secrets({"JWT_SECRET": "x"}).fingerprint("JWT_SECRET")
