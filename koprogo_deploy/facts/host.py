@@ -13,7 +13,7 @@ from pyinfra.api import FactBase, StringCommand
 _SCRIPT = r"""
 . /etc/os-release; printf 'os\t%s\t%s\n' "$ID" "${VERSION_ID:-}"
 printf 'arch\t%s\n' "$(uname -m)"
-printf 'memtotal\t%s\n' "$(awk '/^MemTotal/ {print $2 * 1024}' /proc/meminfo)"
+printf 'memtotal\t%s\n' "$(awk '/^MemTotal/ {printf "%.0f", $2 * 1024}' /proc/meminfo)"
 for line in $(grep -E ':memory:|^0::' /proc/1/cgroup); do
   path=${line#*:*:}
   while [ -n "$path" ]; do
