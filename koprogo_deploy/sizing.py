@@ -18,8 +18,9 @@ RULES: dict[str, Callable[[int, int], str | int]] = {
     # 128 MB for each worker, and there is one for each vCPU.
     "backend_memory": lambda _, vcpus: show_size(128 * MB * vcpus),
     "backend_workers": lambda _, vcpus: vcpus,
-    # More connections than this only queue in Postgres instead of in the backend.
-    "pool_max_connections": lambda _, vcpus: min(32, 8 * vcpus),
+    # More connections than this only queue in Postgres instead of in the backend; each one also
+    # needs its memory there, so 2 GB have room for 8 however many vCPUs there are.
+    "pool_max_connections": lambda ram, vcpus: max(2, min(32, 8 * vcpus, 8 * ram // (2 * GB))),
     "page_cache_memory": lambda ram, _: show_size(ram * 3 // 32 // MB * MB),
 }
 

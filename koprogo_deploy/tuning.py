@@ -100,7 +100,8 @@ def _computed(s: Settings) -> list[Setting]:
     maintenance = max(16 * MB, _whole(limit * 3 / 32))
     autovacuum = max(8 * MB, maintenance // 2)
     # On one vCPU a parallel plan only adds processes; with more, leave one for everything else.
-    parallel = 0 if vcpus == 1 else vcpus - 1
+    # Beyond 4 they cost memory that two workers a query never use.
+    parallel = min(4, vcpus - 1)
     left = (
         limit
         - shared * 13 // 12
