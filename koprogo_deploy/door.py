@@ -162,9 +162,9 @@ def _certificate(values: Mapping[str, _Value], environment: str, root: Path) -> 
     """Files that group data names and that cannot be read from here."""
     ours = dict(values)
     problems = []
-    for field in ("tls_certificate", "tls_key", "ca_certificate"):
+    for field in ("tls_certificate", "tls_key", "acme_ca_certificate", "ca_certificate"):
         named = ours[field].value if field in ours else None
-        unused = field != "ca_certificate" and ("tls" not in ours or ours["tls"].value != "files")
+        unused = field.startswith("tls_") and ("tls" not in ours or ours["tls"].value != "files")
         if isinstance(named, str) and not unused and not os.access(root / named, os.R_OK):
             fix = "write the path of a PEM file, from the project's root or absolute"
             problems.append(_at(ours, field, f'no file "{named}" to read', fix, environment))

@@ -339,13 +339,13 @@ def valid_part(values: Mapping[str, Any]) -> Settings:
 
     A field that is missing or refused is not set: reading it raises AttributeError.
     """
-    right = {}
+    right, given = {}, sizing.resolve(values)
     for name, info in Settings.model_fields.items():
         annotation: Any = info.annotation
         for part in info.metadata:
             annotation = Annotated[annotation, part]
         with contextlib.suppress(KeyError, ValidationError):
-            right[name] = TypeAdapter(annotation).validate_python(values[name])
+            right[name] = TypeAdapter(annotation).validate_python(given[name])
     return Settings.model_construct(set(right), **right)
 
 
