@@ -1,0 +1,97 @@
+"""What is decided about the database: may an image start on it, is it migrated, whose password."""
+
+from __future__ import annotations
+
+import pytest
+
+from koprogo_deploy import database
+from koprogo_deploy.database import INDEXES
+
+# RFC 7677's example: password, salt, and the keys that follow from them.
+PENCIL = (
+    "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:"
+    "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+)
+MIGRATED = {"migrations": "1:true 2:true", "indexes": list(INDEXES), "statements": True}
+
+
+def test_the_verifier_is_the_one_of_the_rfc() -> None:
+    salt = bytes.fromhex("5b6d99689d12358eec a04b141236fa81".replace(" ", ""))
+    assert database.scram_verifier("pencil", salt) == PENCIL
+
+
+def test_a_verifier_is_salted_and_knows_its_password() -> None:
+    one, other = database.scram_verifier("secret"), database.scram_verifier("secret")
+    assert one != other
+    assert database.scram_matches("secret", one)
+    assert database.scram_matches("secret", other)
+    assert not database.scram_matches("Secret", one)
+    assert database.scram_matches("pencil", PENCIL)
+
+
+@pytest.mark.parametrize("verifier", [None, "", "md5abc", "SCRAM-SHA-256$x:y$z:w"])
+def test_what_is_no_verifier_matches_nothing(verifier: str | None) -> None:
+    assert not database.scram_matches("secret", verifier)
+
+
+def test_the_role_is_made_once_and_then_altered_and_never_in_clear_text() -> None:
+    assert database.role_sql("V", exists=False) == "CREATE ROLE koprogo LOGIN PASSWORD 'V';\n"
+    assert database.role_sql("V", exists=True) == "ALTER ROLE koprogo LOGIN PASSWORD 'V';\n"
+
+
+def test_migrations_are_read_from_the_database_and_from_file_names() -> None:
+    assert database.parse_migrations("1:true 2:false") == {"1": True, "2": False}
+    assert database.parse_migrations("") == database.parse_migrations(None) == {}
+    names = ["20240101000000_create_extensions.sql", "README.md", "2_x.sql", "no_version.sql"]
+    assert database.versions(names) == {"20240101000000", "2"}
+
+
+@pytest.mark.parametrize(
+    ("applied", "image"),
+    [
+        ({}, {"1", "2"}),
+        ({"1": True}, {"1", "2"}),
+        ({"1": True, "3": True}, {"1", "2", "3"}),  # KoproGo adds back-dated ones
+        ({"1": True, "2": True}, {"1", "2"}),
+    ],
+)
+def test_an_image_starts_where_it_knows_all_that_was_applied(
+    applied: dict[str, bool], image: set[str]
+) -> None:
+    assert database.cannot_start(applied, image) == ""
+
+
+def test_an_older_image_does_not_start_and_is_told_why() -> None:
+    applied = dict.fromkeys("12345", True)
+    assert database.cannot_start(applied, {"1"}) == (
+        "the database has 4 migration(s) that the image lacks (2, 3, 4 …), and would not start; "
+        "take an image that has them, or restore the dump made before them"
+    )
+
+
+def test_a_migration_that_failed_half_way_stops_everything() -> None:
+    assert database.cannot_start({"1": True, "2": False}, {"1", "2"}) == (
+        "migration 2 failed half-way earlier; restore the dump made before it"
+    )
+
+
+def test_a_migrated_database_lacks_nothing() -> None:
+    assert database.not_migrated(MIGRATED, {"1", "2"}) == []
+
+
+def test_whatever_is_missing_after_the_start_is_told() -> None:
+    state = {"migrations": "1:true", "indexes": list(INDEXES[1:]), "statements": False}
+    assert database.not_migrated(state, {"1", "2"}) == [
+        "1 migration(s) of the image not applied: 2 …",
+        f"indexes missing: {INDEXES[0]}",
+        "extension pg_stat_statements missing",
+    ]
+    assert len(database.not_migrated({}, {"1"})) == 3
+
+
+def test_the_guard_keeps_the_superadmins_hash_out_of_the_applications_reach() -> None:
+    sql = database.guard_sql("$2b$08$hash")
+    assert "VALUES ('$2b$08$hash')" in sql
+    assert "GRANT USAGE ON SCHEMA koprogo_deploy TO koprogo" in sql
+    assert "GRANT SELECT" not in sql
+    assert sql.index("BEGIN;") < sql.index("COMMIT;")

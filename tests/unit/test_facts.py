@@ -1,0 +1,176 @@
+"""What a host tells about itself: every line is understood, or it is an error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from koprogo_deploy.facts import host, stack
+from koprogo_deploy.units import GB, MB
+
+HOST = [
+    "os\tdebian\t13",
+    "arch\tx86_64",
+    f"memtotal\t{4 * GB}",
+    "limit\tmax",
+    f"limit\t{2 * GB}",
+    "limit\t9223372036854771712",
+    f"disk\t{20 * GB}\t{15 * GB}",
+    "clock\t1767225600",
+    "swap\t/swapfile ",
+    "timezone\t/usr/share/zoneinfo/Europe/Brussels",
+    "lists\t/var/lib/apt/lists/deb_Packages",
+    "pgversion\t17",
+    "file\t/etc/x\tabc\t644\troot:root",
+    "package\tcurl",
+    "sysctl\tvm.swappiness\t10",
+    "unit\tdocker.service\tactive enabled",
+    "user\tanna",
+]
+
+
+def test_the_host_is_read_line_by_line() -> None:
+    state = host.parse(HOST)
+    assert (state.os, state.os_version, state.architecture) == ("debian", "13", "x86_64")
+    assert (state.disk_size, state.disk_free) == (20 * GB, 15 * GB)
+    assert state.clock == 1_767_225_600
+    assert state.swap == "/swapfile"
+    assert state.timezone == "Europe/Brussels"
+    assert state.apt_lists_fresh
+    assert state.postgres_version == "17"
+    assert state.files == {"/etc/x": "abc 644 root:root"}
+    assert state.packages == {"curl"}
+    assert state.sysctl == {"vm.swappiness": "10"}
+    assert state.units == {"docker.service": "active enabled"}
+    assert state.users == {"anna"}
+
+
+def test_memory_is_the_smallest_limit_around_the_system() -> None:
+    assert host.parse(HOST).memory == 2 * GB
+    assert host.parse([f"memtotal\t{4 * GB}"]).memory == 4 * GB
+
+
+def test_a_line_nobody_knows_is_an_error() -> None:
+    with pytest.raises(ValueError, match="unexpected output of the host fact: 'what'"):
+        host.parse([*HOST, "what"])
+    with pytest.raises(ValueError, match="unexpected output of the stack fact: 'what'"):
+        stack.parse_stack(["what"])
+
+
+def test_names_with_shell_characters_are_quoted() -> None:
+    command = host.Host().command(files=("/a b;rm",), users=("$x",)).get_raw_value()
+    assert "'/a b;rm'" in command
+    assert "'$x'" in command
+
+
+def test_the_hosts_script_is_shell_and_its_output_is_understood() -> None:
+    """The real script on this machine, whatever it is."""
+    command = host.Host().command(files=("/etc/passwd",), users=("root", "nobody-here"))
+    script = command.get_raw_value()
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    state = host.parse(done.stdout.splitlines())
+    assert state.memory > 64 * MB
+    assert state.users == {"root"}
+    assert state.files["/etc/passwd"].endswith(" 644 root:root")
+
+
+def container(**changes: str) -> dict[str, str]:
+    whole = {"id": "1", "service": "backend-blue", "spec": "s", "status": "running"}
+    return whole | {"health": "healthy", "started": "t"} | changes
+
+
+def test_the_stack_is_read_line_by_line() -> None:
+    state = stack.parse_stack(
+        [
+            'current\t{"id": "r1"}',
+            'candidate\t{"id": "r2"}',
+            "migrations\tr2\t1_a.sql 2_b.sql ",
+            "releases\tr2 r1 ",
+            "config\ttraefik-1 postgres-1 ",
+            "secrets\tbackend-1 ",
+            "dynamic\tabc",
+            "unit\tactive",
+            "docker\tyes",
+            f"container\t{json.dumps(container())}",
+        ]
+    )
+    assert state.docker
+    assert (state.current, state.candidate) == ({"id": "r1"}, {"id": "r2"})
+    assert state.target == {"id": "r2"}
+    assert state.releases == ["r1", "r2"]
+    assert state.config == {"traefik-1", "postgres-1"}
+    assert state.secrets == {"backend-1"}
+    assert state.migrations == {"r2": ["1_a.sql", "2_b.sql"]}
+    assert (state.dynamic, state.binary_unit) == ("abc", "active")
+    assert state.containers["backend-blue"].serving
+
+
+def test_an_empty_host_has_nothing() -> None:
+    state = stack.parse_stack(["unit\tinactive"])
+    assert not state.docker
+    assert state.target is None
+    assert state.live is None
+    assert state.releases == []
+
+
+def test_a_run_that_was_cut_after_the_switch_has_switched() -> None:
+    state = stack.StackState(current={"dynamic": "old"}, candidate={"dynamic": "new"})
+    state.dynamic = "old"
+    assert state.live == state.current
+    state.dynamic = "new"
+    assert state.live == state.candidate
+
+
+@pytest.mark.parametrize(
+    ("changes", "serving"),
+    [
+        ({}, True),
+        ({"health": ""}, True),
+        ({"health": "starting"}, False),
+        ({"health": "unhealthy"}, False),
+        ({"status": "exited"}, False),
+        ({"status": "restarting", "health": ""}, False),
+    ],
+)
+def test_a_container_serves_when_it_runs_and_is_healthy(
+    changes: dict[str, str], serving: bool
+) -> None:
+    assert stack.Container(**container(**changes)).serving == serving
+
+
+DIGEST = "sha256:" + "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("reference", "as_the_engine_writes_it"),
+    [
+        ("docker.io/library/traefik:v3.7.15", "traefik"),
+        ("docker.io/grafana/grafana:1", "grafana/grafana"),
+        ("ghcr.io/gilmry/koprogo/backend:main-1", "ghcr.io/gilmry/koprogo/backend"),
+        ("registry.test:5000/koprogo/backend:1", "registry.test:5000/koprogo/backend"),
+        (f"ghcr.io/a/b@{DIGEST}", "ghcr.io/a/b"),
+        (f"ghcr.io/a/b:1@{DIGEST}", "ghcr.io/a/b"),
+    ],
+)
+def test_repositories_are_compared_as_the_engine_writes_them(
+    reference: str, as_the_engine_writes_it: str
+) -> None:
+    assert stack.repository(reference) == as_the_engine_writes_it
+    assert stack.same_repository(reference, f"{as_the_engine_writes_it}@{DIGEST}")
+    assert not stack.same_repository(reference, f"other/image@{DIGEST}")
+
+
+def test_an_image_keeps_the_digest_of_the_repository_that_was_asked_for() -> None:
+    asked = "docker.io/library/traefik:v3.7.15"
+    mirrored = json.dumps([f"mirror.test/traefik@{DIGEST}", f"traefik@{DIGEST}"])
+    fact = stack.ImageDigests()
+    assert fact.process([f"{asked}\t{mirrored}", "ghcr.io/a/b:1\t", "ghcr.io/a/c:1\t[]"]) == {
+        asked: f"docker.io/library/traefik@{DIGEST}"
+    }
+
+
+def test_a_database_that_does_not_answer_is_an_empty_object() -> None:
+    assert stack.Database().process([]) == {}
+    assert stack.Database().process(['{"guard":', " null}"]) == {"guard": None}

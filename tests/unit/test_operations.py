@@ -1,0 +1,288 @@
+"""What the stages decide, without a host: which release, which colour, what is missing."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shlex
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from koprogo_deploy.door import Environment
+from koprogo_deploy.facts.host import HostState
+from koprogo_deploy.facts.stack import StackState
+from koprogo_deploy.operations import cutover, engine, files, host, preflight, release, shell
+from koprogo_deploy.operations.files import RemoteFile
+from koprogo_deploy.render import Release
+from koprogo_deploy.settings import Settings
+from koprogo_deploy.units import GB, MB
+from tests import project
+
+BASE = project.settings()
+DIGEST = "@sha256:" + "d" * 64
+NOW = 1_767_225_600
+
+
+def manifest(rendered: Release, settings: Settings = BASE, **more: Any) -> dict[str, Any]:
+    return {
+        "id": "r1",
+        "hash": rendered.hash,
+        "specs": rendered.specs,
+        "colours": rendered.colours,
+        "images": rendered.images,
+        "dynamic": "d1",
+        "requested": {s: settings.image(s) for s in rendered.images},
+        **more,
+    }
+
+
+def wanted(settings: Settings, state: StackState) -> release.Wanted:
+    environment = Environment(settings, project.SECRETS, "host", {})
+    images = project.digests(settings)
+    return release.wanted_release(environment, project.sets(settings), images, state)
+
+
+# --- release -------------------------------------------------------------------------------------
+
+
+def test_a_first_release_is_blue() -> None:
+    first = wanted(BASE, StackState())
+    assert first.exists == ""
+    assert set(first.release.colours.values()) == {"blue"}
+
+
+def test_nothing_changed_is_the_release_that_is_there() -> None:
+    live = manifest(project.release(BASE, backend="green"))
+    assert wanted(BASE, StackState(current=live)).exists == "current"
+
+
+def test_a_changed_backend_takes_the_other_colour_and_the_frontend_stays() -> None:
+    state = StackState(current=manifest(project.release(BASE)))
+    found = wanted(project.settings(backend_memory="129MB"), state)
+    assert found.exists == ""
+    assert found.release.colours == {"backend": "green", "frontend": "blue"}
+
+
+def test_a_release_that_an_earlier_run_left_unfinished_is_found_again() -> None:
+    changed = project.settings(backend_memory="129MB")
+    old = manifest(project.release(BASE))
+    new = manifest(project.release(changed, backend="green"), id="r2", dynamic="d2")
+    state = StackState(current=old, candidate=new, dynamic="d1")
+    assert wanted(changed, state).exists == "candidate"
+    assert wanted(BASE, state).exists == "current", "group data was taken back meanwhile"
+
+
+def test_a_run_cut_after_the_switch_goes_on_with_what_serves() -> None:
+    changed = project.settings(backend_memory="129MB")
+    old = manifest(project.release(BASE))
+    new = manifest(project.release(changed, backend="green"), id="r2", dynamic="d2")
+    state = StackState(current=old, candidate=new, dynamic="d2")
+    found = wanted(project.settings(backend_memory="130MB"), state)
+    assert found.release.colours["backend"] == "blue", "green serves now"
+
+
+def test_a_tag_is_resolved_once_and_stands_until_another_is_asked() -> None:
+    live = manifest(project.release(BASE))
+    state = StackState(current=live)
+    assert release.known_digests(BASE, StackState()) == {}
+    assert release.known_digests(BASE, state) == live["images"]
+    other = project.settings(backend_image="ghcr.io/gilmry/koprogo/backend:main-2")
+    assert set(release.known_digests(other, state)) == {"traefik", "postgres", "frontend"}
+
+
+def test_a_digest_in_group_data_is_taken_at_its_word() -> None:
+    settings = project.settings(backend_image=f"ghcr.io/gilmry/koprogo/backend:main-2{DIGEST}")
+    found = release.known_digests(settings, StackState())
+    assert found == {"backend": f"ghcr.io/gilmry/koprogo/backend{DIGEST}"}
+
+
+def test_configuration_lies_in_directories_named_by_content() -> None:
+    before = release.config_directories(project.release(BASE))
+    changed = project.settings(postgres_settings={"work_mem": "5MB"})
+    after = release.config_directories(project.release(changed))
+    assert {service for service in before if before[service] != after[service]} == {"postgres"}
+    assert all(name.startswith(f"{service}-") for service, name in before.items())
+
+
+def test_one_image_that_cannot_be_pulled_fails_the_pull_and_is_named(tmp_path: Path) -> None:
+    fake = tmp_path / "docker"
+    fake.write_text("#!/bin/sh\ncase $3 in good*) exit 0;; *) exit 1;; esac\n")
+    fake.chmod(0o755)
+    for images, code in ((["good:1", "good:2"], 0), (["good:1", "bad:1"], 1)):
+        done = subprocess.run(
+            ["sh", "-c", release.pull_command(images)],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code
+        assert ("cannot pull bad:1" in done.stderr) == bool(code)
+
+
+def test_commands_are_shell_that_parses() -> None:
+    rendered = project.release(BASE)
+    commands = [
+        release.push_command("/opt/koprogo", "r1", rendered),
+        release.pull_command(["a b", "c'd"]),
+        cutover.read_back(BASE, rendered.colours),
+        cutover.place_dynamic("/opt/koprogo", "/opt/koprogo/releases/r1"),
+        cutover.prune_command("/opt/koprogo", ["r1"]),
+        shell.wait_until_healthy("backend-blue", 90),
+        host.swap_command(1 * GB),
+        host.install_command(["curl"], lists_fresh=False),
+        rendered.files["backend/start.sh"],
+    ]
+    for command in commands:
+        done = subprocess.run(["sh", "-n"], input=command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), command
+
+
+# --- cut over ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("releases", "current", "kept", "gone"),
+    [
+        (["r1", "r2", "r3"], "r3", 5, []),
+        (["r1", "r2", "r3"], "r3", 2, ["r1"]),
+        (["r1", "r2", "r3", "r4"], "r1", 2, ["r2", "r3"]),
+        ([".incoming-r4", "r1", "r2"], "r2", 2, []),
+        (["r1"], "r1", 2, []),
+    ],
+)
+def test_the_oldest_releases_go_and_the_current_one_never(
+    releases: list[str], current: str, kept: int, gone: list[str]
+) -> None:
+    assert cutover.unused(releases, current, kept) == gone
+
+
+def test_the_old_colours_are_what_the_release_does_not_have() -> None:
+    names = ("backend-blue", "backend-green", "frontend-blue", "postgres", "traefik")
+    containers = dict.fromkeys(names, None)
+    live = manifest(project.release(BASE, backend="green"))
+    assert cutover.old_containers(containers, live) == ["backend-blue"]
+
+
+# --- preflight -----------------------------------------------------------------------------------
+
+
+def machine(**changes: Any) -> HostState:
+    return HostState(
+        **{
+            "os": "debian",
+            "os_version": "13",
+            "memory": 2 * GB,
+            "disk_free": 10 * GB,
+            "clock": NOW + 3,
+            **changes,
+        }
+    )
+
+
+def test_a_fitting_host_is_accepted() -> None:
+    assert preflight.host_problems(machine(), BASE, NOW) == []
+    assert preflight.host_problems(machine(postgres_version="17"), BASE, NOW) == []
+    assert preflight.host_problems(machine(os="ubuntu", os_version="24.04"), BASE, NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "what", "fix"),
+    [
+        ({"os_version": "12"}, "operating system", "debian 12", "debian 13, ubuntu 24.04"),
+        (
+            {"memory": 1 * GB},
+            "memory",
+            "the budget needs 1 888 MB and the machine has 1 024 MB: 864 MB too much. "
+            "The largest line is postgres (512 MB)",
+            "lower a limit in group data, or take a bigger VPS",
+        ),
+        (
+            {"disk_free": 100 * MB},
+            "disk",
+            "100 MB free on /, a release needs 3 072 MB",
+            "make room: docker image prune, journalctl --vacuum",
+        ),
+        (
+            {"clock": NOW - 3600},
+            "clock",
+            "3600 s away from this machine's",
+            "timedatectl on the host; certificates and tokens depend on the clock",
+        ),
+        (
+            {"postgres_version": "16"},
+            "postgres_major",
+            "the data is of Postgres 16, the image of 17",
+            "a major version up goes by dump and restore; keep the old image until then",
+        ),
+    ],
+)
+def test_a_host_that_does_not_fit_is_told_why(
+    changes: dict[str, Any], where: str, what: str, fix: str
+) -> None:
+    problems = preflight.host_problems(machine(**changes), BASE, NOW)
+    assert [(p.where, p.what, p.fix) for p in problems] == [(where, what, fix)]
+
+
+def test_everything_about_a_host_is_told_at_once() -> None:
+    state = machine(os="arch", memory=MB, disk_free=0, clock=0, postgres_version="9.6")
+    assert len(preflight.host_problems(state, BASE, NOW)) == 5
+
+
+# --- host, engine, files -------------------------------------------------------------------------
+
+
+def test_packages_come_in_one_run_and_lists_are_fetched_when_old() -> None:
+    state = HostState(packages={"curl"})
+    assert host.missing_packages(["curl", "procps"], state) == ["procps"]
+    fresh = host.install_command(["a", "b"], lists_fresh=True)
+    assert fresh.count("apt-get") == 1
+    assert shlex.split(fresh)[-4:] == ["install", "--no-install-recommends", "a", "b"]
+    stale = host.install_command(["a"], lists_fresh=False)
+    assert " update && " in stale
+    assert stale.startswith("DEBIAN_FRONTEND=noninteractive apt-get")
+
+
+def test_packages_follow_the_settings() -> None:
+    assert "unattended-upgrades" in host.packages(BASE)
+    assert "unattended-upgrades" not in host.packages(project.settings(unattended_upgrades=False))
+    assert "htop" in host.packages(project.settings(extra_packages=["htop"]))
+
+
+def test_an_account_comes_with_its_keys_and_sudo() -> None:
+    settings = project.settings(admin_users={"anna": ["ssh-ed25519 AAAA anna"]})
+    found = {file.path: file for file in host.host_files(settings)}
+    assert found["/etc/sudoers.d/60-koprogo-anna"].mode == "440"
+    assert found["/etc/ssh/authorized_keys.d/anna"].content == "ssh-ed25519 AAAA anna\n"
+
+
+def test_every_supported_system_has_an_engine() -> None:
+    known = {(name, version) for name, of in engine.PACKAGES.items() for version in of}
+    assert known == preflight.SUPPORTED
+
+
+def test_only_files_that_differ_are_pushed() -> None:
+    same, other, gone = (RemoteFile(f"/etc/{n}", n) for n in ("same", "other", "gone"))
+    found = {"/etc/same": same.state, "/etc/other": f"{'0' * 64} 644 root:root"}
+    assert files.differing([same, other, gone], found) == [other, gone]
+    wider = RemoteFile("/etc/same", "same", "600")
+    assert files.differing([wider], found) == [wider], "a mode is a difference too"
+
+
+def test_an_archive_unpacks_to_the_same_files_with_their_modes(tmp_path: Path) -> None:
+    pushed = [RemoteFile("/etc/a", "é\n", "640", 999), RemoteFile("b/c", "x" * 100_000, "755")]
+    packed = files.archive(pushed)
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(packed))) as tar:
+        members = {member.name: member for member in tar}
+        tar.extractall(tmp_path, filter="data")
+    assert {name: (m.mode, m.uid) for name, m in members.items()} == {
+        "etc/a": (0o640, 999),
+        "b/c": (0o755, 0),
+    }
+    assert (tmp_path / "etc/a").read_text() == "é\n"
+    assert (tmp_path / "b/c").read_text() == "x" * 100_000
+    assert "--same-owner -C /x" in files.unpack_command("/x")
