@@ -38,7 +38,7 @@ FILLED_IN: dict[str, dict[str, Any]] = {
     },
 }
 SECRETS = Secrets({wanted.name: f"{number:064x}" for number, wanted in enumerate(secrets.WANTED)})
-TLS = {"tls_certificate": "the certificate", "tls_key": "the key"}
+TLS = {"tls_certificate": "the certificate", "tls_key": "the key", "acme_ca_certificate": "the CA"}
 COLOURS = dict.fromkeys(SWITCHED, "blue")
 
 

@@ -23,7 +23,9 @@ import yaml
 from koprogo_deploy import connection, door, tuning
 from koprogo_deploy.settings import SERVICES, Settings
 from koprogo_deploy.units import MB, parse_size
+from sandbox import authority
 from tests import project
+from tests.integration.rig import Rig
 
 VARIANTS: dict[str, Settings] = {
     "production": project.settings(),
@@ -32,6 +34,7 @@ VARIANTS: dict[str, Settings] = {
         access_log="stdout",
         load_client_addresses=["198.51.100.4", "2001:db8::/64"],
         superadmin_addresses=[],
+        acme_ca_certificate="ca.crt",
         backend_environment={"GREETING": "5 $ for ${HOME} # 'quoted': \"yes\""},
         frontend_read_only=True,
         swap=None,
@@ -47,6 +50,11 @@ VARIANTS: dict[str, Settings] = {
     ),
 }
 variants = pytest.mark.parametrize("asked", VARIANTS.values(), ids=VARIANTS.keys())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def images(undeployed: Rig) -> None:
+    """The sandbox has built its images."""
 
 
 def docker(*arguments: str, timeout: float = 60, check: bool = True) -> str:
@@ -126,14 +134,9 @@ def test_the_compose_schema_would_refuse_a_wrong_key(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def box() -> door.Environment:
-    """The box; its engine is there after the first deploy."""
-    environment = door.open_environment("sandbox")
-    command = connection.ssh_command(environment, "sudo docker compose version --short")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode:
-        pytest.skip(f"no Compose in the box yet; deploy once: make deploy ({done.stderr.strip()})")
-    return environment
+def box(rig: Rig) -> door.Environment:
+    """The box with an engine and Compose in it, which the first deploy brings."""
+    return door.open_environment("sandbox")
 
 
 def compose_config(box: door.Environment, compose: str) -> subprocess.CompletedProcess[str]:
@@ -180,16 +183,12 @@ EXPECTED = re.compile(r"ACME|acme|certificate resolver")
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate as the secrets would be; its names do not matter here."""
-    where = tmp_path_factory.mktemp("tls")
-    where.chmod(0o755)
-    subject = ["-subj", "/CN=koprogo.localhost", "-days", "1"]
-    files = ["-keyout", str(where / "tls_key"), "-out", str(where / "tls_certificate")]
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command = ["openssl", "req", "-x509", *kind, *files, *subject]
-    subprocess.run(command, check=True, capture_output=True)
-    (where / "tls_key").chmod(0o644)
-    return where
+    """Traefik's secrets; the certificate's names do not matter here."""
+    made = tmp_path_factory.mktemp("made")
+    authority.root(made, "koprogo-test")
+    names = {"tls_certificate": "ca.crt", "tls_key": "ca.key", "acme_ca": "ca.crt"}
+    files = {name: (made / file).read_text() for name, file in names.items()}
+    return folder(tmp_path_factory.mktemp("tls") / "secrets", files)
 
 
 def ask(name: str, path: str) -> Any:
