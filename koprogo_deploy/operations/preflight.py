@@ -14,6 +14,7 @@ from koprogo_deploy.facts.host import Host, HostState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.lock import one_at_a_time
 from koprogo_deploy.operations.progress import show_progress
+from koprogo_deploy.operations.wire import tune_connection
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import GB, MB, megabytes
@@ -71,6 +72,7 @@ def host_is_acceptable() -> Iterator[str]:
 def preflight() -> None:
     """Settings, secrets, budget and host are acceptable; nothing is touched."""
     show_progress()
+    tune_connection()
     context.current()
     one_at_a_time(name="Be the only deploy")
     host_is_acceptable(name="Check the host")
