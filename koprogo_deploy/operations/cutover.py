@@ -11,9 +11,11 @@ from pyinfra import state as pyinfra_state
 from pyinfra.api import StringCommand, deploy, operation
 from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy.facts.host import Certificates, Host
+from koprogo_deploy.facts.host import Certificates
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.files import RemoteFile, archive, differing, unpack_command
+from koprogo_deploy.operations.looks import look
+from koprogo_deploy.operations.machine import machine
 from koprogo_deploy.operations.migrate import (
     as_wanted,
     bring_up,
@@ -44,6 +46,11 @@ def binary_files(settings: Settings) -> list[RemoteFile]:
     ]
 
 
+def image_note(settings: Settings) -> str:
+    """The file that tells the unit's script which image Traefik runs from."""
+    return f"{settings.install_root}/traefik/image"
+
+
 @operation()
 def traefik_binary_kept() -> Iterator[StringCommand | str]:
     """Traefik's binary stays in RAM outside its container.
@@ -58,8 +65,8 @@ def traefik_binary_kept() -> Iterator[StringCommand | str]:
         yield "true"
         return
     image = target(state)["images"]["traefik"]
-    noted = RemoteFile(f"{settings.install_root}/traefik/image", f"{image}\n")
-    found = host.get_fact(Host, files=tuple(f.path for f in [*files, noted])).files
+    noted = RemoteFile(image_note(settings), f"{image}\n")
+    found = machine().files
     changed = differing([*files, noted], found)
     if not changed and state.binary_unit == "active":
         host.noop("Traefik's binary is locked in memory")
@@ -195,7 +202,7 @@ def certificates_issued() -> Iterator[str]:
     """
     settings = context.current().settings
     names = (settings.domain, settings.api_domain)
-    if not_pushed_yet(stack(settings)) or not host.get_fact(Certificates, names=names):
+    if not_pushed_yet(stack(settings)) or not look(Certificates, names=names):
         yield wait_for_certificates(names)
     else:
         host.noop("both names have their certificate")

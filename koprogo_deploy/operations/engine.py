@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pyinfra import host
 from pyinfra.api import StringCommand, deploy, operation
 
-from koprogo_deploy.facts.host import Host
 from koprogo_deploy.operations.files import RemoteFile, archive, differing, unpack_command
 from koprogo_deploy.operations.host import install_command, missing_packages
+from koprogo_deploy.operations.machine import machine
 
 PACKAGES = {
     "debian": {"13": ["docker-cli", "docker-compose", "docker.io", "iptables"]},
@@ -44,12 +44,7 @@ def engine_installed() -> Iterator[StringCommand | str]:
     dockerd would not start with is never left in place: three failed starts leave no engine.
     """
     file = daemon_file()
-    every = {
-        name for versions in PACKAGES.values() for names in versions.values() for name in names
-    }
-    state = host.get_fact(
-        Host, files=(file.path,), packages=tuple(sorted(every)), units=("docker.service",)
-    )
+    state = machine()
     wanted = PACKAGES[state.os][state.os_version]
     missing = missing_packages(wanted, state)
     changed = differing([file], state.files)

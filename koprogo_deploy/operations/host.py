@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pyinfra import host
 from pyinfra.api import StringCommand, deploy, operation
 
-from koprogo_deploy.facts.host import Host, HostState
+from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.files import RemoteFile, archive, differing, unpack_command
+from koprogo_deploy.operations.machine import machine
 from koprogo_deploy.render import template
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import MB, show_size
@@ -80,7 +81,7 @@ def install_command(missing: list[str], lists_fresh: bool) -> str:
 @operation()
 def packages_installed(wanted: list[str]) -> Iterator[str]:
     """Install what is missing, in one apt run."""
-    state = host.get_fact(Host, packages=tuple(wanted))
+    state = machine()
     missing = missing_packages(wanted, state)
     if missing:
         yield install_command(missing, state.apt_lists_fresh)
@@ -93,12 +94,7 @@ def configured() -> Iterator[StringCommand | str]:
     """Accounts, files, sysctl, swap, time zone: what differs is mended, the rest left alone."""
     settings = context.current().settings
     files = host_files(settings)
-    state = host.get_fact(
-        Host,
-        files=tuple(file.path for file in files),
-        sysctl=tuple(settings.sysctl),
-        users=tuple(settings.admin_users),
-    )
+    state = machine()
     for name in sorted(set(settings.admin_users) - state.users):
         yield f"adduser --disabled-password --gecos '' {shlex.quote(name)}"
     changed = differing(files, state.files)

@@ -10,9 +10,11 @@ from pyinfra.api import deploy, operation
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import budget
-from koprogo_deploy.facts.host import Host, HostState
+from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.lock import one_at_a_time
+from koprogo_deploy.operations.looks import watch_commands
+from koprogo_deploy.operations.machine import machine
 from koprogo_deploy.operations.progress import show_progress
 from koprogo_deploy.operations.wire import tune_connection
 from koprogo_deploy.problems import Problem, Refusal
@@ -59,7 +61,7 @@ def host_problems(state: HostState, settings: Settings, now: int) -> list[Proble
 def host_is_acceptable() -> Iterator[str]:
     """Refuse a host that the budget, the engine or the data do not fit. Changes nothing."""
     settings = context.current().settings
-    state = host.get_fact(Host)
+    state = machine()
     problems = host_problems(state, settings, int(time.time()))
     if problems:
         raise OperationError(f"\n{Refusal(f'Host {host.name}', problems)}")
@@ -73,6 +75,7 @@ def preflight() -> None:
     """Settings, secrets, budget and host are acceptable; nothing is touched."""
     show_progress()
     tune_connection()
+    watch_commands()
     context.current()
     one_at_a_time(name="Be the only deploy")
     host_is_acceptable(name="Check the host")

@@ -19,6 +19,7 @@ from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.stack import ImageDigests, Stack, StackState, digest_reference
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.files import RemoteFile, archive, unpack_command
+from koprogo_deploy.operations.looks import look
 from koprogo_deploy.settings import SERVICES, SWITCHED, Settings
 
 CONFIG_FILES = {
@@ -107,7 +108,7 @@ def secrets_pushed() -> Iterator[StringCommand]:
     environment = context.current()
     sets = context.secret_sets(environment)
     root = environment.settings.install_root
-    state = host.get_fact(Stack, root=root)
+    state = look(Stack, root=root)
     directories = render.secret_directories(sets)
     missing = {s: d for s, d in directories.items() if d not in state.secrets}
     if not missing:
@@ -133,12 +134,12 @@ def release_pushed() -> Iterator[StringCommand | str]:
     environment = context.current()
     settings, root = environment.settings, environment.settings.install_root
     sets = context.secret_sets(environment)
-    state = host.get_fact(Stack, root=root)
+    state = look(Stack, root=root)
     images = known_digests(settings, state)
     unresolved = {s: settings.image(s) for s in SERVICES if s not in images}
     if unresolved:
         yield pull_command(sorted(set(unresolved.values())))
-        found = host.get_fact(ImageDigests, references=tuple(unresolved.values()))
+        found = look(ImageDigests, references=tuple(unresolved.values()))
         for service, reference in unresolved.items():
             if reference not in found:
                 raise OperationError(f"{reference} has no digest on the host after the pull")

@@ -15,6 +15,7 @@ from koprogo_deploy import seed
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.stack import Database
 from koprogo_deploy.operations import context
+from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.migrate import not_pushed_yet, stack, target
 from koprogo_deploy.operations.shell import container, psql
 from koprogo_deploy.render import container_names
@@ -44,7 +45,7 @@ def seeded() -> Iterator[StringCommand]:
     """The realistic data is there; a second run changes nothing."""
     environment = context.current()
     settings = environment.settings
-    raw = host.get_fact(Database, query=seed.STATE_SQL)
+    raw = look(Database, query=seed.STATE_SQL)
     if not raw and not_pushed_yet(stack(settings)):
         yield StringCommand("true")
         return
