@@ -65,7 +65,8 @@ def bring_up(settings: Settings, found: StackState, service: str, seconds: int) 
     stuck = bool(there and there.spec == manifest["specs"][service] and not there.serving)
     live = found.live and name in container_names(found.live["colours"]).values()
     up = compose_up(release_directory(settings, found), name, fresh=stuck)
-    settle = SETTLE if service in SWITCHED else 0
+    # Where nothing is live there is no traffic to protect; the smoke tests look a moment later.
+    settle = SETTLE if service in SWITCHED and found.live else 0
     wait = wait_until_healthy(name, seconds, settle=settle, stop_failed=not live)
     return f"{up}\n{wait}"
 
