@@ -10,9 +10,11 @@ from pyinfra import host
 from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy.facts.host import Certificates, Host
+from koprogo_deploy.facts.host import Certificates
+from koprogo_deploy.files import archive, differing, unpack_command
+from koprogo_deploy.machine import binary_files, image_note
 from koprogo_deploy.operations import context
-from koprogo_deploy.operations.files import RemoteFile, archive, differing, unpack_command
+from koprogo_deploy.operations.looks import look, machine_now
 from koprogo_deploy.operations.migrate import (
     as_wanted,
     bring_up,
@@ -23,24 +25,11 @@ from koprogo_deploy.operations.migrate import (
 from koprogo_deploy.operations.release import promote_command
 from koprogo_deploy.operations.shell import container
 from koprogo_deploy.operations.step import step
-from koprogo_deploy.render import container_names, template, traefik_address
+from koprogo_deploy.render import container_names, traefik_address
 from koprogo_deploy.settings import SERVICES, Settings
 
 START_TIMEOUT = 60  # seconds, frontend and Traefik
 CERTIFICATE_TIMEOUT = 120  # seconds; an ACME challenge takes 2 to 8 when all is well
-
-BINARY_UNIT = "/etc/systemd/system/koprogo-traefik-binary.service"
-
-
-def binary_files(settings: Settings) -> list[RemoteFile]:
-    """The unit that keeps Traefik's binary in memory, and its script."""
-    root = settings.install_root
-    return [
-        RemoteFile(BINARY_UNIT, template("systemd/koprogo-traefik-binary.service", root=root)),
-        RemoteFile(
-            f"{root}/bin/traefik-binary", template("scripts/traefik-binary.sh", root=root), "755"
-        ),
-    ]
 
 
 @step
@@ -54,8 +43,8 @@ def traefik_binary_kept() -> Iterator[StringCommand | str]:
     files = binary_files(settings)
     state = stack(settings)
     image = target(state)["images"]["traefik"]
-    noted = RemoteFile(f"{settings.install_root}/traefik/image", f"{image}\n")
-    found = host.get_fact(Host, files=tuple(f.path for f in [*files, noted])).files
+    noted = image_note(settings, image)
+    found = machine_now().files
     changed = differing([*files, noted], found)
     if not changed and state.binary_unit == "active":
         host.noop("Traefik's binary is locked in memory")
@@ -183,7 +172,7 @@ def certificates_issued() -> Iterator[str]:
     """
     settings = context.current().settings
     names = (settings.domain, settings.api_domain)
-    if not host.get_fact(Certificates, names=names):
+    if not look(Certificates, names=names):
         yield wait_for_certificates(names)
     else:
         host.noop("both names have their certificate")
