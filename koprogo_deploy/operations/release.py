@@ -141,6 +141,8 @@ def release_pushed() -> Iterator[StringCommand | str]:
     wanted = wanted_release(environment, sets, {**unresolved, **images}, state)
     if not wanted.exists:
         context.plan(manifest(wanted.release, environment, "planned", datetime.now(UTC)))
+    elif wanted.exists == "current" and state.candidate and state.current:
+        context.plan(state.current)
     if unresolved:
         yield pull_command(sorted(set(unresolved.values())))
         found = look(ImageDigests, references=tuple(unresolved.values()))

@@ -46,6 +46,11 @@ def wait_until_healthy(
     """
     name = container(service)
     stop = f"docker stop -t 5 {name} >/dev/null" if stop_failed else ":"
+    # All that is known of a container that runs, logs nothing, and is not healthy.
+    probe = (
+        "docker inspect -f '{{if .State.Health}}{{range .State.Health.Log}}"
+        "{{if .ExitCode}}{{json .Output}}{{println}}{{end}}{{end}}{{end}}'"
+    )
     look = "docker inspect -f '{{.RestartCount}} {{.State.Status}} "
     look += "{{if .State.Health}}{{.State.Health.Status}}{{end}}'"
     return f"""
@@ -65,6 +70,7 @@ while :; do
   if [ -n "$why" ]; then
     echo "{service} did not come up: $why. Last lines of its log:" >&2
     docker logs --tail 20 {name} 2>&1 | sed 's/^/    /' >&2
+    {probe} {name} 2>/dev/null | tail -n 1 | sed 's/^/    healthcheck: /' >&2
     {stop}
     exit 1
   fi

@@ -375,8 +375,11 @@ class Load:
         return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] * 1000
 
 
-def load(rig: Rig, connections: int, seconds: float, path: str = "/health") -> Load:
-    """Ask the frontend over so many connections, each next request right after the last answer."""
+def load(rig: Rig, connections: int, seconds: float) -> Load:
+    """Ask the API's `/health` over so many connections, each request right after the last answer.
+
+    The API, because there alone the sandbox's own machine is exempt from the rate limit.
+    """
     settings = rig.environment.settings
     assert settings.public_address == "127.0.0.1", "load stays on this machine"
     context = ssl.create_default_context(cafile=settings.ca_certificate)
@@ -384,9 +387,12 @@ def load(rig: Rig, connections: int, seconds: float, path: str = "/health") -> L
 
     async def client() -> None:
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", settings.public_https_port, ssl=context, server_hostname=settings.domain
+            "127.0.0.1",
+            settings.public_https_port,
+            ssl=context,
+            server_hostname=settings.api_domain,
         )
-        request = f"GET {path} HTTP/1.1\r\nHost: {settings.domain}\r\n\r\n".encode()
+        request = f"GET /api/v1/health HTTP/1.1\r\nHost: {settings.api_domain}\r\n\r\n".encode()
         try:
             while True:
                 began = time.monotonic()
