@@ -21,6 +21,13 @@ class Outcome:
     passed: bool
     output: str
 
+    @property
+    def failures(self) -> str:
+        """Names of the failed tests, on one line."""
+        failed = (line for line in self.output.splitlines() if line.startswith(("FAILED", "ERROR")))
+        names = [line.split()[1].rpartition("::")[2] for line in failed]
+        return ", ".join(names) or "no test ran"
+
 
 def command(arguments: Sequence[str] = ()) -> list[str]:
     """The pytest command line of the smoke tests."""

@@ -160,6 +160,11 @@ def release_pushed() -> Iterator[StringCommand | str]:
     if wanted.exists == "current":
         yield f"rm -f {root}/candidate"
         return
+    if wanted.release.hash in state.bad and not settings.retry_bad_release:
+        raise OperationError(
+            f"this very release was taken back: {state.bad[wanted.release.hash]}. "
+            "Change something, or give --data retry_bad_release=true"
+        )
     if state.candidate and state.live is state.candidate:
         yield promote_command(root, state.candidate["id"])
     made = datetime.now(UTC)
