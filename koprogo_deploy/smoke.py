@@ -38,6 +38,7 @@ def run(
     environment: str,
     arguments: Sequence[str] = (),
     overrides: Mapping[str, object] | None = None,
+    verifying: bool = False,
 ) -> Outcome:
     """Run the smoke tests and keep their output.
 
@@ -45,6 +46,7 @@ def run(
         environment: whose inventory and group data they use.
         arguments: further pytest options.
         overrides: values of `--data`, which a deploy that verifies itself was given.
+        verifying: such a deploy asks: the release it switched to does not count yet.
     """
     finished = subprocess.run(
         command(["--no-header", "--tb=short", *arguments]),
@@ -54,6 +56,7 @@ def run(
             "KOPROGO_ENVIRONMENT": environment,
             "KOPROGO_OVERRIDES": json.dumps(dict(overrides or {})),
             "PYTHONDONTWRITEBYTECODE": "1",
+            **({"KOPROGO_VERIFYING": "1"} if verifying else {}),
             # Plugins that happen to be installed are no use here; Hypothesis' costs a second.
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         },

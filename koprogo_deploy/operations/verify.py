@@ -22,7 +22,7 @@ def smoke_tests_pass() -> Iterator[str]:
     if not state.is_executing:
         return
     settings = context.current().settings
-    outcome = smoke.run(settings.environment, overrides=context.overrides())
+    outcome = smoke.run(settings.environment, overrides=context.overrides(), verifying=True)
     for line in outcome.output.splitlines():
         logger.info("    %s", line)
     if outcome.passed:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 from tests.integration.rig import Rig, Watch
 
 # Healthy, so it gets traffic; every other route answers 500.
-BROKEN = {"STANDIN_FAULTS": "errors_percent=100"}
+# A release of its own each time: one that was taken back stays marked.
+BROKEN = {"STANDIN_FAULTS": "errors_percent=100", "TEST_RUN": str(time.time_ns())}
 
 
 def test_release_that_fails_its_smoke_tests_is_taken_back(rig: Rig) -> None:
@@ -38,7 +41,11 @@ def test_another_release_is_deployed_as_ever(rig: Rig) -> None:
 
 def test_a_changed_route_is_taken_back_too(rig: Rig) -> None:
     # Nobody's address is listed: the load client's, which is ours, is limited at once.
-    run = rig.deploy(load_client_addresses=["203.0.113.1"], login_limit_per_minute=1)
+    run = rig.deploy(
+        load_client_addresses=["203.0.113.1"],
+        login_limit_per_minute=1,
+        rate_limit_burst=400 + time.time_ns() % 10000,
+    )
     assert run.code == 1, run.output
     assert "was taken back" in run.output
     assert rig.deploy(deploy="verify").code == 0

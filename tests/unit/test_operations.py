@@ -18,7 +18,7 @@ from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.files import RemoteFile
-from koprogo_deploy.operations import cutover, host, preflight, release, shell
+from koprogo_deploy.operations import cutover, host, preflight, release, settle, shell
 from koprogo_deploy.render import Release
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import GB, MB
@@ -133,7 +133,7 @@ def test_commands_are_shell_that_parses() -> None:
         release.pull_command(["a b", "c'd"]),
         cutover.read_back(BASE, rendered.colours),
         cutover.place_dynamic("/opt/koprogo", "/opt/koprogo/releases/r1"),
-        cutover.prune_command("/opt/koprogo", ["r1"]),
+        settle.prune_command("/opt/koprogo", ["r1"]),
         shell.wait_until_healthy("backend-blue", 90),
         host.swap_command(1 * GB),
         host.install_command(["curl"], lists_fresh=False),
@@ -160,14 +160,14 @@ def test_commands_are_shell_that_parses() -> None:
 def test_the_oldest_releases_go_and_the_current_one_never(
     releases: list[str], current: str, kept: int, gone: list[str]
 ) -> None:
-    assert cutover.unused(releases, current, kept) == gone
+    assert settle.unused(releases, current, kept) == gone
 
 
 def test_the_old_colours_are_what_the_release_does_not_have() -> None:
     names = ("backend-blue", "backend-green", "frontend-blue", "postgres", "traefik")
     containers = dict.fromkeys(names, None)
     live = manifest(project.release(BASE, backend="green"))
-    assert cutover.old_containers(containers, live) == ["backend-blue"]
+    assert settle.old_containers(containers, live) == ["backend-blue"]
 
 
 # --- preflight -----------------------------------------------------------------------------------
