@@ -12,6 +12,7 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy import budget
 from koprogo_deploy.facts.host import Host, HostState
 from koprogo_deploy.operations import context
+from koprogo_deploy.operations.link import tend
 from koprogo_deploy.operations.lock import one_at_a_time
 from koprogo_deploy.operations.progress import show_progress
 from koprogo_deploy.operations.step import step
@@ -72,6 +73,7 @@ def host_is_acceptable() -> Iterator[str]:
 def preflight() -> None:
     """Settings, secrets, budget and host are acceptable; nothing is touched."""
     show_progress()
+    tend(host.connector)
     context.current()
     one_at_a_time(name="Be the only deploy")
     host_is_acceptable(name="Check the host")
