@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -122,7 +123,7 @@ def acme_server(rig: Rig, tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def test_certificates_are_issued_and_the_site_verified_with_them(
-    rig: Rig, acme_server: dict[str, str]
+    rig: Rig, acme_server: dict[str, Any]
 ) -> None:
     rig.on_host("rm -rf /opt/koprogo/traefik/acme")  # another pebble, another root
     try:

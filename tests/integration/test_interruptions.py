@@ -92,6 +92,38 @@ def test_next_run_converges(changed: Rig, how: str, operation: str, delay: float
 
 
 @pytest.mark.slow
+def test_network_that_goes_silent_ends_the_run(changed: Rig) -> None:
+    """No packet comes back, not even one that ends the connection."""
+    rule = ("-p", "tcp", "--sport", "22", "-j", "DROP")
+
+    def firewall(verb: str) -> None:
+        changed.docker.call("exec", changed.sandbox.vps, "iptables", verb, "OUTPUT", *rule)
+
+    data = other(changed)
+    changed.hang_up()
+    with Watch(changed) as watch:
+        process = changed.start(**data)
+        assert process.stdout
+        for line in process.stdout:
+            if f"Starting operation: {BACKEND}" in line:
+                break
+        firewall("-I")
+        try:
+            output, _ = process.communicate(timeout=90)
+        finally:
+            end(process)
+            firewall("-D")
+        # The host notices by itself as well, a little later; until then its lock is held.
+        run = changed.deploy(**data, lock_wait="3min")
+    assert process.returncode == 1
+    assert "no answer from the host" in output
+    assert "Traceback" not in output
+    assert run.code == 0, run.output
+    assert watch.failures == []
+    assert changed.leftovers() == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "operation", "delay"), REST)
 def test_next_run_converges_from_anywhere(
     changed: Rig, how: str, operation: str, delay: float
