@@ -10,6 +10,7 @@ from koprogo_deploy.operations.migrate import migrate_stage
 from koprogo_deploy.operations.preflight import preflight
 from koprogo_deploy.operations.release import release_stage
 from koprogo_deploy.operations.seed import seed_stage
+from koprogo_deploy.operations.settle import settle_stage
 from koprogo_deploy.operations.verify import verify_stage
 
 preflight()  # settings, secrets, budget and host are acceptable; nothing is touched
@@ -17,6 +18,7 @@ host_stage()  # packages, swap, sysctl, time, journal, updates, accounts, SSH
 engine_stage()  # Docker Engine and Compose of the distribution, daemon.json
 release_stage()  # secrets, and one directory with every rendered file; images by digest
 migrate_stage()  # Postgres, then the new backend unrouted until healthy; schema verified
-cutover_stage()  # Traefik, frontend, the switch; `current` moves; the old colours go
+cutover_stage()  # Traefik, frontend, the switch; the old colours stay warm
 seed_stage()  # the realistic data, where the environment asks for it
-verify_stage()  # smoke tests from outside and on the host
+verify_stage()  # smoke tests from outside and on the host; if they fail, what was serves again
+settle_stage()  # `current` moves; the old colours and the oldest releases go

@@ -99,4 +99,5 @@ seed_scale = 1
 seed_via = "sql"  # sql, or api: the application's own endpoint, where it exists
 
 lock_wait = "5s"  # how long to wait for another deploy to end before giving up
+retry_bad_release = False  # a release that was taken back is not deployed again as it is
 releases_kept = 5

@@ -267,6 +267,7 @@ class Settings(BaseModel):
 
     # releases
     lock_wait: Seconds
+    retry_bad_release: bool
     releases_kept: Annotated[int, Field(ge=2, le=50)]
 
     @property

@@ -21,6 +21,13 @@ class Outcome:
     passed: bool
     output: str
 
+    @property
+    def failures(self) -> str:
+        """Names of the failed tests, on one line."""
+        failed = (line for line in self.output.splitlines() if line.startswith(("FAILED", "ERROR")))
+        names = [line.split()[1].rpartition("::")[2] for line in failed]
+        return ", ".join(names) or "no test ran"
+
 
 def command(arguments: Sequence[str] = ()) -> list[str]:
     """The pytest command line of the smoke tests."""
@@ -31,6 +38,7 @@ def run(
     environment: str,
     arguments: Sequence[str] = (),
     overrides: Mapping[str, object] | None = None,
+    verifying: bool = False,
 ) -> Outcome:
     """Run the smoke tests and keep their output.
 
@@ -38,6 +46,7 @@ def run(
         environment: whose inventory and group data they use.
         arguments: further pytest options.
         overrides: values of `--data`, which a deploy that verifies itself was given.
+        verifying: such a deploy asks: the release it switched to does not count yet.
     """
     finished = subprocess.run(
         command(["--no-header", "--tb=short", *arguments]),
@@ -47,6 +56,9 @@ def run(
             "KOPROGO_ENVIRONMENT": environment,
             "KOPROGO_OVERRIDES": json.dumps(dict(overrides or {})),
             "PYTHONDONTWRITEBYTECODE": "1",
+            **({"KOPROGO_VERIFYING": "1"} if verifying else {}),
+            # Plugins that happen to be installed are no use here; Hypothesis' costs a second.
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -47,7 +47,8 @@ class StackState:
         dynamic: SHA-256 of Traefik's dynamic file as it lies on the host.
         containers: by Compose service name.
         migrations: migration files of the release's image, by release id.
-        loaded_pages: state of the unit that keeps Traefik's binary in memory.
+        binary_unit: state of the unit that keeps Traefik's binary in memory.
+        bad: reason by hash of each release that was taken back.
     """
 
     docker: bool = False
@@ -60,6 +61,7 @@ class StackState:
     containers: dict[str, Container] = field(default_factory=dict)
     migrations: dict[str, list[str]] = field(default_factory=dict)
     binary_unit: str = ""
+    bad: dict[str, str] = field(default_factory=dict)
 
     @property
     def live(self) -> dict[str, Any] | None:
@@ -93,6 +95,10 @@ for which in current candidate; do
 done
 for kind in releases config secrets; do
   [ -d "$root/$kind" ] && printf "$kind\t%s\n" "$(ls "$root/$kind" | tr '\n' ' ')"
+done
+for mark in "$root"/releases/*/bad; do
+  [ -f "$mark" ] && printf 'bad\t%s\t%s\n' \
+    "$(sed -n 's/^ "hash": "\(.*\)",$/\1/p' "${mark%/bad}/manifest.json")" "$(head -n 1 "$mark")"
 done
 [ -f "$root/traefik/dynamic/dynamic.yaml" ] &&
   printf 'dynamic\t%s\n' "$(sha256sum < "$root/traefik/dynamic/dynamic.yaml" | cut -c1-64)"
@@ -134,6 +140,9 @@ def parse_stack(lines: list[str]) -> StackState:
                 state.dynamic = value
             case "unit":
                 state.binary_unit = value
+            case "bad":
+                digest, _, reason = value.partition("\t")
+                state.bad[digest] = reason
             case "docker":
                 state.docker = True
             case "container":

@@ -1,18 +1,18 @@
-"""Cut over: the proxy sends requests to the release's colours, then the old ones go."""
+"""Cut over: the proxy sends requests to the release's colours; the old ones stay warm."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
-from typing import Any
 
 from pyinfra import host
 from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy.facts.host import Certificates, Host
+from koprogo_deploy.facts.host import Certificates
+from koprogo_deploy.files import archive, differing, unpack_command
+from koprogo_deploy.machine import binary_files, image_note
 from koprogo_deploy.operations import context
-from koprogo_deploy.operations.files import RemoteFile, archive, differing, unpack_command
+from koprogo_deploy.operations.looks import look, machine_now
 from koprogo_deploy.operations.migrate import (
     as_wanted,
     bring_up,
@@ -20,27 +20,13 @@ from koprogo_deploy.operations.migrate import (
     stack,
     target,
 )
-from koprogo_deploy.operations.release import promote_command
 from koprogo_deploy.operations.shell import container
 from koprogo_deploy.operations.step import step
-from koprogo_deploy.render import container_names, template, traefik_address
+from koprogo_deploy.render import container_names, traefik_address
 from koprogo_deploy.settings import SERVICES, Settings
 
 START_TIMEOUT = 60  # seconds, frontend and Traefik
 CERTIFICATE_TIMEOUT = 120  # seconds; an ACME challenge takes 2 to 8 when all is well
-
-BINARY_UNIT = "/etc/systemd/system/koprogo-traefik-binary.service"
-
-
-def binary_files(settings: Settings) -> list[RemoteFile]:
-    """The unit that keeps Traefik's binary in memory, and its script."""
-    root = settings.install_root
-    return [
-        RemoteFile(BINARY_UNIT, template("systemd/koprogo-traefik-binary.service", root=root)),
-        RemoteFile(
-            f"{root}/bin/traefik-binary", template("scripts/traefik-binary.sh", root=root), "755"
-        ),
-    ]
 
 
 @step
@@ -54,8 +40,8 @@ def traefik_binary_kept() -> Iterator[StringCommand | str]:
     files = binary_files(settings)
     state = stack(settings)
     image = target(state)["images"]["traefik"]
-    noted = RemoteFile(f"{settings.install_root}/traefik/image", f"{image}\n")
-    found = host.get_fact(Host, files=tuple(f.path for f in [*files, noted])).files
+    noted = image_note(settings, image)
+    found = machine_now().files
     changed = differing([*files, noted], found)
     if not changed and state.binary_unit == "active":
         host.noop("Traefik's binary is locked in memory")
@@ -124,7 +110,7 @@ serves() {{
 
 @step
 def switched() -> Iterator[str]:
-    """Requests go to the release; `current` moves last."""
+    """Requests go to the release. What served before stays warm until this one is verified."""
     settings = context.current().settings
     state = stack(settings)
     manifest, directory = target(state), release_directory(settings, state)
@@ -139,40 +125,8 @@ def switched() -> Iterator[str]:
             )
         back = read_back(settings, manifest["colours"])
         yield f"set -e\n{place_dynamic(root, directory)}\n{back}"
-    if state.candidate or context.planned():
-        yield promote_command(root, manifest["id"])
-    leftovers = old_containers(state.containers, manifest)
-    if leftovers:
-        names = " ".join(shlex.quote(container(name)) for name in leftovers)
-        yield f"docker stop -t 35 {names} >/dev/null; docker rm {names} >/dev/null"
-    gone = unused(state.releases, manifest["id"], settings.releases_kept)
-    if gone:
-        yield prune_command(root, gone)
-    if state.dynamic == wanted and not state.candidate and not leftovers and not gone:
-        host.noop(f"release {manifest['id']} serves")
-
-
-def old_containers(containers: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
-    """Compose services of the project that the release does not have: the old colours."""
-    return sorted(set(containers) - set(container_names(manifest["colours"]).values()))
-
-
-def unused(releases: list[str], current: str, kept: int) -> list[str]:
-    """Ids of the oldest releases beyond the number to keep; never the current one."""
-    real = [r for r in releases if not r.startswith(".")]
-    others = [r for r in real if r != current]
-    return others[: max(0, len(real) - kept)]
-
-
-def prune_command(root: str, gone: list[str]) -> str:
-    """Remove old releases, and config and secret directories that no kept release mounts."""
-    names = " ".join(shlex.quote(f"releases/{r}") for r in gone)
-    return f"""set -e; cd {root}; rm -rf {names}
-for kind in config secrets; do
-  for directory in $kind/*; do
-    grep -qsF "{root}/$directory" releases/*/compose.yaml || rm -rf "$directory"
-  done
-done"""
+    else:
+        host.noop(f"requests go to release {manifest['id']}")
 
 
 @step
@@ -183,7 +137,7 @@ def certificates_issued() -> Iterator[str]:
     """
     settings = context.current().settings
     names = (settings.domain, settings.api_domain)
-    if not host.get_fact(Certificates, names=names):
+    if not look(Certificates, names=names):
         yield wait_for_certificates(names)
     else:
         host.noop("both names have their certificate")
@@ -207,7 +161,7 @@ done"""
 
 @deploy("Cut over")
 def cutover_stage() -> None:
-    """Proxy and frontend up, requests switched, old colours gone."""
+    """Proxy and frontend up, requests switched; the old colours stay warm."""
     traefik_binary_kept(name="Keep Traefik's binary in memory")
     services_up(name="Run frontend and Traefik")
     switched(name="Switch to the release")

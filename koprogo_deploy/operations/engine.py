@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from pyinfra import host
 from pyinfra.api import StringCommand, deploy
 
-from koprogo_deploy.facts.host import Host
-from koprogo_deploy.operations.files import RemoteFile, archive, differing, unpack_command
+from koprogo_deploy.files import RemoteFile, archive, differing, unpack_command
+from koprogo_deploy.machine import ENGINE_PACKAGES, daemon_file
 from koprogo_deploy.operations.host import install_command, missing_packages
+from koprogo_deploy.operations.looks import machine_now
 from koprogo_deploy.operations.step import step
-
-PACKAGES = {
-    "debian": {"13": ["docker-cli", "docker-compose", "docker.io", "iptables"]},
-    "ubuntu": {"24.04": ["docker-compose-v2", "docker.io"]},
-}
-
-DAEMON = {
-    # json-file never deletes; local compresses and caps.
-    "log-driver": "local",
-    "log-opts": {"max-size": "10m", "max-file": "3"},
-    # An engine upgrade or restart leaves the containers running.
-    "live-restore": True,
-    # No process a published port, and clients keep their address.
-    "userland-proxy": False,
-    "no-new-privileges": True,
-    "icc": False,
-    "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 16384, "Hard": 16384}},
-}
-
-
-def daemon_file() -> RemoteFile:
-    """The engine's configuration."""
-    return RemoteFile("/etc/docker/daemon.json", json.dumps(DAEMON, indent=2) + "\n")
 
 
 @step
@@ -45,13 +22,8 @@ def engine_installed() -> Iterator[StringCommand | str]:
     dockerd would not start with is never left in place: three failed starts leave no engine.
     """
     file = daemon_file()
-    every = {
-        name for versions in PACKAGES.values() for names in versions.values() for name in names
-    }
-    state = host.get_fact(
-        Host, files=(file.path,), packages=tuple(sorted(every)), units=("docker.service",)
-    )
-    wanted = PACKAGES[state.os][state.os_version]
+    state = machine_now()
+    wanted = list(ENGINE_PACKAGES[state.os, state.os_version])
     missing = missing_packages(wanted, state)
     changed = differing([file], state.files)
     if missing:

@@ -9,16 +9,13 @@ from collections.abc import Iterator
 from pyinfra import host
 from pyinfra.api import StringCommand, deploy
 
-from koprogo_deploy.facts.host import Host, HostState
+from koprogo_deploy.facts.host import HostState
+from koprogo_deploy.files import archive, differing, unpack_command
+from koprogo_deploy.machine import SWAP_FILE, host_files, packages
 from koprogo_deploy.operations import context
-from koprogo_deploy.operations.files import RemoteFile, archive, differing, unpack_command
+from koprogo_deploy.operations.looks import machine_now
 from koprogo_deploy.operations.step import step
-from koprogo_deploy.render import template
-from koprogo_deploy.settings import Settings
-from koprogo_deploy.units import MB, show_size
-
-SWAP_FILE = "/swapfile"
-ACCOUNT_FILES = ("/etc/sudoers.d/60-koprogo-*", "/etc/ssh/authorized_keys.d/*")
+from koprogo_deploy.units import MB
 
 APT = (
     "DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 "
@@ -32,40 +29,6 @@ _AFTER = {
     # Reload, not restart: a bad file leaves the old daemon; live sessions go on.
     "/etc/ssh/sshd_config.d/00-koprogo.conf": "sshd -t && systemctl reload ssh",
 }
-
-
-def packages(settings: Settings) -> list[str]:
-    """Packages of the host stage, from the distribution."""
-    wanted = ["ca-certificates", "curl", "iproute2", "procps", "python3", "vmtouch"]
-    if settings.unattended_upgrades:
-        wanted.append("unattended-upgrades")
-    if settings.time_synchronisation:
-        wanted.append("systemd-timesyncd")
-    return sorted({*wanted, *settings.extra_packages})
-
-
-def host_files(settings: Settings) -> list[RemoteFile]:
-    """Configuration files of the host stage."""
-    journal = show_size(settings.journald_limit).removesuffix("B")
-    files = [
-        RemoteFile(
-            "/etc/sysctl.d/60-koprogo.conf", template("host/sysctl.conf", sysctl=settings.sysctl)
-        ),
-        RemoteFile(
-            "/etc/systemd/journald.conf.d/60-koprogo.conf",
-            template("host/journald.conf", limit=journal),
-        ),
-        RemoteFile("/etc/ssh/sshd_config.d/00-koprogo.conf", template("host/sshd.conf")),
-    ]
-    if settings.unattended_upgrades:
-        files.append(RemoteFile("/etc/apt/apt.conf.d/60-koprogo", template("host/apt.conf")))
-    for name, keys in sorted(settings.admin_users.items()):
-        sudo = f"{name} ALL=(ALL:ALL) NOPASSWD: ALL\n"
-        files.append(RemoteFile(f"/etc/sudoers.d/60-koprogo-{name}", sudo, "440"))
-        files.append(
-            RemoteFile(f"/etc/ssh/authorized_keys.d/{name}", "".join(f"{k}\n" for k in keys))
-        )
-    return files
 
 
 def missing_packages(wanted: list[str], state: HostState) -> list[str]:
@@ -82,7 +45,7 @@ def install_command(missing: list[str], lists_fresh: bool) -> str:
 @step
 def packages_installed(wanted: list[str]) -> Iterator[str]:
     """Install what is missing, in one apt run."""
-    state = host.get_fact(Host, packages=tuple(wanted))
+    state = machine_now()
     missing = missing_packages(wanted, state)
     if missing:
         yield install_command(missing, state.apt_lists_fresh)
@@ -95,13 +58,7 @@ def configured() -> Iterator[StringCommand | str]:
     """Accounts, files, sysctl, swap, time zone: what differs is mended, the rest left alone."""
     settings = context.current().settings
     files = host_files(settings)
-    state = host.get_fact(
-        Host,
-        files=tuple(file.path for file in files),
-        sysctl=tuple(settings.sysctl),
-        users=tuple(settings.admin_users),
-        patterns=ACCOUNT_FILES,
-    )
+    state = machine_now()
     for path in sorted(state.matches - {file.path for file in files}):
         # Of somebody who left the list: no key, no sudo. The account keeps its files.
         yield f"rm -f {shlex.quote(path)}"

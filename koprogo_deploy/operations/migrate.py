@@ -17,6 +17,7 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy import database
 from koprogo_deploy.facts.stack import Database, Stack, StackState
 from koprogo_deploy.operations import context
+from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.shell import compose_up, psql, wait_until_healthy
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.render import container_names
@@ -58,14 +59,15 @@ def bring_up(settings: Settings, found: StackState, service: str, seconds: int) 
     stuck = bool(there and there.spec == manifest["specs"][service] and not there.serving)
     live = found.live and name in container_names(found.live["colours"]).values()
     up = compose_up(release_directory(settings, found), name, fresh=stuck)
-    settle = SETTLE if service in SWITCHED else 0
+    # Where nothing is live there is no traffic to protect; the smoke tests look a moment later.
+    settle = SETTLE if service in SWITCHED and found.live else 0
     wait = wait_until_healthy(name, seconds, settle=settle, stop_failed=not live)
     return f"{up}\n{wait}"
 
 
 def stack(settings: Settings) -> StackState:
     """The stack fact of the current host."""
-    found: StackState = host.get_fact(Stack, root=settings.install_root)
+    found: StackState = look(Stack, root=settings.install_root)
     return found
 
 
@@ -78,7 +80,7 @@ def postgres_runs() -> Iterator[StringCommand | str]:
         host.noop("Postgres runs as the release says")
     else:
         yield "set -e\n" + bring_up(environment.settings, found, "postgres", POSTGRES_TIMEOUT)
-    roles = host.get_fact(Database, query=database.ROLE_QUERY, database="postgres")
+    roles = look(Database, query=database.ROLE_QUERY, database="postgres")
     if not roles:
         raise OperationError("Postgres runs but does not answer: docker logs koprogo-postgres-1")
     password = environment.secrets["DATABASE_PASSWORD"]
@@ -109,7 +111,7 @@ def backend_migrated() -> Iterator[StringCommand | str]:
             f"the image {manifest['images']['backend']} has no files in /app/migrations, so its "
             "migration set is unknown; is it a KoproGo backend?"
         )
-    before = host.get_fact(Database, query=database.migrations_query())
+    before = look(Database, query=database.migrations_query())
     reason = database.cannot_start(database.parse_migrations(before.get("migrations")), image)
     if reason:
         raise OperationError(f"the backend of release {manifest['id']} cannot start: {reason}")
@@ -117,7 +119,7 @@ def backend_migrated() -> Iterator[StringCommand | str]:
         host.noop("the backend of the release is healthy")
     else:
         yield up
-    after = host.get_fact(Database, query=database.migrations_query())
+    after = look(Database, query=database.migrations_query())
     if not after.get("statements"):
         yield StringCommand(psql(), _stdin=database.EXTENSION_SQL)
     sql = _guard(environment.secrets["SUPERADMIN_PASSWORD"], settings.superadmin_guard, after)

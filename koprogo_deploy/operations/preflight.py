@@ -10,18 +10,18 @@ from pyinfra.api import deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import budget
-from koprogo_deploy.facts.host import Host, HostState
+from koprogo_deploy.facts.host import HostState
+from koprogo_deploy.machine import ENGINE_PACKAGES
 from koprogo_deploy.operations import context
-from koprogo_deploy.operations.link import tend
 from koprogo_deploy.operations.lock import one_at_a_time
+from koprogo_deploy.operations.looks import machine_now, watch_commands
 from koprogo_deploy.operations.progress import show_progress
 from koprogo_deploy.operations.step import step
+from koprogo_deploy.operations.wire import tune_connection
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import GB, MB, megabytes
 
-# Where the distribution itself has Compose v2; Debian 12 has only the retired Python one.
-SUPPORTED = {("debian", "13"), ("ubuntu", "24.04")}
 _DISK_NEEDED = 3 * GB  # two releases' images side by side, and the engine
 _CLOCK_TOLERANCE = 60
 
@@ -35,8 +35,8 @@ def host_problems(state: HostState, settings: Settings, now: int) -> list[Proble
         now: seconds since 1970 by our own clock.
     """
     problems = []
-    if (state.os, state.os_version) not in SUPPORTED:
-        known = ", ".join(f"{name} {version}" for name, version in sorted(SUPPORTED))
+    if (state.os, state.os_version) not in ENGINE_PACKAGES:
+        known = ", ".join(f"{name} {version}" for name, version in sorted(ENGINE_PACKAGES))
         problems.append(Problem("operating system", f"{state.os} {state.os_version}", known))
     proven = budget.against(budget.budget(settings), state.memory)
     if not proven.fits:
@@ -60,7 +60,7 @@ def host_problems(state: HostState, settings: Settings, now: int) -> list[Proble
 def host_is_acceptable() -> Iterator[str]:
     """Refuse a host that the budget, the engine or the data do not fit. Changes nothing."""
     settings = context.current().settings
-    state = host.get_fact(Host)
+    state = machine_now()
     problems = host_problems(state, settings, int(time.time()))
     if problems:
         raise OperationError(f"\n{Refusal(f'Host {host.name}', problems)}")
@@ -73,7 +73,8 @@ def host_is_acceptable() -> Iterator[str]:
 def preflight() -> None:
     """Settings, secrets, budget and host are acceptable; nothing is touched."""
     show_progress()
-    tend(host.connector)
+    tune_connection()
+    watch_commands()
     context.current()
     one_at_a_time(name="Be the only deploy")
     host_is_acceptable(name="Check the host")

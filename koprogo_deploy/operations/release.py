@@ -17,8 +17,9 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy import render
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.stack import ImageDigests, Stack, StackState, digest_reference
+from koprogo_deploy.files import RemoteFile, archive, unpack_command
 from koprogo_deploy.operations import context
-from koprogo_deploy.operations.files import RemoteFile, archive, unpack_command
+from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.settings import SERVICES, SWITCHED, Settings
 
@@ -108,7 +109,7 @@ def secrets_pushed() -> Iterator[StringCommand]:
     environment = context.current()
     sets = context.secret_sets(environment)
     root = environment.settings.install_root
-    state = host.get_fact(Stack, root=root)
+    state = look(Stack, root=root)
     directories = render.secret_directories(sets)
     missing = {s: d for s, d in directories.items() if d not in state.secrets}
     if not missing:
@@ -134,7 +135,7 @@ def release_pushed() -> Iterator[StringCommand | str]:
     environment = context.current()
     settings, root = environment.settings, environment.settings.install_root
     sets = context.secret_sets(environment)
-    state = host.get_fact(Stack, root=root)
+    state = look(Stack, root=root)
     images = known_digests(settings, state)
     unresolved = {s: settings.image(s) for s in SERVICES if s not in images}
     wanted = wanted_release(environment, sets, {**unresolved, **images}, state)
@@ -144,7 +145,7 @@ def release_pushed() -> Iterator[StringCommand | str]:
         context.plan(state.current)
     if unresolved:
         yield pull_command(sorted(set(unresolved.values())))
-        found = host.get_fact(ImageDigests, references=tuple(unresolved.values()))
+        found = look(ImageDigests, references=tuple(unresolved.values()))
         for service, reference in unresolved.items():
             if reference not in found:
                 raise OperationError(f"{reference} has no digest on the host after the pull")
@@ -159,6 +160,11 @@ def release_pushed() -> Iterator[StringCommand | str]:
     if wanted.exists == "current":
         yield f"rm -f {root}/candidate"
         return
+    if wanted.release.hash in state.bad and not settings.retry_bad_release:
+        raise OperationError(
+            f"this very release was taken back: {state.bad[wanted.release.hash]}. "
+            "Change something, or give --data retry_bad_release=true"
+        )
     if state.candidate and state.live is state.candidate:
         yield promote_command(root, state.candidate["id"])
     made = datetime.now(UTC)

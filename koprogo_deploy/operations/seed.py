@@ -15,6 +15,7 @@ from koprogo_deploy import seed
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.stack import Database
 from koprogo_deploy.operations import context
+from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.migrate import stack, target
 from koprogo_deploy.operations.shell import container, psql
 from koprogo_deploy.operations.step import step
@@ -45,7 +46,7 @@ def seeded() -> Iterator[StringCommand]:
     """The realistic data is there; a second run changes nothing."""
     environment = context.current()
     settings = environment.settings
-    raw = host.get_fact(Database, query=seed.STATE_SQL)
+    raw = look(Database, query=seed.STATE_SQL)
     if context.planned() and not raw:
         yield StringCommand(psql())  # on a new host the database comes with the release
         return

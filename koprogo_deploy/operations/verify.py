@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from pyinfra import host, logger, state
-from pyinfra.api import FunctionCommand, deploy
+from pyinfra.api import deploy
+from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import smoke
 from koprogo_deploy.operations import context
+from koprogo_deploy.operations.migrate import stack
+from koprogo_deploy.operations.rollback import take_back_command
 from koprogo_deploy.operations.step import step
 
 
 @step
-def smoke_tests_pass() -> Iterator[FunctionCommand]:
-    """Run the smoke tests; a failing one fails the deploy. They change nothing."""
+def smoke_tests_pass() -> Iterator[str]:
+    """Run the smoke tests. If one fails, the release before this one serves again."""
     if not state.is_executing:
         return
-    environment = context.current().settings.environment
-    outcome = smoke.run(environment, overrides=context.overrides())
+    settings = context.current().settings
+    outcome = smoke.run(settings.environment, overrides=context.overrides(), verifying=True)
     for line in outcome.output.splitlines():
         logger.info("    %s", line)
     if outcome.passed:
         host.noop("the smoke tests pass")
         return
-    yield FunctionCommand(lambda state, host: False, [], {})
+    found = stack(settings)
+    if found.candidate is None or found.current is None:
+        raise OperationError("the smoke tests failed; there is no release before this one to serve")
+    bad, good = found.candidate["id"], found.current["id"]
+    logger.error("    the smoke tests failed: taking release %s back", bad)
+    reason = f"smoke tests failed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {outcome.failures}"
+    yield take_back_command(settings, found.current, found.candidate, reason)
+    raise OperationError(
+        f"release {bad} was taken back; {good} serves again. The failing tests are above; what "
+        "it logged: koprogo ssh, then docker ps -a and docker logs. It is not deployed again as "
+        "it is: change something, or give --data retry_bad_release=true"
+    )
 
 
 @deploy("Verify")

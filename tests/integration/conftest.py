@@ -19,16 +19,19 @@ from tests.integration.rig import ROOT, Rig
 
 ORDER = (
     "test_refusals",
+    "test_rendered_files",
     "test_backend_contract",
     "test_idempotence",
     "test_changes",
     "test_seed",
     "test_failures",
+    "test_rollback",
     "test_secrets",
     "test_interruptions",
     "test_containment",
     "test_reboot",
     "test_cold_start",
+    "test_acme",
 )
 
 

