@@ -49,6 +49,7 @@ class Link:
     def __post_init__(self) -> None:
         self.counts = {port: Count() for port in self.ports}
         self._servers: list[asyncio.Server] = []
+        self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -72,6 +73,8 @@ class Link:
     async def _hang_up(self) -> None:
         for server in self._servers:
             server.close()
+        for writer in self._writers:
+            writer.transport.abort()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
@@ -79,7 +82,8 @@ class Link:
 
     async def _listen(self, port: int) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._serve(port, reader, writer)
+            with suppress(asyncio.CancelledError):  # on the way out
+                await self._serve(port, reader, writer)
 
         self._servers.append(await asyncio.start_server(serve, NEAR, port))
 
@@ -95,6 +99,7 @@ class Link:
         except OSError:
             writer.close()
             return
+        self._writers |= {writer, far_writer}
         heard = False  # whether the last thing on this line came from the far end
 
         def sent(_size: int) -> None:
@@ -112,6 +117,7 @@ class Link:
         )
         far_writer.close()
         writer.close()
+        self._writers -= {writer, far_writer}
 
     async def _carry(
         self,
