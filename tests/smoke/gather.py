@@ -89,8 +89,7 @@ print(
             "manifest": manifest(serving),
             "migrations": read(str(root / serving / "migrations.txt")).split(),
             "candidate": candidate and not VERIFYING,  # noqa: F821 - put in front as well
-            # While a deploy verifies itself, what served before is kept warm.
-            "warm": manifest("current") if serving == "candidate" else {},
+            "verifying": VERIFYING,  # noqa: F821
             "listeners": [list(pair) for pair in listeners],
             "units": {unit: run("systemctl", "is-active", unit) for unit in units},
             "enabled": {unit: run("systemctl", "is-enabled", unit) for unit in units},
