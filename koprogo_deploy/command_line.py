@@ -29,6 +29,7 @@ def check() -> None:
     if context is None:
         return
     signal.signal(signal.SIGINT, _interrupted)
+    _no_traceback_of_failed_hosts()
     parameters = context.params
     problems = command_problems(parameters, door.ROOT)
     if problems:
@@ -41,6 +42,15 @@ def check() -> None:
         )
     except Refusal as refusal:
         _refuse(str(refusal))
+
+
+def _no_traceback_of_failed_hosts() -> None:
+    # gevent prints the traceback of every error in a greenlet; pyinfra says these itself, in words.
+    from gevent import get_hub
+    from pyinfra.api.exceptions import PyinfraError
+
+    hub = get_hub()
+    hub.NOT_ERROR = (*hub.NOT_ERROR, PyinfraError)
 
 
 def _refuse(text: str) -> None:
