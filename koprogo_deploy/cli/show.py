@@ -90,21 +90,21 @@ def about(out: Console, environment: Environment) -> None:
     out.print(f"[bold]KoproGo ({name}) is live: {settings.url}")
     out.print(f"  API          {settings.api_url}", highlight=False)
     out.print(f"  try it       curl{authority} {settings.api_url}/health", soft_wrap=True)
+    program = ".venv/bin/koprogo"  # works without the environment being activated
     if settings.seed_enabled:
+        by_secret = f"{program} secrets show {name} SEED_PASSWORD"
         out.print("  log in       admin@small.be, admin@medium.be or admin@large.be")
-        shown = (
-            "admin123"
-            if settings.seed_via == "api"
-            else f"koprogo secrets show {name} SEED_PASSWORD"
-        )
-        out.print(f"  password     {shown}")
-    out.print(
-        f"  next         koprogo plan {name}     what a deploy would change; the memory budget"
-    )
-    out.print(f"               koprogo smoke {name}    the smoke tests again")
-    out.print(f"               koprogo ssh {name}      a shell on the host")
+        out.print(f"  password     {'admin123' if settings.seed_via == 'api' else by_secret}")
+    tries = [
+        (f"{program} plan {name}", "the memory budget, and what a deploy would change"),
+        (f"{program} smoke {name}", "the smoke tests again"),
+        (f"{program} ssh {name}", "a shell on the host"),
+    ]
     if name == "sandbox":
-        out.print("               make test              the whole test suite")
+        tries.append(("make test", "the whole test suite"))
+    width = max(len(command) for command, _ in tries)
+    for number, (command, why) in enumerate(tries):
+        out.print(f"  {'' if number else 'next':12} {command:{width}}  {why}")
 
 
 def seed_preview(out: Console, settings: Settings, rows: int) -> None:
