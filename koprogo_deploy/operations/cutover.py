@@ -61,13 +61,12 @@ def services_up() -> Iterator[str]:
     settings = context.current().settings
     state = stack(settings)
     steps = []
-    if not as_wanted(state, "frontend"):
-        steps.append(bring_up(settings, state, "frontend", START_TIMEOUT))
     if not state.dynamic:
         # Traefik's first start reads it.
         steps.append(place_dynamic(settings.install_root, release_directory(settings, state)))
-    if not as_wanted(state, "traefik"):
-        steps.append(bring_up(settings, state, "traefik", START_TIMEOUT))
+    missing = [s for s in ("frontend", "traefik") if not as_wanted(state, s)]
+    if missing:
+        steps.append(bring_up(settings, state, START_TIMEOUT, *missing))
     if steps:
         yield "set -e\n" + "\n".join(steps)
     else:

@@ -51,18 +51,28 @@ def as_wanted(found: StackState, service: str) -> bool:
     return bool(container and container.serving and container.spec == manifest["specs"][service])
 
 
-def bring_up(settings: Settings, found: StackState, service: str, seconds: int) -> str:
-    """Start a service of the target release, or start it afresh, and wait until it is healthy."""
+def bring_up(settings: Settings, found: StackState, seconds: int, *services: str) -> str:
+    """Start services of the target release together, and wait until each is healthy.
+
+    One that has the right definition and does not serve is started afresh. A new colour that
+    fails is stopped again.
+    """
     manifest = target(found)
-    name = container_names(manifest["colours"])[service]
-    there = found.containers.get(name)
-    stuck = bool(there and there.spec == manifest["specs"][service] and not there.serving)
-    live = found.live and name in container_names(found.live["colours"]).values()
-    up = compose_up(release_directory(settings, found), name, fresh=stuck)
-    # Where nothing is live there is no traffic to protect; the smoke tests look a moment later.
-    settle = SETTLE if service in SWITCHED and found.live else 0
-    wait = wait_until_healthy(name, seconds, settle=settle, stop_failed=not live)
-    return f"{up}\n{wait}"
+    names = {s: container_names(manifest["colours"])[s] for s in services}
+    live = set(container_names(found.live["colours"]).values()) if found.live else set()
+
+    def stuck(service: str) -> bool:
+        there = found.containers.get(names[service])
+        return bool(there and there.spec == manifest["specs"][service] and not there.serving)
+
+    fresh = any(stuck(service) for service in services)
+    lines = [compose_up(release_directory(settings, found), *names.values(), fresh=fresh)]
+    for service, name in names.items():
+        # Where nothing is live there is no traffic to protect; the smoke tests look a moment later.
+        settle = SETTLE if service in SWITCHED and found.live else 0
+        stop = name not in live
+        lines.append(wait_until_healthy(name, seconds, settle=settle, stop_failed=stop))
+    return "\n".join(lines)
 
 
 def stack(settings: Settings) -> StackState:
@@ -79,7 +89,7 @@ def postgres_runs() -> Iterator[StringCommand | str]:
     if as_wanted(found, "postgres"):
         host.noop("Postgres runs as the release says")
     else:
-        yield "set -e\n" + bring_up(environment.settings, found, "postgres", POSTGRES_TIMEOUT)
+        yield "set -e\n" + bring_up(environment.settings, found, POSTGRES_TIMEOUT, "postgres")
     roles = look(Database, query=database.ROLE_QUERY, database="postgres")
     if not roles:
         raise OperationError("Postgres runs but does not answer: docker logs koprogo-postgres-1")
@@ -99,7 +109,7 @@ def backend_migrated() -> Iterator[StringCommand | str]:
     settings = environment.settings
     found = stack(settings)
     manifest = target(found)
-    up = "set -e\n" + bring_up(settings, found, "backend", settings.backend_start_timeout)
+    up = "set -e\n" + bring_up(settings, found, settings.backend_start_timeout, "backend")
     if context.planned():
         # Its image's migrations are known when it was pushed.
         if not as_wanted(found, "backend"):

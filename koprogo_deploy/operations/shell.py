@@ -12,20 +12,20 @@ def container(service: str) -> str:
     return f"{PROJECT}-{service}-1"
 
 
-def compose_up(release_directory: str, service: str, fresh: bool = False) -> str:
-    """Start or recreate one service of a release, and no other.
+def compose_up(release_directory: str, *services: str, fresh: bool = False) -> str:
+    """Start or recreate these services of a release, and no other.
 
     Args:
         release_directory: where its compose.yaml lies.
-        service: Compose's name of it.
-        fresh: recreate the container even if its definition is right: it does not serve.
+        services: Compose's names of them.
+        fresh: recreate the containers even if their definitions are right: they do not serve.
     """
     # The other colour is no orphan to be warned of.
     return (
         "COMPOSE_IGNORE_ORPHANS=true docker compose --progress quiet "
         f"-f {shlex.quote(release_directory)}/compose.yaml "
         f"up -d --no-deps --no-build --pull never {'--force-recreate ' if fresh else ''}"
-        f"{shlex.quote(service)}"
+        f"{shlex.join(services)}"
     )
 
 
