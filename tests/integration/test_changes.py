@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from koprogo_deploy.units import parse_size
-from tests.integration.rig import Rig, Watch
+from tests.integration.rig import ROOT, Rig, Watch
+
+
+def test_the_plan_says_which_service_and_why(rig: Rig) -> None:
+    koprogo = str(Path(sys.executable).with_name("koprogo"))
+    done = subprocess.run(
+        [koprogo, "plan", "sandbox", "--data", "frontend_memory=40MB"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    actions = dict(re.findall(r"^(traefik|postgres|backend|frontend) +(\w+)", done.stdout, re.M))
+    assert actions == {
+        "traefik": "keep",
+        "postgres": "keep",
+        "backend": "keep",
+        "frontend": "switch",
+    }
+    assert "mem_limit: 32MB -> 40MB" in done.stdout
 
 
 def test_changed_frontend_limit_and_back(rig: Rig) -> None:
