@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,11 +109,6 @@ def about() -> dict[str, str]:
         "revision": context.revision(),
         "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
     }
-
-
-def medians(runs: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """The median of each series."""
-    return {name: statistics.median(values) for name, values in runs.items()}
 
 
 def seconds(values: Sequence[float]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from koprogo_deploy.settings import SERVICES, SWITCHED, Settings
-from koprogo_deploy.units import MB, megabytes
+from koprogo_deploy.units import megabytes
 
 # A switched service needs room twice while the new colour starts beside the old one.
 _PURPOSE = {
@@ -132,8 +132,3 @@ def unlimited(compose: dict[str, object]) -> list[str]:
         for name, service in services.items()
         if not service.get("mem_limit") or service.get("memswap_limit") != service["mem_limit"]
     ]
-
-
-def smallest_machine(proven: Budget) -> int:
-    """RAM in whole MB that this budget needs at least, in bytes."""
-    return -(-proven.total // MB) * MB

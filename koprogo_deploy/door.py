@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from koprogo_deploy import budget, secrets, tuning
+from koprogo_deploy import budget, render, secrets, tuning
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.secrets import Secrets
 from koprogo_deploy.settings import Contradictions, Settings, contradictions, valid_part
@@ -193,7 +193,15 @@ def check(values: Mapping[str, _Value], environment: str) -> tuple[Settings | No
     for prove in (_proven_name, _proven_budget, _proven_tuning):
         with contextlib.suppress(*missing):
             problems += prove(settings, ours, environment)
+    if not problems:
+        problems = [_without_limit(service) for service in render.unlimited_services(settings)]
     return (None, problems) if problems else (settings, [])
+
+
+def _without_limit(service: str) -> Problem:
+    what = f"{service} has no memory limit, so the budget proves nothing"
+    fix = "give it mem_limit and the same memswap_limit, as the others have"
+    return Problem("templates/compose.yaml.j2", what, fix)
 
 
 def _proven_name(s: Settings, ours: Mapping[str, _Value], environment: str) -> list[Problem]:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from koprogo_deploy.budget import unlimited
 from koprogo_deploy.secrets import OPTIONAL, Secrets
 from koprogo_deploy.settings import SERVICES, SWITCHED, Settings
 from koprogo_deploy.tuning import tune
@@ -213,6 +214,14 @@ def render(
     files = {"compose.yaml": compose, **mounted}
     whole = json.dumps({**mounted, "compose.yaml": unnamed}, sort_keys=True)
     return Release(files, definitions, specs, dict(colours), dict(images), short_hash(whole))
+
+
+def unlimited_services(settings: Settings) -> list[str]:
+    """Services of the Compose file as rendered that have no memory limit; each is an error."""
+    nothing = {"postgres": {"-": ""}, "backend": {"-": ""}, "traefik": {"-": ""}}
+    images = dict.fromkeys(SERVICES, "-")
+    release = render(settings, nothing, images, dict.fromkeys(SWITCHED, "blue"))
+    return unlimited(yaml.safe_load(release.files["compose.yaml"]))
 
 
 def choose_colours(

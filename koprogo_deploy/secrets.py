@@ -5,7 +5,6 @@ Values never appear in a message, a repr or a log; see `Secrets.__repr__`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets as random
@@ -67,11 +66,6 @@ class Secrets:
 
     def __repr__(self) -> str:
         return f"Secrets({', '.join(sorted(self.values))})"
-
-    def fingerprint(self, *names: str) -> str:
-        """Short hash over the named secrets: a path that changes when one of them does."""
-        text = "\0".join(f"{name}={self.values.get(name, '')}" for name in names)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def path_for(environment: str, root: Path) -> Path:

@@ -53,8 +53,8 @@ def test_the_total_is_the_sum_whatever_the_limits_are(
     fixed = base.postgres_memory + sum(x.size for x in proven.lines if x.kind == "reserve")
     assert proven.total == fixed + (traefik + 2 * backend + 2 * frontend) * MB
     assert proven.fits == (proven.total <= proven.ram) == (budget.overrun(proven) == "")
-    assert budget.smallest_machine(proven) >= proven.total
-    assert budget.against(proven, budget.smallest_machine(proven)).fits
+    assert budget.against(proven, proven.total).fits
+    assert not budget.against(proven, proven.total - 1).fits
 
 
 project_settings = project.settings()
