@@ -12,6 +12,7 @@ import ipaddress
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,14 @@ def short_hash(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 
-def environment() -> Environment:
-    """Jinja as all our templates want it: strict, no stray blank lines, YAML-safe filters."""
+@cache
+def environment(templates: Path) -> Environment:
+    """Jinja as all our templates want it: strict, no stray blank lines, YAML-safe filters.
+
+    Kept for the run, and with it the compiled templates: a deploy renders each several times.
+    """
     jinja = Environment(  # noqa: S701 - writes configuration, not HTML
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader(templates),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -87,7 +92,7 @@ def _yaml(value: object) -> str:
 
 def template(name: str, /, **context: object) -> str:
     """Render one template of `templates/`."""
-    return environment().get_template(f"{name}.j2").render(**context)
+    return environment(TEMPLATES).get_template(f"{name}.j2").render(**context)
 
 
 def gateway(network: str) -> str:
@@ -209,8 +214,10 @@ def render(
     blank = template("compose.yaml", **context, specs=dict.fromkeys(SERVICES, ""), release="")
     definitions = _definitions(blank, colours)
     specs = {s: short_hash(json.dumps(d, sort_keys=True)) for s, d in definitions.items()}
-    compose = template("compose.yaml", **context, specs=specs, release=release)
     unnamed = template("compose.yaml", **context, specs=specs, release="")
+    compose = unnamed
+    if release:
+        compose = template("compose.yaml", **context, specs=specs, release=release)
     files = {"compose.yaml": compose, **mounted}
     whole = json.dumps({**mounted, "compose.yaml": unnamed}, sort_keys=True)
     return Release(files, definitions, specs, dict(colours), dict(images), short_hash(whole))
