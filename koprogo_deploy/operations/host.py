@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 
@@ -77,7 +76,7 @@ def configured() -> Iterator[StringCommand | str]:
     if state.timezone != settings.timezone:
         yield f"timedatectl set-timezone {shlex.quote(settings.timezone)}"
     if not changed:
-        host.noop(f"host is configured ({json.dumps(sorted(settings.sysctl))})")
+        host.noop("the host is configured")
 
 
 def swap_command(size: int) -> str:
