@@ -73,7 +73,6 @@ rate_limit_burst = 500
 login_limit_per_minute = 10
 load_client_addresses = []  # exempt from the limits: the machine that runs the load test
 superadmin_addresses = []  # who may use the superadmin's pages
-objective_rate = 200  # requests a second that the load test asks for
 edge_network = "172.30.80.0/24"  # Docker network of proxy and applications
 
 # --- the backend -------------------------------------------------------------------------------
@@ -97,6 +96,23 @@ seed_enabled = False
 seed_number = 1  # the same number gives the same data
 seed_scale = 1
 seed_via = "sql"  # sql, or api: the application's own endpoint, where it exists
+
+# --- objectives: judged by koprogo load realistic --gate -----------------------------------------
+objective_rate = 200  # right answers a second, more than
+objective_p50 = "30ms"  # each of these: less than
+objective_p99 = "100ms"
+objective_errors = "1%"
+objective_backend_memory = "128MB"
+objective_postgres_memory = "512MB"
+objective_traefik_memory = "75MB"
+objective_load_average = 2.0
+goal_p99 = "10ms"  # ours, tighter: P99 at objective_rate
+goal_rate = 600  # ours: a rate at which none of the objectives above is missed
+
+# --- the load test -------------------------------------------------------------------------------
+load_cpus = None  # CPUs of this machine that the generator keeps to; None: all
+load_max_rate = 1000  # in production: never more requests a second than this
+load_max_duration = "10min"  # and never longer
 
 lock_wait = "5s"  # how long to wait for another deploy to end before giving up
 retry_bad_release = False  # a release that was taken back is not deployed again as it is

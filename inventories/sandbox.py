@@ -28,6 +28,8 @@ vps = [
             "ca_certificate": _box["ca_certificate"],
             "tls_certificate": _box["tls_certificate"],
             "tls_key": _box["tls_key"],
+            # The box has a CPU of its own: what loads it stays off that one.
+            "load_cpus": _box["extra"].get("other_cpus") or None,
             # The machine outside the box, as the box sees it.
             "load_client_addresses": [_box["gateway"]],
             "superadmin_addresses": [_box["gateway"]],

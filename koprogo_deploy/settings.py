@@ -145,6 +145,20 @@ def _image(reference: str) -> str:
     return reference
 
 
+def _milliseconds(text: object) -> int:
+    match = re.fullmatch(r"(\d+)\s*(ms|s)", str(text).strip())
+    if not match or int(match[1]) == 0:
+        raise ValueError('write a whole number of milliseconds or seconds, such as "100ms"')
+    return int(match[1]) * (1000 if match[2] == "s" else 1)
+
+
+def _percent(text: object) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", str(text).strip())
+    if not match or not 0 < float(match[1]) <= 100:
+        raise ValueError('write a share above 0 in percent, such as "1%"')
+    return float(match[1])
+
+
 def _seconds(text: object) -> int:
     match = re.fullmatch(r"(\d+)\s*(s|min)", str(text).strip())
     if not match or int(match[1]) == 0:
@@ -161,6 +175,10 @@ PostgresSetting = Annotated[str, AfterValidator(_postgres_setting)]
 Variable = Annotated[str, AfterValidator(_variable)]
 OneLine = Annotated[str, AfterValidator(_one_line)]
 Seconds = Annotated[int, BeforeValidator(_seconds), PlainSerializer(lambda s: f"{s}s")]
+Milliseconds = Annotated[
+    int, BeforeValidator(_milliseconds), PlainSerializer(lambda value: f"{value}ms")
+]
+Percent = Annotated[float, BeforeValidator(_percent), PlainSerializer(lambda value: f"{value:g}%")]
 Weight = Annotated[int, Field(ge=2, le=262144)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
@@ -239,7 +257,6 @@ class Settings(BaseModel):
     login_limit_per_minute: Count
     load_client_addresses: list[Network]
     superadmin_addresses: list[Network]
-    objective_rate: Count
     edge_network: PrivateNetwork
 
     # the backend
@@ -264,6 +281,23 @@ class Settings(BaseModel):
     seed_number: Annotated[int, Field(ge=1, le=65535)]
     seed_scale: Annotated[int, Field(ge=1, le=1000)]
     seed_via: Literal["sql", "api"]
+
+    # objectives: what the deployed stack has to show under the realistic load
+    objective_rate: Count
+    objective_p50: Milliseconds
+    objective_p99: Milliseconds
+    objective_errors: Percent
+    objective_backend_memory: Size
+    objective_postgres_memory: Size
+    objective_traefik_memory: Size
+    objective_load_average: Annotated[float, Field(gt=0)]
+    goal_p99: Milliseconds
+    goal_rate: Count
+
+    # the load test
+    load_cpus: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None
+    load_max_rate: Count
+    load_max_duration: Seconds
 
     # releases
     lock_wait: Seconds

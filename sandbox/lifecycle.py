@@ -198,4 +198,5 @@ def describe(sandbox: Sandbox, prefix: str, ports: dict[str, int]) -> State:
         container=sandbox.vps,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         ssh_config=str(own / "ssh_config"),
+        extra={"other_cpus": pinned[1]} if (pinned := box.cpus()) else {},
     )

@@ -119,7 +119,7 @@ class State:
     ssh_config: str = ""
     box_image: str = ""
     registry_image: str = ""
-    extra: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, list[int]] = field(default_factory=dict)
 
 
 def read(sandbox: Sandbox) -> State | None:

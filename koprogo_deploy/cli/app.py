@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 import subprocess
-import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from koprogo_deploy import connection, door, remote, secrets, seed, smoke
 from koprogo_deploy.cli import show
+from koprogo_deploy.cli.common import Environment, out
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.problems import Problem, Refusal
 
@@ -36,20 +34,6 @@ secrets_app = typer.Typer(no_args_is_help=True, help="The secrets file of an env
 seed_app = typer.Typer(no_args_is_help=True, help="The realistic data.")
 app.add_typer(secrets_app, name="secrets")
 app.add_typer(seed_app, name="seed")
-
-# Piped output is as wide as a wide terminal: a table in a log stays readable.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-
-
-class Where(enum.StrEnum):
-    """The environments there are."""
-
-    production = "production"
-    staging = "staging"
-    sandbox = "sandbox"
-
-
-Environment = Annotated[Where, typer.Argument(help="whose inventory and group data to use")]
 
 
 @app.command()
