@@ -5,6 +5,7 @@ They change the sandbox and leave it deployed as group data says. Cheap ones com
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def undeployed() -> Rig:
     """The sandbox is up; whether something is deployed to it is left open."""
     if not secrets.path_for("sandbox", ROOT).exists():
         secrets.initialise("sandbox", ROOT)
-    sandbox = Sandbox(ROOT)
+    # Another checkout's box, where two work on one machine that has room for one.
+    sandbox = Sandbox(Path(os.environ.get("KOPROGO_SANDBOX_ROOT", ROOT)))
     return Rig(sandbox, lifecycle.up(sandbox))
 
 
