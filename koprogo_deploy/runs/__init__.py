@@ -1,0 +1,2 @@
+"""What was measured: the monitor's samples, a load run, its file. Data only; all others meet here.
+"""
