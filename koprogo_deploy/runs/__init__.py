@@ -1,2 +1,1 @@
-"""What was measured: the monitor's samples, a load run, its file. Data only; all others meet here.
-"""
+"""What was measured: the monitor's samples, a load run, its file. Data only."""
