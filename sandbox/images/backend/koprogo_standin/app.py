@@ -69,7 +69,7 @@ def middleware(settings: Settings) -> list[Middleware]:
         found.append(Middleware(AccessLog))
     if settings.rate_limiting:
         found.append(Middleware(RateLimit))
-    if settings.faults.slow_ms or settings.faults.errors_percent:
+    if settings.faults.disturb:
         found.append(Middleware(Disturb, faults=settings.faults))
     found.append(
         Middleware(

@@ -13,6 +13,7 @@ SWITCHES = {
 }
 NUMBERS = {
     "errors_percent": "so many percent of the requests but health are answered 500",
+    "leak_kb": "every request but health keeps so many kB for ever",
     "slow_ms": "every request but health waits so long",
 }
 
@@ -22,6 +23,12 @@ class Faults:
     on: frozenset[str] = field(default_factory=frozenset)
     slow_ms: int = 0
     errors_percent: int = 0
+    leak_kb: int = 0
+
+    @property
+    def disturb(self) -> bool:
+        """Requests are to suffer, not the start."""
+        return bool(self.slow_ms or self.errors_percent or self.leak_kb)
 
     def __contains__(self, name: str) -> bool:
         return name in self.on

@@ -76,18 +76,23 @@ class RateLimit:
 
 
 class Disturb:
-    """slow_ms and errors_percent. Health is spared: these faults are for a smoke test to find."""
+    """Faults for a smoke test or the gate to notice, so health is spared."""
 
     def __init__(self, app: ASGIApp, faults: Faults) -> None:
         self.app = app
         self.pause = faults.slow_ms / 1000
         self.percent = faults.errors_percent
         self.due = 0
+        self.leak = faults.leak_kb * 1024
+        self.leaked: list[bytes] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] == HEALTH:
             await self.app(scope, receive, send)
             return
+        if self.leak:
+            # Written to, or the kernel would give no memory for it.
+            self.leaked.append(b"x" * self.leak)
         if self.pause:
             await asyncio.sleep(self.pause)
         # Spread evenly rather than thrown: a test can count on the share.
