@@ -22,6 +22,44 @@ INDEXES = (
     "idx_units_owner_id",
 )
 
+# Reads what the server counts and the tables that `koprogo debug explain` lists; `users` only by
+# these columns. A list of what may be read, not of what may not: a newer image brings tables of
+# tokens and keys whose names nobody knows here. Nothing else needs more: catalogs, sizes and
+# statistics are open to it as a member of pg_monitor.
+OBSERVER = "koprogo_observer"
+OBSERVER_TABLES = (
+    "_sqlx_migrations",
+    "buildings",
+    "documents",
+    "expenses",
+    "meetings",
+    "organizations",
+    "owners",
+    "units",
+)
+OBSERVER_USER_COLUMNS = (
+    "created_at",
+    "email",
+    "first_name",
+    "id",
+    "is_active",
+    "last_name",
+    "organization_id",
+    "role",
+    "updated_at",
+)
+OBSERVER_CONNECTIONS = 4
+OBSERVER_SETTINGS = {
+    "default_transaction_read_only": "on",
+    "idle_in_transaction_session_timeout": "30s",
+    "lock_timeout": "2s",
+    # The watcher does not show in what it watches.
+    "pg_stat_statements.track": "none",
+    "statement_timeout": "15s",
+}
+# Any role may make large objects, a transaction that says it may write even as a reader.
+_LARGE_OBJECTS = ("lo_creat(integer)", "lo_create(oid)", "lo_from_bytea(oid, bytea)")
+
 ROLE_QUERY = """
 SELECT json_build_object(
   'verifier', (SELECT rolpassword FROM pg_authid WHERE rolname = 'koprogo'),
@@ -29,13 +67,43 @@ SELECT json_build_object(
 """
 
 
+_OBSERVER_QUERY = f"""(SELECT json_build_object(
+    'attributes', array_to_json(array_remove(ARRAY[
+      CASE WHEN rolcanlogin THEN 'login' END, CASE WHEN rolinherit THEN 'inherit' END,
+      CASE WHEN rolsuper THEN 'superuser' END, CASE WHEN rolcreaterole THEN 'createrole' END,
+      CASE WHEN rolcreatedb THEN 'createdb' END, CASE WHEN rolreplication THEN 'replication' END,
+      CASE WHEN rolbypassrls THEN 'bypassrls' END,
+      CASE WHEN rolpassword IS NOT NULL THEN 'password' END], NULL)),
+    'connections', rolconnlimit,
+    'settings', (SELECT coalesce(json_agg(s ORDER BY s), '[]') FROM pg_db_role_setting,
+                 unnest(setconfig) AS s WHERE setrole = r.oid),
+    'member_of', (SELECT coalesce(json_agg(roleid::regrole::text), '[]')
+                  FROM pg_auth_members WHERE member = r.oid),
+    'connect', has_database_privilege(r.oid, current_database(), 'CONNECT'),
+    'creates', has_schema_privilege(r.oid, 'public', 'CREATE')
+               OR has_database_privilege(r.oid, current_database(), 'CREATE, TEMPORARY'),
+    'large_objects', {
+    " OR ".join(
+        f"has_function_privilege(r.oid, 'pg_catalog.{f}', 'EXECUTE')" for f in _LARGE_OBJECTS
+    )
+},
+    'privileges', (SELECT coalesce(json_agg(p ORDER BY p), '[]') FROM (
+      SELECT relname || ' ' || privilege_type AS p FROM pg_class, aclexplode(relacl)
+       WHERE grantee = r.oid
+      UNION ALL
+      SELECT relname || '.' || attname || ' ' || privilege_type
+        FROM pg_attribute JOIN pg_class c ON c.oid = attrelid, aclexplode(attacl)
+       WHERE grantee = r.oid) AS granted))
+   FROM pg_authid AS r WHERE rolname = '{OBSERVER}')"""  # noqa: S608 - names of ours
+
+
 def migrations_query() -> str:
-    """One JSON object about schema, indexes, extension and guard; works on an empty database.
+    """One JSON object about schema, extension, guard, observer; works on an empty database.
 
     `query_to_xml` runs the inner query only when the table exists; a plain subselect would not
     even parse without it.
     """
-    return """
+    return f"""
 SELECT json_build_object(
   'migrations', CASE WHEN to_regclass('public._sqlx_migrations') IS NULL THEN '' ELSE
     (xpath('/table/row/m/text()', query_to_xml(
@@ -47,8 +115,14 @@ SELECT json_build_object(
   'guard', CASE WHEN to_regclass('koprogo_deploy.superadmin') IS NULL THEN NULL ELSE
     (xpath('/table/row/h/text()', query_to_xml(
       'SELECT password_hash AS h FROM koprogo_deploy.superadmin', false, false, '')))[1]::text END,
-  'guard_trigger', EXISTS (SELECT 1 FROM pg_trigger WHERE tgname = 'koprogo_deploy_superadmin'))
-"""
+  'guard_trigger', EXISTS (SELECT 1 FROM pg_trigger WHERE tgname = 'koprogo_deploy_superadmin'),
+  'observer', {_OBSERVER_QUERY},
+  'tables', (SELECT coalesce(json_agg(relname ORDER BY relname), '[]') FROM pg_class
+             WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')),
+  'user_columns', (SELECT coalesce(json_agg(attname ORDER BY attname), '[]') FROM pg_attribute
+                   WHERE attrelid = to_regclass('public.users')
+                     AND attnum > 0 AND NOT attisdropped))
+"""  # noqa: S608 - names of ours
 
 
 def parse_migrations(text: str | None) -> dict[str, bool]:
@@ -127,7 +201,9 @@ def scram_matches(password: str, verifier: str | None) -> bool:
 def role_sql(verifier: str, exists: bool) -> str:
     """Make the application's role, or give it another password. No superuser, owns its database."""
     verb = "ALTER" if exists else "CREATE"
-    return f"{verb} ROLE koprogo LOGIN PASSWORD '{verifier}';\n"
+    # pg_stat_statements keeps such a statement as it is, and more than the superuser reads it.
+    untracked = "SET pg_stat_statements.track_utility = off;\n"
+    return f"{untracked}{verb} ROLE koprogo LOGIN PASSWORD '{verifier}';\n"
 
 
 DATABASE_SQL = """
@@ -174,3 +250,79 @@ UNGUARD_SQL = """
 DROP TRIGGER IF EXISTS koprogo_deploy_superadmin ON public.users;
 DROP SCHEMA IF EXISTS koprogo_deploy CASCADE;
 """
+
+
+def observer_privileges(state: Mapping[str, Any]) -> set[str]:
+    """What the observer may do to tables: `table SELECT` and `users.column SELECT`, as they are."""
+    tables = set(state.get("tables") or ()) & set(OBSERVER_TABLES)
+    columns = set(state.get("user_columns") or ()) & set(OBSERVER_USER_COLUMNS)
+    return {f"{name} SELECT" for name in tables} | {f"users.{name} SELECT" for name in columns}
+
+
+def observer_problems(state: Mapping[str, Any]) -> list[str]:
+    """How the observer differs from what it should be; empty when it is right.
+
+    Args:
+        state: what `migrations_query` gave.
+    """
+    found = state.get("observer")
+    if not found:
+        return [f"there is no role {OBSERVER}"]
+    wanted: dict[str, Any] = {
+        "attributes": ["inherit", "login"],
+        "connections": OBSERVER_CONNECTIONS,
+        "settings": sorted(f"{name}={value}" for name, value in OBSERVER_SETTINGS.items()),
+        "member_of": ["pg_monitor"],
+        "connect": True,
+        "creates": False,
+        "large_objects": False,
+        "privileges": sorted(observer_privileges(state)),
+    }
+    there = {k: sorted(v) if isinstance(v, list) else v for k, v in found.items()}
+    return [
+        f"{OBSERVER}: {name} is {there.get(name)}, not {value}"
+        for name, value in wanted.items()
+        if there.get(name) != value
+    ]
+
+
+def observer_sql(state: Mapping[str, Any]) -> str:
+    """Make the observer what it should be, whatever it was: it reads, and cannot write.
+
+    Its own session may switch read-only off again; what holds is that nothing lets it write.
+
+    Args:
+        state: what `migrations_query` gave: the tables there are.
+    """
+    settings = "".join(
+        f"ALTER ROLE {OBSERVER} SET {name} = '{value}';\n"
+        for name, value in OBSERVER_SETTINGS.items()
+    )
+    functions = ", ".join(f"pg_catalog.{name}" for name in _LARGE_OBJECTS)
+    tables = sorted(set(state.get("tables") or ()) & set(OBSERVER_TABLES))
+    columns = sorted(set(state.get("user_columns") or ()) & set(OBSERVER_USER_COLUMNS))
+    grants = "".join(f"GRANT SELECT ON public.{name} TO {OBSERVER};\n" for name in tables)
+    if columns:
+        grants += f"GRANT SELECT ({', '.join(columns)}) ON public.users TO {OBSERVER};\n"
+    create = "" if state.get("observer") else f"CREATE ROLE {OBSERVER};\n"
+    return f"""
+BEGIN;
+{create}ALTER ROLE {OBSERVER} LOGIN INHERIT NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION
+  NOBYPASSRLS PASSWORD NULL CONNECTION LIMIT {OBSERVER_CONNECTIONS};
+DO $$ DECLARE granted regrole; BEGIN
+  FOR granted IN SELECT roleid FROM pg_auth_members WHERE member = '{OBSERVER}'::regrole LOOP
+    EXECUTE format('REVOKE %s FROM {OBSERVER}', granted);
+  END LOOP;
+END $$;
+GRANT pg_monitor TO {OBSERVER};
+ALTER ROLE {OBSERVER} RESET ALL;
+ALTER ROLE {OBSERVER} IN DATABASE koprogo_db RESET ALL;
+{settings}GRANT CONNECT ON DATABASE koprogo_db TO {OBSERVER};
+REVOKE CREATE, TEMPORARY ON DATABASE koprogo_db FROM PUBLIC;
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO {OBSERVER};
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {OBSERVER};
+REVOKE EXECUTE ON FUNCTION {functions} FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION {functions} TO koprogo;
+{grants}COMMIT;
+"""  # noqa: S608 - names of ours

@@ -250,7 +250,7 @@ def choose_colours(
     return colours
 
 
-_POSTGRES_FILES = ("postgresql.conf", "pg_hba.conf")
+_POSTGRES_FILES = ("postgresql.conf", "pg_hba.conf", "pg_ident.conf")
 
 
 def _mounted(
@@ -276,6 +276,7 @@ def _mounted(
             limit=show_size(settings.postgres_memory),
         ),
         "postgres/pg_hba.conf": template("postgres/pg_hba.conf"),
+        "postgres/pg_ident.conf": template("postgres/pg_ident.conf"),
         "backend/start.sh": template("scripts/start.sh", exported=sorted(exported)),
     }
 

@@ -121,6 +121,7 @@ def _computed(s: Settings) -> list[Setting]:
     return [
         Setting("listen_addresses", "*", "reached on the internal network only; no published port"),
         Setting("hba_file", "/etc/postgresql/pg_hba.conf", "ours, read-only"),
+        Setting("ident_file", "/etc/postgresql/pg_ident.conf", "ours, read-only"),
         Setting("password_encryption", "scram-sha-256", "the only method pg_hba.conf accepts"),
         Setting(
             "max_connections",

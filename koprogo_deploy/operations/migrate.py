@@ -135,6 +135,11 @@ def backend_migrated() -> Iterator[StringCommand | str]:
     sql = _guard(environment.secrets["SUPERADMIN_PASSWORD"], settings.superadmin_guard, after)
     if sql:
         yield StringCommand(psql(), _stdin=sql)
+    if database.observer_problems(after):
+        yield StringCommand(psql(), _stdin=database.observer_sql(after))
+        found = look(Database, query=database.migrations_query())
+        if wrong := database.observer_problems(found):
+            raise OperationError("; ".join(wrong))
     problems = database.not_migrated({**after, "statements": True}, image)
     if problems:
         raise OperationError(f"release {manifest['id']} is not migrated: {'; '.join(problems)}")

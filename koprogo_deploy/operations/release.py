@@ -25,7 +25,7 @@ from koprogo_deploy.settings import SERVICES, SWITCHED, Settings
 
 CONFIG_FILES = {
     "traefik": ("traefik/traefik.yaml",),
-    "postgres": ("postgres/postgresql.conf", "postgres/pg_hba.conf"),
+    "postgres": ("postgres/postgresql.conf", "postgres/pg_hba.conf", "postgres/pg_ident.conf"),
     "backend": ("backend/start.sh",),
 }
 

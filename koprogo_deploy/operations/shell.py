@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 
+from koprogo_deploy.database import OBSERVER
+
 PROJECT = "koprogo"
 
 
@@ -84,3 +86,8 @@ def psql(database: str = "koprogo_db") -> str:
         f"docker exec -i {container('postgres')} "
         f"psql -XqAt -v ON_ERROR_STOP=1 -U postgres -d {shlex.quote(database)}"
     )
+
+
+def observer_psql() -> str:
+    """psql as the read-only observer of koprogo_db; the script comes on standard input."""
+    return psql().replace("-U postgres", f"-U {OBSERVER}")

@@ -290,6 +290,8 @@ psql -XqAt -h /tmp -U postgres -d postgres -F "$(printf '\t')" <<'END'
 SELECT 'unit', name, setting, unit FROM pg_settings;
 SELECT 'error', file_name, line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL;
 SELECT 'error', sourcefile, sourceline, error FROM pg_file_settings WHERE error IS NOT NULL;
+SELECT 'error', file_name, line_number, error FROM pg_ident_file_mappings WHERE error IS NOT NULL;
+SELECT 'map', map_name, sys_name, pg_username FROM pg_ident_file_mappings;
 SELECT 'rule', type, database, user_name, address, auth_method FROM pg_hba_file_rules;
 END
 kill %1; wait
@@ -297,7 +299,7 @@ kill %1; wait
 
 
 def ask_postgres(files: Mapping[str, str], asked: Settings, where: Path) -> list[list[str]]:
-    """What Postgres makes of its two files: it is asked by `-C`, and then started with them."""
+    """What Postgres makes of its files: it is asked by `-C`, and then started with them."""
     own = {n.removeprefix("postgres/"): t for n, t in files.items() if n.startswith("postgres/")}
     # peer wants the socket's caller to be postgres, and the image's own user is.
     names = " ".join(setting.name for setting in tuning.tune(asked))
@@ -343,7 +345,11 @@ def test_postgres_lets_only_these_in(tmp_path: Path) -> None:
     lines = ask_postgres(project.release(asked).files, asked, tmp_path)
     assert [line[1:] for line in lines if line[0] == "rule"] == [
         ["local", "{all}", "{postgres}", "", "peer"],
+        ["local", "{koprogo_db}", "{koprogo_observer}", "", "peer"],
         ["host", "{koprogo_db}", "{koprogo}", "samenet", "scram-sha-256"],
+    ]
+    assert [line[1:] for line in lines if line[0] == "map"] == [
+        ["observer", "postgres", "koprogo_observer"]
     ]
 
 
@@ -364,3 +370,13 @@ def test_postgres_would_tell_of_a_broken_file(
     lines = ask_postgres(files, asked, tmp_path)
     assert any(told in part for line in lines for part in line), lines
     assert not any(line[0] == "rule" and "koprogo" in line[3] for line in lines)
+
+
+def test_postgres_would_tell_of_a_broken_map(tmp_path: Path) -> None:
+    asked = project.settings()
+    files = dict(project.release(asked).files)
+    line = "observer   postgres         koprogo_observer"
+    assert line in files["postgres/pg_ident.conf"]
+    files["postgres/pg_ident.conf"] = "observer   postgres\n"
+    lines = ask_postgres(files, asked, tmp_path)
+    assert any("missing entry" in part for line in lines for part in line), lines

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 import pytest
 
 from koprogo_deploy import door, render
-from koprogo_deploy.database import not_migrated, versions
+from koprogo_deploy.database import not_migrated, observer_problems, versions
+from koprogo_deploy.operations.shell import observer_psql
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SERVICES, SWITCHED
 from koprogo_deploy.tuning import tune
@@ -139,6 +141,19 @@ def test_postgres_settings_are_in_force(settings: Any, database: Any) -> None:
 
 def test_schema_is_migrated_and_indexed(seen: Any, database: Any) -> None:
     assert not_migrated(database["schema"], versions(seen["migrations"])) == []
+
+
+def test_the_observer_reads_and_cannot_write(host: Any, database: Any) -> None:
+    assert observer_problems(database["schema"]) == []
+    attempts = ["UPDATE buildings SET name = name", "DELETE FROM users", "CREATE TABLE t ()"]
+    # A transaction that says it writes goes past default_transaction_read_only.
+    script = "".join(f"BEGIN READ WRITE; {attempt}; ROLLBACK;\n" for attempt in attempts)
+    script += "SELECT count(token) FROM refresh_tokens; SELECT count(password_hash) FROM users;\n"
+    script += "SELECT current_user, count(*) >= 0 FROM buildings;\n"
+    command = f"sudo -n {observer_psql().replace('ON_ERROR_STOP=1', 'ON_ERROR_STOP=0')}"
+    found = host.run(f"printf %s {shlex.quote(script)} | {command}")
+    assert found.stdout.split() == ["koprogo_observer|t"]
+    assert found.stderr.count("permission denied") == len(attempts) + 2, found.stderr
 
 
 def test_journal_is_bounded(settings: Any, seen: Any) -> None:

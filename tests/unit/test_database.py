@@ -35,8 +35,15 @@ def test_what_is_no_verifier_matches_nothing(verifier: str | None) -> None:
 
 
 def test_the_role_is_made_once_and_then_altered_and_never_in_clear_text() -> None:
-    assert database.role_sql("V", exists=False) == "CREATE ROLE koprogo LOGIN PASSWORD 'V';\n"
-    assert database.role_sql("V", exists=True) == "ALTER ROLE koprogo LOGIN PASSWORD 'V';\n"
+    created, altered = database.role_sql("V", exists=False), database.role_sql("V", exists=True)
+    assert created.endswith("CREATE ROLE koprogo LOGIN PASSWORD 'V';\n")
+    assert altered.endswith("ALTER ROLE koprogo LOGIN PASSWORD 'V';\n")
+
+
+def test_a_verifier_is_not_kept_in_the_statistics_of_statements() -> None:
+    assert database.role_sql("V", exists=True).startswith(
+        "SET pg_stat_statements.track_utility = off;"
+    )
 
 
 def test_migrations_are_read_from_the_database_and_from_file_names() -> None:
@@ -95,3 +102,59 @@ def test_the_guard_keeps_the_superadmins_hash_out_of_the_applications_reach() ->
     assert "GRANT USAGE ON SCHEMA koprogo_deploy TO koprogo" in sql
     assert "GRANT SELECT" not in sql
     assert sql.index("BEGIN;") < sql.index("COMMIT;")
+
+
+# --- the observer --------------------------------------------------------------------------------
+
+SCHEMA = {
+    "tables": ["buildings", "refresh_tokens", "two_factor_secrets", "units", "users"],
+    "user_columns": ["email", "id", "password_hash", "totp_secret"],
+}
+READS = {"buildings SELECT", "units SELECT", "users.email SELECT", "users.id SELECT"}
+OBSERVER = {
+    "attributes": ["login", "inherit"],
+    "connections": database.OBSERVER_CONNECTIONS,
+    "settings": [f"{name}={value}" for name, value in database.OBSERVER_SETTINGS.items()],
+    "member_of": ["pg_monitor"],
+    "connect": True,
+    "creates": False,
+    "large_objects": False,
+    "privileges": sorted(READS),
+}
+
+
+def test_the_observer_reads_listed_tables_and_no_secret() -> None:
+    assert database.observer_privileges(SCHEMA) == READS
+    sql = database.observer_sql(SCHEMA)
+    assert "GRANT SELECT ON public.buildings TO koprogo_observer;" in sql
+    assert "GRANT SELECT (email, id) ON public.users TO koprogo_observer;" in sql
+    for secret in ("password_hash", "totp_secret", "refresh_tokens", "two_factor_secrets"):
+        assert secret not in sql
+
+
+def test_the_observer_is_made_once() -> None:
+    assert "CREATE ROLE koprogo_observer;" in database.observer_sql(SCHEMA)
+    assert "CREATE ROLE" not in database.observer_sql({**SCHEMA, "observer": OBSERVER})
+    assert database.observer_problems(SCHEMA) == ["there is no role koprogo_observer"]
+    assert database.observer_problems({**SCHEMA, "observer": OBSERVER}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("attributes", ["login", "inherit", "superuser"]),
+        ("attributes", ["login", "inherit", "password"]),
+        ("connections", -1),
+        ("settings", ["statement_timeout=0"]),
+        ("member_of", ["pg_monitor", "pg_write_all_data"]),
+        ("connect", False),
+        ("creates", True),
+        ("large_objects", True),
+        ("privileges", [*sorted(READS), "refresh_tokens SELECT"]),
+        ("privileges", []),  # a migration made the tables anew
+    ],
+)
+def test_an_observer_that_differs_is_put_right(name: str, value: object) -> None:
+    problems = database.observer_problems({**SCHEMA, "observer": {**OBSERVER, name: value}})
+    assert len(problems) == 1
+    assert name in problems[0]
