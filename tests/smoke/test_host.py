@@ -145,15 +145,17 @@ def test_schema_is_migrated_and_indexed(seen: Any, database: Any) -> None:
 
 def test_the_observer_reads_and_cannot_write(host: Any, database: Any) -> None:
     assert observer_problems(database["schema"]) == []
-    attempts = ["UPDATE buildings SET name = name", "DELETE FROM users", "CREATE TABLE t ()"]
-    # A transaction that says it writes goes past default_transaction_read_only.
-    script = "".join(f"BEGIN READ WRITE; {attempt}; ROLLBACK;\n" for attempt in attempts)
-    script += "SELECT count(token) FROM refresh_tokens; SELECT count(password_hash) FROM users;\n"
-    script += "SELECT current_user, count(*) >= 0 FROM buildings;\n"
-    command = f"sudo -n {observer_psql().replace('ON_ERROR_STOP=1', 'ON_ERROR_STOP=0')}"
-    found = host.run(f"printf %s {shlex.quote(script)} | {command}")
-    assert found.stdout.split() == ["koprogo_observer|t"]
-    assert found.stderr.count("permission denied") == len(attempts) + 2, found.stderr
+    # It is asked, not tried: each refused attempt would be an ERROR in Postgres' log.
+    script = """
+SELECT current_user, count(*) >= 0,
+  (SELECT bool_or(has_any_column_privilege(oid, 'INSERT, UPDATE')
+                  OR has_table_privilege(oid, 'DELETE, TRUNCATE'))
+   FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')),
+  has_any_column_privilege('refresh_tokens', 'SELECT'),
+  has_column_privilege('users', 'password_hash', 'SELECT')
+FROM buildings"""
+    found = host.check_output(f"printf %s {shlex.quote(script)} | sudo -n {observer_psql()}")
+    assert found == "koprogo_observer|t|f|f|f"
 
 
 def test_journal_is_bounded(settings: Any, seen: Any) -> None:
