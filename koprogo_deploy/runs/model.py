@@ -217,6 +217,7 @@ class Run(_Part):
         samples: the monitor's, whole run; empty without a monitor.
         monitor_problem: why there are none or not all; empty if all is well.
         interrupted: it was ended by a person, before its time.
+        notes: what a reader has to know besides: examples of errors, what an earlier run had left.
     """
 
     format: int = FORMAT
@@ -238,4 +239,5 @@ class Run(_Part):
     monitor_problem: str = ""
     clock_offset: float | None = None
     interrupted: bool = False
+    notes: list[str] = []
     verdict: Verdict | None = None

@@ -1,0 +1,72 @@
+"""The generator's process: a pickled plan on standard input, events on standard output as lines.
+
+It ends when its standard input does: whoever started it and is killed takes it along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+from contextlib import suppress
+
+import orjson
+import uvloop
+
+from koprogo_deploy.load.generator import Event, Failed, Generator, in_words
+from koprogo_deploy.load.plan import Plan
+
+PRIORITY = -10
+
+
+async def _work(plan: Plan) -> None:
+    loop = asyncio.get_running_loop()
+    # Never blocked by a reader that is busy: what is told may take several pipes' room.
+    transport, protocol = await loop.connect_write_pipe(
+        asyncio.streams.FlowControlMixin, os.fdopen(os.dup(1), "wb", buffering=0)
+    )
+    output = asyncio.StreamWriter(transport, protocol, None, loop)
+
+    def emit(event: Event) -> None:
+        output.write(orjson.dumps(event) + b"\n")
+
+    generator = Generator(plan, emit)
+
+    def on_input() -> None:
+        word = os.read(0, 64)
+        generator.stop()
+        if not word:  # nobody is there to read what is told
+            os._exit(1)
+
+    loop.add_reader(0, on_input)
+    try:
+        await generator.run()
+    except Failed as failed:
+        emit({"event": "failed", "text": str(failed)})
+    except Exception as error:
+        emit({"event": "failed", "text": f"in the generator: {in_words(error)}"})
+    while transport.get_write_buffer_size():
+        await asyncio.sleep(0.01)
+    transport.close()
+
+
+def main() -> None:
+    """Read the plan, do it, tell."""
+    # Ctrl-C goes to the whole group; whoever started this process says when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    head = os.read(0, 8)
+    size, plan = int.from_bytes(head, "big"), b""
+    while len(plan) < size:
+        plan += os.read(0, size - len(plan))
+    found: Plan = pickle.loads(plan)  # noqa: S301 - from our own parent, by its pipe
+    if found.cpus:
+        os.sched_setaffinity(0, found.cpus)
+    # Others on this machine would make it late; where that is not allowed, lateness is told.
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+    uvloop.run(_work(found))
+
+
+if __name__ == "__main__":
+    main()
