@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from koprogo_deploy import connection, door, remote, secrets, seed, smoke
-from koprogo_deploy.cli import show
+from koprogo_deploy.cli import monitor, show
 from koprogo_deploy.cli.common import Environment, out
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.problems import Problem, Refusal
@@ -153,3 +153,6 @@ def seed_clear(
         raise Refusal("Seed", [Problem("confirmation", f'"{typed}" is not {environment}', fix)])
     done = remote.run(opened, f"sudo -n {psql()}", seed.clear_sql())
     out.print(done.strip() or "nothing was seeded", markup=False)
+
+
+monitor.register(app)

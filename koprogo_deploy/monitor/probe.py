@@ -209,15 +209,26 @@ class Rates:
         Raises:
             UnreadError: this is the first look at it, or it began anew.
         """
-        before = self.last.get(name)
-        self.last[name] = (value, at)
-        if before is None:
-            raise UnreadError(FIRST)
-        if value < before[0]:
-            raise UnreadError("the counter began anew")
-        if at <= before[1]:
-            raise UnreadError("read twice at one time")
-        return value - before[0], at - before[1]
+        grown, seconds = self.growths({name: value}, at)
+        return grown[name], seconds
+
+    def growths(self, counters: Mapping[str, float], at: float) -> tuple[dict[str, float], float]:
+        """The same for counters that are read together."""
+        before = {name: self.last.get(name) for name in counters}
+        for name, value in counters.items():  # all, before the first complaint
+            self.last[name] = (value, at)
+        grown = {}
+        seconds = 0.0
+        for name, value in counters.items():
+            last = before[name]
+            if last is None:
+                raise UnreadError(FIRST)
+            if value < last[0]:
+                raise UnreadError("the counter began anew")
+            if at <= last[1]:
+                raise UnreadError("read twice at one time")
+            grown[name], seconds = value - last[0], at - last[1]
+        return grown, seconds
 
     def second(self, name: str, value: float, at: float) -> float:
         """Growth a second; errors as `growth`."""
@@ -527,7 +538,9 @@ class Host:
             sheet.unread["host.disk_total"] = sheet.unread["host.disk_free"]
         else:
             found["disk_free"] = space.f_bavail * space.f_frsize
-            found["disk_total"] = space.f_blocks * space.f_frsize
+            # As df counts it: without what is kept for root or was never there to be used.
+            usable = space.f_blocks - space.f_bfree + space.f_bavail
+            found["disk_total"] = usable * space.f_frsize
         return found
 
     def cpu_percent(self, rates: Rates, at: float) -> float:
@@ -626,8 +639,10 @@ def disk_sample(
     reads, read_bytes, read_ms, writes, write_bytes, write_ms, busy_ms = counted
 
     def latency(kind: str, operations: int, milliseconds: int) -> float:
-        done, _ = rates.growth(f"{path}.{kind}.operations", operations, at)
-        took, _ = rates.growth(f"{path}.{kind}.ms", milliseconds, at)
+        grown, _ = rates.growths(
+            {f"{path}.{kind}s": operations, f"{path}.{kind} ms": milliseconds}, at
+        )
+        done, took = grown.values()
         if not done:
             raise UnreadError(f"no {kind}s")
         return took / done
@@ -1061,9 +1076,10 @@ class Database:
             return max(0.0, grown - (own if name == "commits" else 0)) / seconds
 
         def cache_hit() -> float:
-            hit, read = found["database"][4:6]
-            hits, _ = rates.growth("postgres.hit", hit, at)
-            reads, _ = rates.growth("postgres.read", read, at)
+            blocks = dict(
+                zip(("postgres.hit", "postgres.read"), found["database"][4:6], strict=True)
+            )
+            hits, reads = rates.growths(blocks, at)[0].values()
             if not hits + reads:
                 raise UnreadError("no blocks were asked for")
             return 100 * hits / (hits + reads)
