@@ -21,22 +21,36 @@ from pydantic import ValidationError
 
 from koprogo_deploy import connection, database, render
 from koprogo_deploy.door import Environment
+from koprogo_deploy.monitor import probe
 from koprogo_deploy.operations.shell import PROJECT
 from koprogo_deploy.runs.sample import Sample
 from koprogo_deploy.settings import SERVICES
 
-PROBE = Path(__file__).with_name("probe.py")
 LONGEST = 6 * 3600  # seconds; a probe that nobody ends, ends itself
 ROUND_TRIPS = 5
 END_WITHIN = 5.0
 METRICS_PORT = 8082  # Traefik's internal entry point
 
 # The probe comes by standard input and stays tied to it: no file on the host, nothing left behind.
-_BOOT = (
-    "import os,sys;n=int(sys.argv[2]);b=b''\n"
-    "while len(b)<n:b+=os.read(0,n-len(b)) or sys.exit(3)\n"
-    "exec(compile(b,'probe','exec'))"
-)
+_BOOT = """
+import json, os, sys, types
+size, data = int(sys.argv[2]), b""
+while len(data) < size:
+    data += os.read(0, size - len(data)) or sys.exit(3)
+for name, text in json.loads(data):
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(text, name, "exec"), module.__dict__)
+sys.modules[name].main(json.loads(sys.argv[1]))
+"""
+
+
+def program() -> bytes:
+    """The probe: its modules in their order, below packages that are empty on the host."""
+    name = probe.__name__
+    packages = [name.rsplit(".", levels)[0] for levels in (2, 1)] + [name]
+    folder = Path(probe.__file__).parent
+    modules = [(f"{name}.{m}", (folder / f"{m}.py").read_text("utf-8")) for m in probe.MODULES]
+    return json.dumps([*((package, "") for package in packages), *modules]).encode()
 
 
 class Monitor:
@@ -145,8 +159,8 @@ class Monitor:
 
     def _watch(self) -> str:
         """Run one probe to its end; why it ended, empty if it was to."""
-        program = PROBE.read_bytes()
-        line = command(self.environment, self.interval, self.longest, len(program))
+        sent = program()
+        line = command(self.environment, self.interval, self.longest, len(sent))
         process = subprocess.Popen(
             line,
             stdin=subprocess.PIPE,
@@ -164,7 +178,7 @@ class Monitor:
         try:
             with process.stdin, process.stdout:
                 with contextlib.suppress(OSError):
-                    process.stdin.write(program)
+                    process.stdin.write(sent)
                     process.stdin.flush()
                     self._ask_time(process)
                     if self._ended.is_set():
@@ -215,7 +229,7 @@ class Monitor:
 
 
 def config(environment: Environment, interval: float, longest: float) -> dict[str, Any]:
-    """What the probe is told: see `probe.main`."""
+    """What the probe is told: see `probe.loop.main`."""
     settings = environment.settings
     return {
         "interval": interval,

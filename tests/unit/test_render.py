@@ -150,7 +150,23 @@ def test_every_router_names_middlewares_and_services_that_exist() -> None:
         dynamic = yaml.safe_load(text)["http"]
         for router in dynamic["routers"].values():
             assert set(router.get("middlewares", [])) <= set(dynamic["middlewares"])
-            assert router["service"] in {*dynamic["services"], "api@internal"}
+            ours = {*dynamic["services"], "api@internal", "prometheus@internal"}
+            assert router["service"] in ours
+
+
+def test_what_is_internal_answers_the_host_alone() -> None:
+    files = project.release(project.settings()).files
+    routers = yaml.safe_load(files["traefik/dynamic.yaml"])["http"]["routers"].values()
+    internal = [router for router in routers if router["service"].endswith("@internal")]
+    assert {router["service"] for router in internal} == {"api@internal", "prometheus@internal"}
+    for router in internal:
+        assert (router["entryPoints"], router["middlewares"]) == (["internal"], ["host-only"])
+    static = yaml.safe_load(files["traefik/traefik.yaml"])
+    published = yaml.safe_load(files["compose.yaml"])["services"]["traefik"]["ports"]
+    port = static["entryPoints"]["internal"]["address"]
+    assert not any(mapping.endswith(port) for mapping in published)
+    # Else Traefik makes a router of its own for the counters, open to every container.
+    assert static["metrics"]["prometheus"]["manualRouting"] is True
 
 
 def test_without_listed_addresses_the_superadmins_pages_are_closed_to_all() -> None:
