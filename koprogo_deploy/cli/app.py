@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from koprogo_deploy import connection, door, remote, secrets, seed, smoke
-from koprogo_deploy.cli import load, show
+from koprogo_deploy.cli import debug, load, show
 from koprogo_deploy.cli.common import Environment, out
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.problems import Problem, Refusal
@@ -156,3 +156,4 @@ def seed_clear(
 
 
 load.register(app)
+debug.register(app)
