@@ -9,6 +9,7 @@ import typer
 
 from koprogo_deploy import connection, door, remote, secrets, seed, smoke
 from koprogo_deploy.cli import load, show
+from koprogo_deploy.cli import report, show
 from koprogo_deploy.cli.common import Environment, out
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.problems import Problem, Refusal
@@ -156,3 +157,4 @@ def seed_clear(
 
 
 load.register(app)
+report.register(app)
