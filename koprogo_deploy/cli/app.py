@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from koprogo_deploy import connection, door, remote, secrets, seed, smoke
-from koprogo_deploy.cli import load, show
-from koprogo_deploy.cli import report, show
+from koprogo_deploy.cli import load, report, show
 from koprogo_deploy.cli.common import Environment, out
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.problems import Problem, Refusal
