@@ -145,7 +145,7 @@ def execute(
     with ExitStack() as stack:
         stack.enter_context(_pinned(plan))
         hold = _on_host(stack, environment, plan, run, tell) if environment else None
-        monitor = _monitor(stack, environment, options, run, tell)
+        monitor = _monitor(stack, environment, options, run, plan.seconds + LEEWAY, tell)
         cleanup = _Cleaner(environment, plan, ledger, run, options, tell)
         stack.callback(cleanup)
         tell(_what(plan))
@@ -228,7 +228,12 @@ def _rows(counts: dict[str, int]) -> str:
 
 
 def _monitor(
-    stack: ExitStack, environment: Environment | None, options: Options, run: Run, tell: Tell
+    stack: ExitStack,
+    environment: Environment | None,
+    options: Options,
+    run: Run,
+    seconds: int,
+    tell: Tell,
 ) -> Any:  # noqa: ANN401 - optional
     if environment is None:
         run.monitor_problem = "no host to watch with --url"
@@ -242,7 +247,7 @@ def _monitor(
         run.monitor_problem = "this version has no monitor"
         return None
     tell("starting the monitor on the host")
-    monitor = stack.enter_context(module.Monitor(environment))
+    monitor = stack.enter_context(module.Monitor(environment, longest=float(seconds)))
     if not monitor.wait(MONITOR_WITHIN):
         tell(f"the monitor has seen nothing yet: {monitor.problem or 'no sample'}")
     return monitor

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TypeAlias
 
 import pytest
 from aiohttp import web
@@ -28,7 +29,8 @@ from tests.unit.load.server import EMAILS, PASSWORD, Site, closed, opened, plan
 
 WRITES = ("POST /buildings", "POST /units", "POST /owners", "POST /expenses")
 KEYS = {"buildings": "name", "units": "unit_number", "owners": "email", "expenses": "description"}
-Request, Response = web.Request, Awaitable[web.StreamResponse]
+Request: TypeAlias = web.Request
+Response: TypeAlias = Awaitable[web.StreamResponse]
 
 
 @dataclass
