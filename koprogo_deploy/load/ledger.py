@@ -51,7 +51,8 @@ def latency(of: Any) -> Latency:  # noqa: ANN401
     if not of.total_count:
         return Latency()
     at = of.get_percentile_to_value_dict(list(PERCENTILES))
-    p50, p90, p95, p99, p999 = (_ms(at[percentile]) for percentile in PERCENTILES)
+    # A bucket's upper end may lie above the highest value in it.
+    p50, p90, p95, p99, p999 = (_ms(min(at[percent], of.max_value)) for percent in PERCENTILES)
     return Latency(
         p50=p50, p90=p90, p95=p95, p99=p99, p999=p999,
         max=_ms(of.max_value), mean=_ms(of.get_mean_value()),
@@ -372,7 +373,10 @@ class _Sum:
 
     def join(self, other: _Sum) -> None:
         self.outcomes += other.outcomes
+        highest = max(self.histogram.max_value, other.histogram.max_value)
         self.histogram.add(other.histogram)
+        # It would be the upper end of its bucket.
+        self.histogram.max_value = highest
 
     @property
     def sent(self) -> int:

@@ -145,11 +145,11 @@ def execute(
     with ExitStack() as stack:
         stack.enter_context(_pinned(plan))
         hold = _on_host(stack, environment, plan, run, tell) if environment else None
-        monitor = _monitor(stack, environment, options, run, tell)
+        monitor = _monitor(stack, environment, options, run, plan.seconds + LEEWAY, tell)
         cleanup = _Cleaner(environment, plan, ledger, run, options, tell)
         stack.callback(cleanup)
         tell(_what(plan))
-        _generate(plan, ledger, run, tell)
+        run.interrupted = generate(plan, ledger, tell)
         _fill(run, ledger)
         if hold is not None and hold.lost:
             run.notes.append("the connection to the host broke during the run")
@@ -228,7 +228,12 @@ def _rows(counts: dict[str, int]) -> str:
 
 
 def _monitor(
-    stack: ExitStack, environment: Environment | None, options: Options, run: Run, tell: Tell
+    stack: ExitStack,
+    environment: Environment | None,
+    options: Options,
+    run: Run,
+    seconds: int,
+    tell: Tell,
 ) -> Any:  # noqa: ANN401 - optional
     if environment is None:
         run.monitor_problem = "no host to watch with --url"
@@ -242,7 +247,7 @@ def _monitor(
         run.monitor_problem = "this version has no monitor"
         return None
     tell("starting the monitor on the host")
-    monitor = stack.enter_context(module.Monitor(environment))
+    monitor = stack.enter_context(module.Monitor(environment, longest=float(seconds)))
     if not monitor.wait(MONITOR_WITHIN):
         tell(f"the monitor has seen nothing yet: {monitor.problem or 'no sample'}")
     return monitor
@@ -299,8 +304,18 @@ class _Cleaner:
             )
 
 
-def _generate(plan: Plan, ledger: Ledger, run: Run, tell: Tell) -> None:
-    """Run the generator's process to its end."""
+def generate(plan: Plan, ledger: Ledger, tell: Tell = lambda _: None) -> bool:
+    """Run the generator's process to its end.
+
+    Args:
+        plan: what it does.
+        ledger: takes in what it tells, also why it failed.
+        tell: is called with each step's words and each second's progress.
+
+    Returns:
+        Whether it was interrupted by a KeyboardInterrupt.
+    """
+    interrupted = False
     pickled = pickle.dumps(plan)
     with (
         tempfile.TemporaryFile() as complaints,
@@ -324,9 +339,9 @@ def _generate(plan: Plan, ledger: Ledger, run: Run, tell: Tell) -> None:
                     _show(event, ledger, tell)
                 break
             except KeyboardInterrupt:
-                if run.interrupted:  # a second time: at once
+                if interrupted:  # a second time: at once
                     process.kill()
-                run.interrupted = True
+                interrupted = True
                 tell("interrupted: waiting for the last answers, then cleaning up")
                 with suppress(OSError):
                     process.stdin.write(b"stop\n")
@@ -337,9 +352,10 @@ def _generate(plan: Plan, ledger: Ledger, run: Run, tell: Tell) -> None:
         code = process.wait()
         complaints.seek(0)
         words = complaints.read().decode("utf-8", "replace").strip()
-    if not ledger.done and not ledger.failed and not run.interrupted:
+    if not ledger.done and not ledger.failed and not interrupted:
         last = words.splitlines()[-1] if words else f"exit code {code}"
         ledger.failed = f"the generator ended before its time: {last}"
+    return interrupted
 
 
 def _read(

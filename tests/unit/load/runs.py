@@ -1,0 +1,28 @@
+"""Runs of the generator in this process, several at a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import uvloop
+
+from koprogo_deploy.load.generator import Failed, Generator
+from koprogo_deploy.load.ledger import Ledger
+from koprogo_deploy.load.plan import Plan
+
+
+def done(*plans: Plan) -> list[Ledger]:
+    """Do them all at once; what each told."""
+
+    async def one(plan: Plan) -> Ledger:
+        ledger = Ledger(plan)
+        try:
+            await Generator(plan, ledger.take).run()
+        except Failed as failed:
+            ledger.failed = str(failed)
+        return ledger
+
+    async def every() -> list[Ledger]:
+        return list(await asyncio.gather(*map(one, plans)))
+
+    return uvloop.run(every())
