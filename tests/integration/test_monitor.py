@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from koprogo_deploy import connection
+from koprogo_deploy import connection, database
 from koprogo_deploy.monitor import Monitor, reading
 from koprogo_deploy.outside import Outside
 from koprogo_deploy.render import traefik_address
@@ -482,9 +482,7 @@ def test_ctrl_c_ends_it_with_a_summary(rig: Rig) -> None:
 def test_an_unknown_role_shows_as_unread_and_once_exits_1(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from koprogo_deploy.monitor import watch as watching
-
-    monkeypatch.setattr(watching.database, "OBSERVER", "nobody_of_that_name")
+    monkeypatch.setattr(database, "OBSERVER", "nobody_of_that_name")
     with Monitor(rig.environment) as monitor:
         assert monitor.wait(20), monitor.problem
         sample = monitor.samples[-1]
