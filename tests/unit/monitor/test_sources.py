@@ -147,6 +147,18 @@ def test_the_engine_is_asked_again_only_after_it_said_that_something_changed(
     assert len(docker.asked) - before <= 4  # a list, and each container
 
 
+def test_a_container_that_is_just_being_started_is_looked_for_again(
+    docker: Docker, tmp_path: Path
+) -> None:
+    docker.start("backend-blue", Pid=78)
+    found = engine(docker, tmp_path)
+    found.refresh(0.0)
+    assert found.containers == {}
+    recorded.write(tmp_path / "proc", {"78/cgroup": "1:memory:/docker/x\n"})
+    found.refresh(1.0)
+    assert found.containers.keys() == {"backend"}
+
+
 def test_a_container_is_read_from_its_group(docker: Docker, tmp_path: Path) -> None:
     docker.start("traefik", RestartCount=3)
     found, rates = engine(docker, tmp_path, "traefik"), keep.Rates()
