@@ -133,6 +133,14 @@ def test_a_probe_that_never_came_up_says_why(probe: Probe, shell: str, told: str
     assert monitor.samples == []
 
 
+def test_a_probe_that_ends_before_it_was_told_to_is_a_problem(probe: Probe) -> None:
+    probe.does("say(sample); say(sample)")
+    with Monitor(probe.environment) as monitor:
+        monitor._thread.join(10)
+    assert len(monitor.samples) == 2
+    assert monitor.problem == "the probe ended by itself after 0 s"
+
+
 def test_waiting_ends_when_nothing_can_come_any_more(probe: Probe) -> None:
     probe.fails("exit 1")
     began = time.monotonic()
