@@ -143,9 +143,13 @@ class Monitor:
         try:
             began = time.monotonic()
             lost = self._watch()
-            if self._ended.is_set() or not lost:
+            if self._ended.is_set():
                 return
-            after = f"connection lost after {time.monotonic() - began:.0f} s: {lost}"
+            passed = time.monotonic() - began
+            if not lost:
+                self.problem = f"the probe ended by itself after {passed:.0f} s"
+                return
+            after = f"connection lost after {passed:.0f} s: {lost}"
             if not self.samples:
                 self.problem = lost
                 return

@@ -25,6 +25,7 @@ ORDER = (
     "test_idempotence",
     "test_changes",
     "test_seed",
+    "test_monitor",
     "test_failures",
     "test_rollback",
     "test_secrets",

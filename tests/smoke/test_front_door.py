@@ -123,6 +123,12 @@ def test_security_headers_and_no_server_name(api: httpx.Client, outside: Outside
         assert "server" not in answer.headers
 
 
+def test_the_proxys_counters_are_not_public(api: httpx.Client, outside: Outside) -> None:
+    for client in (api, outside.frontend):
+        answer = client.get(client.base_url.copy_with(path="/metrics"))
+        assert answer.status_code != 200 or "traefik_" not in answer.text
+
+
 def test_only_gzip_is_offered(outside: Outside) -> None:
     answer = outside.frontend.get("/", headers={"Accept-Encoding": "br, zstd"})
     assert answer.headers.get("content-encoding") is None

@@ -163,8 +163,7 @@ class Engine:
                 wanted["event"] = ["start", "die", "destroy", "rename", "restart"]
                 self.events = self._connect(f"/events?filters={quote(json.dumps(wanted))}")
                 self.events.setblocking(False)
-            self._list()
-            self.stale, self.problem = False, ""
+            self.stale, self.problem = not self._list(), ""
         except (UnreadError, OSError, ValueError, KeyError) as error:
             self.problem = str(error)
             self.next_try = now + 1.0
@@ -174,7 +173,9 @@ class Engine:
             self.events.close()
         self.events, self.stale = None, True
 
-    def _list(self) -> None:
+    def _list(self) -> bool:
+        """Look at every container; whether all that were listed still ran."""
+        whole = True
         filters = quote(json.dumps({"label": [self.label]}))
         found = {}
         for listed in self.ask(f"/containers/json?filters={filters}"):
@@ -183,7 +184,7 @@ class Engine:
                     self.root, self.proc, self.ask(f"/containers/{listed['Id']}/json")
                 )
             except UnreadError:
-                self.stale = True  # it ended meanwhile; the engine will say so
+                whole = False  # it has ended, or is just being started
                 continue
             found[container.service] = container
         for container in self.containers.values():
@@ -192,6 +193,7 @@ class Engine:
         self.gone += [c.key for c in self.containers.values() if c.key not in staying]
         self.names = short_names([(c.service, c.created) for c in found.values()], self.names)
         self.containers = {self.names[service]: c for service, c in found.items()}
+        return whole
 
     def sample(self, sheet: Sheet, rates: Rates, at: float) -> dict[str, Any]:
         """`containers` of a sample; a service of ours that does not run is there too, unread."""

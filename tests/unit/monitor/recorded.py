@@ -13,7 +13,8 @@ V1 = {
     "memory/memory.limit_in_bytes": "83886080\n",
     "memory/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
     "memory/memory.stat": (
-        "cache 8192\nrss 21016576\npgmajfault 3\ninactive_file 1\nhierarchical_memory_limit 83886080\n"
+        "cache 8192\nrss 21016576\npgmajfault 3\ninactive_file 1\n"
+        "hierarchical_memory_limit 83886080\n"
         "total_cache 49373184\ntotal_rss 21016576\ntotal_shmem 0\ntotal_swap 12288\n"
         "total_pgfault 8417\ntotal_pgmajfault 130\ntotal_inactive_anon 21008384\n"
         "total_active_anon 4096\ntotal_inactive_file 409600\ntotal_active_file 4096\n"
