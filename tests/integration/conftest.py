@@ -25,6 +25,7 @@ ORDER = (
     "test_idempotence",
     "test_changes",
     "test_seed",
+    "test_debug",
     "test_failures",
     "test_rollback",
     "test_secrets",
