@@ -119,7 +119,7 @@ class Table:
             return ""
         each = self.sequential_rows / self.sequential
         if self.pages < SMALL_PAGES:
-            return "small: reading it whole is right"
+            return "small: rightly"
         if each >= self.rows / 2:
             return f"read whole, {each:,.0f} rows each time"
         return f"{each:,.0f} rows each time"

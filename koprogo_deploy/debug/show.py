@@ -233,7 +233,10 @@ def _heading(text: str, style: str) -> Iterator[RenderableType]:
 def _tables(found: indexes.Indexes, everything: bool) -> Iterator[RenderableType]:
     yield from _heading("Tables read whole", "default")
     ordered = sorted(found.tables, key=lambda t: (-t.sequential_rows, t.name))
-    rows = [t for t in ordered if t.sequential or everything]
+    rows = [t for t in ordered if t.sequential_rows or everything]
+    if not rows:
+        yield Text("  none", style="dim")
+        return
     table = _table("rows", "size", "indexes", "seq scans", "index scans", "table", "",
                    left="table", wrap="")  # fmt: skip
     table.columns[6].justify, table.columns[6].no_wrap = "left", False
@@ -290,7 +293,8 @@ def explained(
         yield Text()
         source = "by KoproGo's contract; the application was not seen asking so"
         if query.calls is not None:
-            source = f"as the application asks it, {query.calls:,} times (pg_stat_statements)"
+            often = "once" if query.calls == 1 else f"{query.calls:,} times"
+            source = f"as the application asks it, {often} (pg_stat_statements)"
         yield Text.assemble((title, "bold"), (f", {source}", "dim"))
         yield Padding(Text(query.text, style="cyan"), (0, 0, 0, 2))
         yield Padding(_plan(plan), (0, 0, 0, 2))

@@ -26,6 +26,7 @@ ORDER = (
     "test_changes",
     "test_seed",
     "test_monitor",
+    "test_debug",
     "test_failures",
     "test_rollback",
     "test_secrets",
