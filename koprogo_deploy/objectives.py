@@ -130,6 +130,9 @@ def _host(run: Run, phases: Sequence[Phase], settings: Settings) -> list[Judgeme
         bound = _Bound(f"{service}_memory", f"{service.capitalize()} memory", limit / MB, "MB")
         about = re.compile(rf"containers(\.{service}(-\w+)?(\.memory)?)?")
         value, at, why = _watched(run, phases, _memory_of(service), about)
+        if ended := _ended(run, phases, service):
+            # Where the limit is the objective, memory above it is never seen: only this is.
+            value, why = None, ended
         judged.append(bound.judge(value, lambda at=at: busy_at(run, [at]), why))  # type: ignore[misc]
     bound = _Bound("load_average", "Load average", settings.objective_load_average, "")
     about = re.compile(r"host(\.load1)?")
@@ -151,6 +154,36 @@ def _memory_of(service: str) -> Callable[[Sample], float | None]:
         return max(value for value in found if value is not None) / MB
 
     return memory
+
+
+def _ended(run: Run, phases: Sequence[Phase], service: str) -> str:
+    """How a service's container was killed or restarted in the phases; empty if it was not.
+
+    What it used then, between two samples, nobody saw; and its counts began anew.
+    """
+    times, last = 0, None
+    for phase in phases:
+        before = None
+        for _, sample in samples_between(run, phase.began - 1, phase.began + phase.seconds):
+            now = sample.containers.get(service)
+            if before and now:
+                died = _more(before.oom_kills, now.oom_kills) or _more(
+                    before.restarts, now.restarts
+                )
+                times += died
+                last = before if died else last
+            before = now or before
+    if last is None:
+        return ""
+    text = f"unknown: it was killed or restarted {times} ×"
+    if last.memory is not None and last.memory_limit:
+        text += f", with {last.memory / MB:.0f} MB of its {last.memory_limit / MB:.0f} MB in use"
+    return text
+
+
+def _more(before: int | None, now: int | None) -> int:
+    # Kills are counted since a container's start: fewer than before means a new start.
+    return max(0, now - before) if before is not None and now is not None else 0
 
 
 def _watched(
