@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 import subprocess
 
-from koprogo_deploy import connection, render
+from koprogo_deploy import connection, render, seed
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.stack import Stack, StackState, parse_stack
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.release import known_digests, wanted_release
+from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.settings import SERVICES
 
@@ -48,6 +49,19 @@ def stack(environment: Environment) -> StackState:
     """What is deployed on the host."""
     script = Stack().command(root=environment.settings.install_root).get_raw_value()
     return parse_stack(run(environment, f"sudo -n sh -c {shlex.quote(script)}").splitlines())
+
+
+def seed_state(environment: Environment) -> seed.State:
+    """What of the realistic seed is in the database.
+
+    Raises:
+        Refusal: the host or its database cannot be asked.
+    """
+    answer = run(environment, f"sudo -n {psql()}", seed.STATE_SQL)
+    try:
+        return seed.parse_state(answer)
+    except seed.SeedError as error:
+        raise _failed(environment, str(error)) from None
 
 
 def wanted(environment: Environment, state: StackState) -> tuple[render.Release, list[str]]:

@@ -85,9 +85,7 @@ def test_one_job_at_a_time(bench: Callable[..., Bench], monkeypatch: pytest.Monk
     made = bench()
     monkeypatch.setattr(desks, "program", lambda name: "/bin/cat")  # fails at once
     code = python("import time; print('here', flush=True); time.sleep(60)")
-    monkeypatch.setattr(
-        desks.Desk, "_clear", lambda self: Plan("clear", "Clear it", code, _never)
-    )
+    monkeypatch.setattr(desks.Desk, "_clear", lambda self: Plan("clear", "Clear it", code, _never))
     assert made.post(what="clear", name="sandbox").status_code == 202
     second = made.post(what="load", name="sandbox", profile="light")
     assert second.status_code == 409
