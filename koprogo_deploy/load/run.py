@@ -324,6 +324,7 @@ def generate(plan: Plan, ledger: Ledger, tell: Tell = lambda _: None) -> bool:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
+            start_new_session=True,
         ) as process,
     ):
         assert process.stdin is not None
