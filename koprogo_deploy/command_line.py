@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import json
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -69,9 +70,21 @@ def _interrupted(_signal: int, _frame: object) -> None:
 
 def overrides(data: Sequence[str]) -> dict[str, Any]:
     """Values of `--data name=value`, read as pyinfra reads them."""
-    from pyinfra_cli.util import parse_cli_arg
+    return {key: _parse(value) for key, _, value in (d.partition("=") for d in data)}
 
-    return {key: parse_cli_arg(value) for key, _, value in (d.partition("=") for d in data)}
+
+def _parse(text: str) -> Any:  # noqa: ANN401
+    # As pyinfra_cli.util.parse_cli_arg does, whose import makes gevent's of threads and sockets.
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def command_problems(parameters: Mapping[str, Any], root: Path) -> list[Problem]:
