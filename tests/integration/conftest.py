@@ -27,6 +27,8 @@ ORDER = (
     "test_seed",
     "test_monitor",
     "test_debug",
+    "test_load_truth",
+    "test_load",
     "test_failures",
     "test_rollback",
     "test_secrets",
