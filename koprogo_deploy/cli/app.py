@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from koprogo_deploy import connection, door, remote, secrets, seed, smoke
-from koprogo_deploy.cli import debug, load, monitor, show
+from koprogo_deploy.cli import debug, load, monitor, report, show
 from koprogo_deploy.cli.common import Environment, out
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.problems import Problem, Refusal
@@ -158,3 +158,4 @@ def seed_clear(
 load.register(app)
 monitor.register(app)
 debug.register(app)
+report.register(app)

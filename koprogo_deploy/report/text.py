@@ -130,8 +130,9 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 def _text(text: str) -> str:
     """Text that Markdown takes for text: no table cell, tag or link is made of it."""
     one_line = " ".join(str(text).split())
-    escaped = re.sub(r"([\\`*_\[\]|#])", r"\\\1", one_line)
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    marked = re.sub(r"([\\`*_\[\]|#])", r"\\\1", one_line)
+    # Only what could begin an entity or a tag: `< 100 ms` stays readable as it is.
+    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", re.sub(r"&(?=[#\w])", "&amp;", marked))
 
 
 def _code(text: str) -> str:

@@ -1,0 +1,84 @@
+"""`koprogo report` and `koprogo compare`."""
+
+from __future__ import annotations
+
+import enum
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from koprogo_deploy.cli.common import Where, out
+from koprogo_deploy.problems import Problem, Refusal
+
+
+class Format(enum.StrEnum):
+    """What a report can be written as."""
+
+    html = "html"
+    markdown = "markdown"
+    json = "json"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(report)
+
+
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN", help="a file, an id, the beginning of one, or latest"),
+    ] = None,
+    environment: Annotated[
+        Where | None, typer.Option("--env", "-e", help="only runs of this environment")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--out", "-o", help="where to write; else beside the run's file")
+    ] = None,
+    form: Annotated[
+        Format, typer.Option("--format", "-f", help="Markdown and JSON are printed without --out")
+    ] = Format.html,
+    show: Annotated[bool, typer.Option("--open", help="open the page in a browser")] = False,
+) -> None:
+    """Make a report of load runs: verdict, objectives, charts, and what was measured.
+
+    One page that opens offline; without a name of the latest run: `koprogo report --open`
+    """
+    from koprogo_deploy.runs import store
+
+    if show and form is not Format.html:
+        raise Refusal("Report", [Problem("--open", f"not for {form}", "leave out --format")])
+    paths = store.find(runs or ["latest"], environment)
+    loaded = [store.load(path) for path in paths]
+
+    from koprogo_deploy import report as reports  # plotly is heavy: not before the runs are read
+
+    made = {Format.html: reports.html, Format.markdown: reports.markdown,
+            Format.json: reports.as_json}[form](loaded)  # fmt: skip
+    if form is not Format.html and file is None:
+        sys.stdout.write(made)
+        return
+    more = f"-and-{len(paths) - 1}-more" if len(paths) > 1 else ""
+    written = write(file or paths[-1].with_name(f"{paths[-1].stem}{more}.html"), made)
+    what = paths[0].stem if len(paths) == 1 else f"{len(paths)} runs"
+    out.print(f"report of {what}: {written}", markup=False, soft_wrap=True)
+    if show:
+        webbrowser.open(written.resolve().as_uri())
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a file.
+
+    Raises:
+        Refusal: it cannot be written there.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        what = error.strerror or str(error)
+        fix = "name a file in a folder that is there and that you may write to"
+        raise Refusal("Report", [Problem(str(path), what, fix)]) from None
+    return path
