@@ -104,7 +104,7 @@ def overlaid(runs: Sequence[Run]) -> Chart:
         colour = (*SERVICE_COLOURS.values(), *OTHERS)[number % 8]
         _curve(figure, run.id, histogram, colour, dash=("solid", "dash", "dot")[number // 8 % 3])
     _nines(figure)
-    says = "milliseconds by percentile; judged phases of each run, failed requests included"
+    says = "milliseconds that this share of the requests took at most"
     return Chart("overlaid", "Latency of all runs", says, figure, timed=False, log=True, wide=True)
 
 
@@ -243,7 +243,10 @@ def _distribution(run: Run) -> Chart:
             dash=("solid", "dot")[number // 7 % 2], visible="legendonly",
         )  # fmt: skip
     _nines(figure)
-    says = "milliseconds; tap a name in the legend to lay a kind of request over it"
+    says = (
+        "milliseconds that this share of the requests took at most; "
+        "tap a name in the legend to lay that kind of request over it"
+    )
     return Chart("distribution", title, says, figure, timed=False, log=True, wide=True)
 
 
@@ -272,8 +275,7 @@ def _curve(
 def _nines(figure: go.Figure) -> None:
     figure.update_xaxes(
         type="log", tickvals=[100 / (100 - cut) for cut in CUTS],
-        ticktext=[f"{cut:g}%" for cut in CUTS], title={"text": "of the requests took at most",
-        "standoff": 4},
+        ticktext=[f"{cut:g}%" for cut in CUTS],
     )  # fmt: skip
 
 

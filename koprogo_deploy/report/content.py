@@ -156,10 +156,11 @@ def named(judgement: Judgement) -> str:
 
 
 def room(judgement: Judgement) -> str:
-    """How far from its bound an objective came out: `91% room`, or `12% beyond`."""
+    """How far from its bound an objective came out: `91% room`, `12% beyond`, `5% short`."""
     if judgement.by is None or (judgement.by > 0) == judgement.met:
         return ""
-    return f"{abs(judgement.by):.0f}% {'room' if judgement.met else 'beyond'}"
+    miss = "short" if judgement.wanted.startswith(">") else "beyond"
+    return f"{abs(judgement.by):.0f}% {'room' if judgement.met else miss}"
 
 
 def _row(name: str, count: Count, writes: bool | None = None) -> Row:

@@ -39,7 +39,11 @@
 
   const draw = (plot) => {
     const { data, layout } = JSON.parse(document.getElementById(`${plot.id}-data`).textContent);
-    if (innerWidth < 760) layout.margin = { ...layout.margin, l: 44, r: 6 };
+    if (innerWidth < 760) {
+      // The legend stands below in short lines: the chart keeps its height above it.
+      layout.margin = { ...layout.margin, l: 44, r: 6 };
+      layout.height += 14 * Math.max(0, data.length - 2);
+    }
     return Plotly.newPlot(plot, data, layout, config).then(() => {
       if (plot.dataset.time) plot.on("plotly_relayout", (change) => follow(plot, change));
     });
