@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from hdrh.codec import HdrCookieException, HdrHistogramSettingsException, HdrLengthException
 from hdrh.histogram import HdrHistogram
@@ -26,6 +27,8 @@ _UNREADABLE = (
 )  # fmt: skip
 # Points in a curve between one nine and the next: each halving of what is left has so many.
 _TICKS = 8
+
+Result = Literal["passed", "missed", "invalid", "not judged"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,15 @@ class Totals:
     achieved_rate: float
     load_max: float | None = None
     use: dict[str, Use] = field(default_factory=dict)
+
+
+def result_of(run: Run) -> Result:
+    """The verdict in one word. Invalid comes first: its figures are the generator's, not ours."""
+    if not run.generator.valid or run.interrupted:
+        return "invalid"
+    if run.verdict is None:
+        return "not judged"
+    return "passed" if run.verdict.passed else "missed"
 
 
 def judged(run: Run) -> list[Phase]:

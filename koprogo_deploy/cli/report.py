@@ -25,6 +25,7 @@ class Format(enum.StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(report)
+    app.command()(compare)
 
 
 def report(
@@ -80,5 +81,45 @@ def write(path: Path, text: str) -> Path:
     except OSError as error:
         what = error.strerror or str(error)
         fix = "name a file in a folder that is there and that you may write to"
-        raise Refusal("Report", [Problem(str(path), what, fix)]) from None
+        raise Refusal("Output", [Problem(str(path), what, fix)]) from None
     return path
+
+
+def compare(
+    groups: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B...",
+            help="LABEL=RUNS or RUNS: a file, folder, pattern, id, beginning of ids, or several "
+            "with commas; or original",
+        ),
+    ],
+    environment: Annotated[
+        Where | None, typer.Option("--env", "-e", help="only runs of this environment")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="for a pull request")] = False,
+    file: Annotated[Path | None, typer.Option("--out", "-o", help="write it to a file")] = None,
+) -> None:
+    """Compare groups of repeated runs with the first: better, worse, or no difference shown.
+
+    Repeat each, in turns (A B, B A, A B …): one run of each tells nothing. Four of each can show
+    a difference between two groups, five between up to seven.
+
+    `koprogo compare before=runs/before after=runs/after`, or against what the original recorded of
+    itself: `koprogo compare original realistic`
+    """
+    from koprogo_deploy.compare import comparison, find, words
+
+    if as_json and as_markdown:
+        raise Refusal("Compare", [Problem("--json", "with --markdown", "give one of the two")])
+    recorded, runs = find.groups(groups, environment)
+    made = comparison.groups(runs, recorded)
+    if not as_json and not as_markdown and file is None:
+        words.show(out, made)
+        return
+    text = words.as_json(made) if as_json else words.markdown(made)
+    if file is None:
+        sys.stdout.write(text)
+    else:
+        out.print(f"comparison: {write(file, text)}", markup=False, soft_wrap=True)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from koprogo_deploy import figures
-from koprogo_deploy.figures import Unread, Use
+from koprogo_deploy.figures import Result, Unread, Use, result_of
 from koprogo_deploy.runs.model import Count, Judgement, Phase, Run
-
-Result = Literal["passed", "missed", "invalid", "not judged"]
 
 
 @dataclass(frozen=True)
@@ -117,15 +115,6 @@ def content(run: Run) -> Content:
         unread=figures.unread(run),
         unwatched=unwatched,
     )
-
-
-def result_of(run: Run) -> Result:
-    """The verdict in one word. Invalid comes first: its figures are the generator's, not ours."""
-    if not run.generator.valid or run.interrupted:
-        return "invalid"
-    if run.verdict is None:
-        return "not judged"
-    return "passed" if run.verdict.passed else "missed"
 
 
 def _headline(run: Run, result: Result) -> str:
