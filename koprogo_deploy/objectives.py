@@ -7,6 +7,7 @@ and so is a run that its own generator held up: nothing passes unseen.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ RATE_LEEWAY = 1.25
 # At a rate that is met, no more than this share may be missing.
 ACHIEVED = 0.99
 WORST_SECONDS = 5
+MOST_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,11 @@ class _Bound:
     ours: bool = False
 
     def show(self, value: float) -> str:
-        digits = 0 if self.unit in ("MB", "req/s") else 2
+        digits = 0 if self.unit in ("MB", "req/s") or abs(value) >= 100 else 2
         text = f"{value:.{digits}f}"
-        if digits and abs(value) >= 100:
-            text = f"{value:.0f}"
+        while float(text) == self.limit != value and digits < MOST_DIGITS:
+            digits += 1  # 128.3 MB is no "128 MB" where less than 128 is wanted
+            text = f"{value:.{digits}f}"
         return f"{text}{'' if self.unit == '%' else ' ' if self.unit else ''}{self.unit}"
 
     def judge(self, value: float | None, busy: Callable[[], str], why: str = "") -> Judgement:
@@ -125,10 +128,12 @@ def _host(run: Run, phases: Sequence[Phase], settings: Settings) -> list[Judgeme
     )
     for service, limit in limits:
         bound = _Bound(f"{service}_memory", f"{service.capitalize()} memory", limit / MB, "MB")
-        value, at, why = _watched(run, phases, _memory_of(service), f"containers.{service}")
+        about = re.compile(rf"containers(\.{service}(-\w+)?(\.memory)?)?")
+        value, at, why = _watched(run, phases, _memory_of(service), about)
         judged.append(bound.judge(value, lambda at=at: busy_at(run, [at]), why))  # type: ignore[misc]
     bound = _Bound("load_average", "Load average", settings.objective_load_average, "")
-    value, at, why = _watched(run, phases, lambda s: s.host.load1, "host.load1", LOAD_MEMORY)
+    about = re.compile(r"host(\.load1)?")
+    value, at, why = _watched(run, phases, lambda s: s.host.load1, about, LOAD_MEMORY)
     judged.append(bound.judge(value, lambda: busy_at(run, [at]), why))
     return judged
 
@@ -152,10 +157,13 @@ def _watched(
     run: Run,
     phases: Sequence[Phase],
     read: Callable[[Sample], float | None],
-    name: str,
+    about: re.Pattern[str],
     skip: float = 0.0,
 ) -> tuple[float | None, float, str]:
-    """The highest value in the phases, when it was (run's seconds), and why there is none."""
+    """The highest value in the phases, when it was (run's seconds), and why there is none.
+
+    `about` fits the names under which a sample says why it could not be read.
+    """
     best: tuple[float, float] | None = None
     for phase in phases:
         inside = samples_between(run, phase.began, phase.began + phase.seconds)
@@ -166,9 +174,9 @@ def _watched(
                 reason
                 for _, sample in inside
                 for path, reason in sample.unread.items()
-                if path.startswith(name) or name.startswith(path)
+                if about.fullmatch(path)
             }
-            why = "; ".join(sorted(reasons)) or f"{name} was not sampled"
+            why = "; ".join(sorted(reasons)) or "it was not sampled"
             read_in = f"read in {len(values)} of {phase.seconds:.0f} s"
             return None, phase.began, f"could not be read: {why} ({read_in})"
         late = [pair for pair in values if pair[1] >= phase.began + skip]
@@ -199,6 +207,7 @@ def _goals(
         if missed:
             judgement.met = False
             judgement.measured += f", missed: {', '.join(missed)}"
+            judgement.busy = judgement.busy or busy_at(run, worst_seconds(run, phases))
         found.append(judgement)
     return found
 
