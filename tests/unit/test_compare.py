@@ -237,14 +237,19 @@ def test_two_runs_are_too_few_however_many_the_other_group_has() -> None:
     assert set(verdicts(compared(2, 0.001, m=12, latency=3.0)).values()) == {"too few runs to tell"}
 
 
-def test_more_groups_need_more_runs() -> None:
+def test_more_groups_need_more_runs_and_more_evidence() -> None:
     def group(label: str, n: int) -> list[Run]:
-        return [run_of(f"{label}{i}", 3 * i + ord(label), lambda: 1.0) for i in range(n)]
+        latency = 1.0 + ord(label) / 100
+        return [run_of(f"{label}{i}", 3 * i + ord(label), lambda: 1.0, latency=latency)
+                for i in range(n)]  # fmt: skip
 
     four = compare.groups({label: group(label, 4) for label in "abc"})
     assert four.needed == 5
     five = compare.groups({label: group(label, 5) for label in "abc"})
     assert five.needed is None and set(five.rows[0].versus) == {"b", "c"}
+    two = compare.groups({label: group(label, 5) for label in "ab"})
+    assert versus(two, "p99", "b").p == pytest.approx(2 / 252)
+    assert versus(five, "p99", "b").p == pytest.approx(2 * 2 / 252)
 
 
 # --- what is left out or cannot be read ----------------------------------------------------------
