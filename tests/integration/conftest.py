@@ -33,6 +33,7 @@ ORDER = (
     "test_reboot",
     "test_cold_start",
     "test_acme",
+    "test_report_page",
 )
 
 
