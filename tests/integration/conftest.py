@@ -37,6 +37,7 @@ ORDER = (
     "test_reboot",
     "test_cold_start",
     "test_acme",
+    "test_report_page",
 )
 
 
