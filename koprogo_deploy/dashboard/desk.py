@@ -19,7 +19,6 @@ from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.runs import store
 from koprogo_deploy.runs.model import Run
-from koprogo_deploy.runs.sample import Sample
 
 RUNS_SHOWN = 20
 
@@ -61,7 +60,6 @@ class Desk:
         name: of the environment.
         open: reads the environment's settings anew; they may change while the page is open.
         profiles: of load runs, with a word about each.
-        levels: `normal`, `raised` or `alert` by the dotted name of a sample's values.
     """
 
     name: str
@@ -69,7 +67,6 @@ class Desk:
     watch: Watch
     jobs: Jobs
     profiles: Mapping[str, str]
-    levels: Callable[[Sample], Mapping[str, str]]
     look_at_stack: Callable[[door.Environment], StackState] = remote.stack
     look_at_seed: Callable[[door.Environment], seed.State] = seed_state
     _runs: dict[tuple[Path, int], Run | str] = field(default_factory=dict)
@@ -180,6 +177,8 @@ class Desk:
 
     def _load(self, wanted: Wanted) -> Plan:
         command = [program("koprogo"), "load", wanted.profile, "--env", self.name, "--json"]
+        if self.name != "sandbox":
+            command += ["--on", self.name]  # the word that it asks for; it was typed
         if wanted.rate:
             command += ["--rate", str(wanted.rate)]
         if wanted.seconds:

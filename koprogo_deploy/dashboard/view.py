@@ -9,6 +9,7 @@ from typing import Any
 from koprogo_deploy import seed
 from koprogo_deploy.dashboard.watch import Seen
 from koprogo_deploy.facts.stack import StackState
+from koprogo_deploy.monitor import reading, thresholds
 from koprogo_deploy.render import container_names
 from koprogo_deploy.runs.model import Judgement, Run
 from koprogo_deploy.runs.sample import Sample
@@ -35,13 +36,12 @@ def point(sample: Sample) -> dict[str, Any]:
     }
 
 
-def now(sample: Sample | None, seen: Seen, levels: Mapping[str, str]) -> dict[str, Any]:
+def now(sample: Sample | None, seen: Seen) -> dict[str, Any]:
     """What is so at this moment, each value with its level and, unread, with the reason.
 
     Args:
         sample: the last one; None before the first.
         seen: whether it is of now.
-        levels: `normal`, `raised` or `alert` by a value's dotted name, such as `host.load1`.
     """
     found: dict[str, Any] = {
         "live": seen.live,
@@ -50,6 +50,8 @@ def now(sample: Sample | None, seen: Seen, levels: Mapping[str, str]) -> dict[st
     }
     if sample is None:
         return found
+    judged = thresholds.findings(sample)
+    levels = {finding.path: str(finding.level) for finding in judged}
     host, postgres = sample.host, sample.postgres
     connections = None if postgres.connections is None else sum(postgres.connections.values())
 
@@ -88,6 +90,7 @@ def now(sample: Sample | None, seen: Seen, levels: Mapping[str, str]) -> dict[st
     found["containers"] = [
         {
             "name": name,
+            "level": str(thresholds.worst([f for f in judged if f.subject == name])),
             "cpu": cell(f"containers.{name}.cpu_percent", _number(part.cpu_percent, "%", 1)),
             "memory": cell(
                 f"containers.{name}.memory", _share(part.memory, part.memory_limit, "no limit")
@@ -101,23 +104,19 @@ def now(sample: Sample | None, seen: Seen, levels: Mapping[str, str]) -> dict[st
         }
         for name, part in sorted(sample.containers.items())
     ]
-    found["unread"] = sorted({f"{path}: {why}" for path, why in sample.unread.items()})
+    found["findings"] = [
+        [str(finding.level), str(finding)]
+        for finding in judged
+        if finding.level in (thresholds.Level.alert, thresholds.Level.raised)
+    ]
+    found["unread"] = [f"{path}: {why}" for path, why in sorted(reading.troubles(sample).items())]
     return found
 
 
 def _cell(sample: Sample, levels: Mapping[str, str], path: str, text: str | None) -> dict[str, str]:
     if text is None:
-        return {"text": "?", "level": "unknown", "why": unread(sample, path)}
+        return {"text": "?", "level": "unknown", "why": reading.reason(sample, path)}
     return {"text": text, "level": levels.get(path, ""), "why": ""}
-
-
-def unread(sample: Sample, path: str) -> str:
-    """Why a value was not read: the reason of its own name, or of what it is part of."""
-    while path:
-        if path in sample.unread:
-            return sample.unread[path]
-        path = path.rpartition(".")[0]
-    return "no reason given"
 
 
 def _number(value: float | None, unit: str = "", digits: int = 0) -> str | None:

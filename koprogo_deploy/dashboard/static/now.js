@@ -2,12 +2,12 @@
 
 import { $, cells, chip, duration, element, problem, say, show, titles } from "./page.js";
 
-const LEVELS = ["normal", "raised", "alert", "unknown"];
+const TROUBLES = ["raised", "alert", "unknown"];
 const COLUMNS = ["cpu", "memory", "throttled", "faults", "killed", "restarts"];
 
 function value(cell) {
   const parts = [element("span", { class: "value" }, cell.text)];
-  if (LEVELS.includes(cell.level)) parts.push(chip(cell.level, cell.level));
+  if (TROUBLES.includes(cell.level)) parts.push(chip(cell.level, cell.level));
   if (cell.why) parts.push(element("span", { class: "why" }, cell.why));
   return parts;
 }
@@ -40,9 +40,12 @@ export function showNow(now) {
   );
   $("containers").tBodies[0].replaceChildren(
     ...now.containers.map((container) =>
-      cells(titles($("containers")), container.name, ...COLUMNS.map((column) => value(container[column]))),
+      cells(titles($("containers")), container.name, chip(container.level, container.level), ...COLUMNS.map((column) => value(container[column]))),
     ),
   );
+  const troubles = now.findings.map(([level, text]) => element("li", {}, chip(level, level), ` ${text}`));
+  const judged = now.containers.some((container) => container.level === "unknown") ? "Nothing is raised, but not all could be read." : "Nothing is raised.";
+  $("findings").replaceChildren(...(troubles.length ? troubles : [element("li", {}, chip("normal", "normal"), ` ${judged}`)]));
   show($("unread"), now.unread.length > 0);
   say($("unread").querySelector("summary"), `${now.unread.length} values could not be read`);
   const list = $("unread").querySelector("ul");
