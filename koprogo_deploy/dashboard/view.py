@@ -115,7 +115,10 @@ def now(sample: Sample | None, seen: Seen) -> dict[str, Any]:
 
 def _cell(sample: Sample, levels: Mapping[str, str], path: str, text: str | None) -> dict[str, str]:
     if text is None:
-        return {"text": "?", "level": "unknown", "why": reading.reason(sample, path)}
+        why = reading.reason(sample, path)
+        if why in reading.QUIET:  # there was nothing to read
+            return {"text": "–", "level": "", "why": why}
+        return {"text": "?", "level": "unknown", "why": why}
     return {"text": text, "level": levels.get(path, ""), "why": ""}
 
 

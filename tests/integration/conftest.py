@@ -27,6 +27,7 @@ ORDER = (
     "test_seed",
     "test_monitor",
     "test_debug",
+    "test_dashboard",
     "test_failures",
     "test_rollback",
     "test_secrets",

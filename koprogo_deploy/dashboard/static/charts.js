@@ -32,6 +32,22 @@ const CHARTS = [
   },
 ];
 
+// A name keeps its colour and dash, whatever else is drawn beside it.
+const USUAL = {
+  cpu: ["backend", "frontend", "postgres", "traefik"],
+  requests: ["2xx", "4xx", "5xx", "3xx"],
+  connections: ["active", "idle", "idle in transaction"],
+  transactions: ["commits", "rollbacks"],
+};
+USUAL.memory = USUAL.cpu;
+const given = {};
+
+function place(chart, name) {
+  const names = (given[chart.id] ??= [...(USUAL[chart.id] ?? [])]);
+  if (!names.includes(name)) names.push(name);
+  return names.indexOf(name) % COLOURS.length;
+}
+
 const points = [];
 let end = 0; // seconds since the epoch, by the host's clock
 let waiting = false;
@@ -95,7 +111,8 @@ function drawOne(chart) {
   const names = [...new Set(read.flatMap((values) => Object.keys(values)))].sort();
   const times = points.map((point) => new Date(point.at * 1000));
   let highest = 0;
-  const traces = names.map((name, index) => {
+  const traces = names.map((name) => {
+    const index = place(chart, name);
     const y = read.map((values) => values[name] ?? null);
     highest = Math.max(highest, ...y);
     return {
@@ -107,7 +124,7 @@ function drawOne(chart) {
       connectgaps: false,
       text: told ? told.map((values) => values[name] ?? "?") : undefined,
       hovertemplate: told ? "%{text}" : "%{y:.1f}",
-      line: { color: colour(COLOURS[index % COLOURS.length]), dash: DASHES[index % DASHES.length], width: 2 },
+      line: { color: colour(COLOURS[index]), dash: DASHES[index], width: 2 },
     };
   });
   const last = read.length ? read[read.length - 1] : {};

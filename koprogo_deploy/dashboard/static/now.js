@@ -47,7 +47,7 @@ export function showNow(now) {
   const judged = now.containers.some((container) => container.level === "unknown") ? "Nothing is raised, but not all could be read." : "Nothing is raised.";
   $("findings").replaceChildren(...(troubles.length ? troubles : [element("li", {}, chip("normal", "normal"), ` ${judged}`)]));
   show($("unread"), now.unread.length > 0);
-  say($("unread").querySelector("summary"), `${now.unread.length} values could not be read`);
+  say($("unread").querySelector("summary"), now.unread.length === 1 ? "1 value could not be read" : `${now.unread.length} values could not be read`);
   const list = $("unread").querySelector("ul");
   if (list.dataset.shown !== now.unread.join()) {
     list.dataset.shown = now.unread.join();
