@@ -155,10 +155,9 @@ class Desk:
 
         async def look(job: Job) -> Result:
             found = await asyncio.to_thread(self.seeded)
-            there = dict(found["counts"])
-            good = job.code == 0 and (found["complete"] or found["via"] == "api")
-            start = "There now" if good else f"Not generated ({found['says']}). There now"
-            return Result(good, f"{start}: {view.counts_words(there)}.")
+            good = job.code == 0 and found["complete"]
+            there = f"There now: {view.counts_words(found)}."
+            return Result(good, there if good else f"Not generated. {found['says']} {there}")
 
         return Plan("generate", f"Generate realistic data in {self.name}", command, look)
 
@@ -167,11 +166,9 @@ class Desk:
 
         async def look(job: Job) -> Result:
             found = await asyncio.to_thread(self.seeded)
-            there = dict(found["counts"])
-            good = job.code == 0 and not any(there.values())
-            if good:
+            if job.code == 0 and not any(count for _, count in found["counts"]):
                 return Result(True, "Nothing seeded is left; what others made was not touched.")
-            return Result(False, f"Not cleared. Still there: {view.counts_words(there)}.")
+            return Result(False, f"Not cleared. Still there: {view.counts_words(found)}.")
 
         return Plan("clear", f"Clear the seeded data of {self.name}", command, look)
 

@@ -250,5 +250,6 @@ class Jobs:
 def words(refusal: Refusal) -> str:
     """A refusal in one line, without the heading that is for a terminal."""
     return "; ".join(
-        f"{p.where}: {p.what}" + (f" ({p.fix})" if p.fix else "") for p in refusal.problems
+        f"{p.where}: {p.what.removeprefix(f'{p.where}: ')}" + (f" ({p.fix})" if p.fix else "")
+        for p in refusal.problems
     )

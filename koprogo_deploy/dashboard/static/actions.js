@@ -57,9 +57,9 @@ function askForLoad(form) {
   for (const name of ["rate", "seconds"]) {
     if (form.get(name)) request[name] = Number(form.get(name));
   }
-  said.push(request.rate ? `${request.rate} requests a second` : "the rate of the profile");
-  said.push(request.seconds ? `for ${request.seconds} seconds` : "for as long as the profile says");
-  askFor(request, `The profile ${request.profile} sends real requests, ${said.join(", ")}. What it writes is marked and removed afterwards. Everybody who uses ${environment} meanwhile shares the machine with it.`);
+  said.push(request.rate ? `${request.rate} requests a second` : "at its own rate");
+  said.push(request.seconds ? `for ${request.seconds} seconds` : "for as long as it says");
+  askFor(request, `The profile ${request.profile} sends real requests: ${said.join(", ")}. What it writes is marked and removed afterwards. Everybody who uses ${environment} meanwhile shares the machine with it.`);
 }
 
 function askFor(request, what) {

@@ -49,7 +49,7 @@ function place(chart, name) {
 }
 
 const points = [];
-let end = 0; // seconds since the epoch, by the host's clock
+let end = Date.now() / 1000; // seconds since the epoch, by the host's clock
 let waiting = false;
 
 function map(object, change) {
@@ -91,7 +91,7 @@ export function addPoints(added) {
 
 // Without new values time goes on: the gap at the right edge grows.
 export function advance(now) {
-  $("charts").classList.toggle("old", !now.live);
+  $("charts").classList.toggle("old", !now.live && now.age !== null);
   if (points.length && now.age !== null) end = points[points.length - 1].at + now.age;
   if (!now.live) draw();
 }

@@ -23,15 +23,16 @@ export function showNow(now) {
     connection("live", "live");
     problem($("lost"), "");
   } else if (never) {
-    connection(now.problem === "connecting" ? "connecting" : "lost", now.problem || "connecting");
-    problem($("lost"), now.problem === "connecting" ? "" : `The host is not seen: ${now.problem}. Trying again.`);
+    const connecting = !now.problem || now.problem === "connecting";
+    connection(connecting ? "connecting" : "lost", connecting ? "connecting …" : "host not seen");
+    problem($("lost"), connecting ? "" : `The host is not seen: ${now.problem}. Trying again.`);
   } else {
     const ago = `last seen ${duration(now.age)} ago`;
     connection("lost", `lost, ${ago}`);
     // The age is in the header: here it would be read aloud each second.
     problem($("lost"), `The monitor is lost${now.problem ? `: ${now.problem}` : ""}. What follows is old. Trying again.`);
   }
-  $("now").classList.toggle("old", !now.live);
+  $("now").classList.toggle("old", !now.live && !never);
   if (!now.tiles) return;
   $("tiles").replaceChildren(
     ...now.tiles.map(([name, cell]) =>
@@ -59,4 +60,5 @@ export function showLost(seconds) {
   connection("lost", `lost, last seen ${duration(seconds)} ago`);
   problem($("lost"), "The dashboard does not answer: is koprogo dashboard still running? What follows is old.");
   $("now").classList.add("old");
+  $("charts").classList.add("old");
 }
