@@ -285,7 +285,11 @@ def verdict_words(run: Run) -> str:
         return "not judged"
     if run.verdict.passed:
         return "passed"
-    missed = [judgement.label for judgement in run.verdict.judgements if not judgement.met]
+    missed = [
+        f"{judgement.label} (our goal)" if judgement.ours else judgement.label
+        for judgement in run.verdict.judgements
+        if not judgement.met
+    ]
     said = [f"missed {', '.join(missed)}"] if missed else []
     return "; ".join((*said, *run.verdict.problems)) or "did not pass"
 

@@ -96,9 +96,10 @@ class Page:
         """Whether the dialog is open."""
         return bool(self.browser.execute_script("return document.getElementById('ask').open"))
 
-    def job_ended(self, within: float = 90) -> str:
-        """Wait for the job's end; its result in words."""
-        ends = ("done", "did not succeed", "stopped")
+    def job_ended(self, title: str, within: float = 90) -> str:
+        """Wait for the end of the job whose title begins so; its result in words."""
+        self.until(lambda: self.text("#job-title").startswith(title), title)
+        ends = ("done", "! did not succeed", "did not succeed", "stopped")
         self.until(lambda: self.text("#job-state") in ends, "the job's end", within)
         return self.text("#job-result")
 
@@ -258,7 +259,7 @@ def test_clear_and_generate_do_it_and_show_what_is_there(page: Page, rig: Rig) -
     try:
         page.click("#seed-clear")
         page.click("#ask-yes")
-        assert page.job_ended().startswith("Nothing seeded is left")
+        assert page.job_ended("Clear").startswith("Nothing seeded is left")
         page.until(lambda: page.seeded()["buildings"] == 0, "no buildings")
         assert rows(rig) == dict.fromkeys(COUNTS, 0)
         assert not page.find("#seed-clear").is_enabled()
@@ -266,7 +267,7 @@ def test_clear_and_generate_do_it_and_show_what_is_there(page: Page, rig: Rig) -
     finally:
         page.click("#seed-generate")
         page.click("#ask-yes")
-        said = page.job_ended()
+        said = page.job_ended("Generate")
     assert "3 organizations, 23 buildings, 190 units, 126 owners" in said
     page.until(lambda: page.seeded().items() >= COUNTS.items(), "the seed's counts")
     assert rows(rig) == COUNTS
@@ -291,7 +292,7 @@ def test_a_load_run_is_shown_while_it_runs_and_opens_its_report(page: Page, rig:
     )
     assert said[0] == 409
     assert "Load run realistic" in said[1]
-    words = page.job_ended(within=120)
+    words = page.job_ended("Load run", within=120)
     link = page.find("#job-report")
     assert link.is_displayed(), words
     run = store.load(store.find(["latest"], "sandbox")[0])
@@ -325,7 +326,7 @@ def test_a_load_run_can_be_stopped(page: Page, rig: Rig) -> None:
         page.click("#ask-yes")
         page.until(lambda: "P99" in page.text("#job-figures"), "its figures", within=60)
         page.click("#job-cancel")
-        assert "nterrupted" in page.job_ended(within=60)
+        assert "nterrupted" in page.job_ended("Load run", within=60)
         assert page.text("#job-state") == "stopped"
         assert rows(rig) == before
     finally:
@@ -423,7 +424,7 @@ def test_production_is_red_and_wants_its_name(rig: Rig, tmp_path: Path) -> None:
         page.until(yes.is_enabled, "the right name")
         yes.click()
         # There is no such host: the command itself refuses, at its door.
-        assert "example.invalid" in page.job_ended()
+        assert "example.invalid" in page.job_ended("Load run")
 
 
 def probes(rig: Rig) -> set[str]:

@@ -131,7 +131,7 @@ function drawOne(chart) {
   const lines = names.filter((name) => typeof last[name] === "number");
   chart.words.textContent = lines.length
     ? `Last: ${lines.map((name) => `${name} ${last[name].toFixed(last[name] < 10 ? 1 : 0)}`).join(", ")}`
-    : "no values yet";
+    : points.length ? "no values now" : "no values yet";
   const ink = colour("--ink");
   const grid = colour("--rule");
   const axis = { gridcolor: grid, linecolor: grid, zerolinecolor: grid, fixedrange: true, color: ink };
