@@ -98,6 +98,7 @@ def test_cancel_interrupts_and_waits_for_the_cleaning_up() -> None:
         assert not jobs.cancel(job.number + 1)
         assert jobs.cancel(job.number)
         assert job.state == "stopping"
+        await asyncio.sleep(0.1)
         assert jobs.cancel(job.number)  # again: no second signal
         return await ended(jobs)
 
