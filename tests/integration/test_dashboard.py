@@ -282,6 +282,7 @@ def test_a_load_run_is_shown_while_it_runs_and_opens_its_report(page: Page, rig:
     assert "40 requests a second, for 10 seconds" in page.text("#ask-what")
     page.click("#ask-yes")
     page.until(lambda: "P99" in page.text("#job-figures"), "its figures", within=60)
+    assert "[object" not in page.text("#job")
     # One at a time: the page offers nothing else, and the server would not take it.
     assert not page.find("#seed-clear").is_enabled()
     said = page.browser.execute_async_script(
