@@ -173,6 +173,8 @@ PrivateNetwork = Annotated[str, AfterValidator(_private_network)]
 Image = Annotated[str, AfterValidator(_image)]
 PostgresSetting = Annotated[str, AfterValidator(_postgres_setting)]
 Variable = Annotated[str, AfterValidator(_variable)]
+# pyinfra reads `--data reason=123` as a number.
+Words = Annotated[str, BeforeValidator(lambda given: given if given is None else str(given))]
 OneLine = Annotated[str, AfterValidator(_one_line)]
 Seconds = Annotated[int, BeforeValidator(_seconds), PlainSerializer(lambda s: f"{s}s")]
 Milliseconds = Annotated[
@@ -303,6 +305,9 @@ class Settings(BaseModel):
     lock_wait: Seconds
     retry_bad_release: bool
     releases_kept: Annotated[int, Field(ge=2, le=50)]
+
+    # of one run, so no part of the hash
+    reason: Annotated[Words | None, Field(exclude=True)]
 
     @property
     def max_connections(self) -> int:

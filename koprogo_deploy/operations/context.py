@@ -14,7 +14,7 @@ from typing import Any
 from pyinfra import host, inventory, state
 from pyinfra.api.exceptions import PyinfraError
 
-from koprogo_deploy import door, render
+from koprogo_deploy import door, journal, render
 from koprogo_deploy.problems import Problem, Refusal
 
 
@@ -84,15 +84,24 @@ def secret_sets(environment: door.Environment) -> dict[str, dict[str, str]]:
 
 
 def who() -> str:
-    """Who deploys, for the manifest: user and machine."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """Who deploys, for manifest and journal: user and machine, or who a pipeline runs for."""
+    return journal.who(os.environ, getpass.getuser(), socket.gethostname())
+
+
+def why(reason: str | None) -> str:
+    """Why: the reason that was given, else the subject of the checkout's newest commit."""
+    return journal.why(reason, os.environ, _git("log", "-1", "--format=%s"))
 
 
 def revision(root: Path = door.ROOT) -> str:
     """The commit of this checkout, with `+changes` when files differ from it; empty without git."""
+    return _git("describe", "--always", "--dirty=+changes", "--abbrev=12", root=root)
+
+
+def _git(*arguments: str, root: Path = door.ROOT) -> str:
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+changes", "--abbrev=12"],
+        done = subprocess.run(
+            ["git", *arguments],
             cwd=root,
             env={**os.environ, "LC_ALL": "C"},
             capture_output=True,
@@ -102,4 +111,4 @@ def revision(root: Path = door.ROOT) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return described.stdout.strip()
+    return done.stdout.strip()

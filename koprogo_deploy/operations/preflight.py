@@ -15,7 +15,9 @@ from koprogo_deploy.machine import ENGINE_PACKAGES
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.lock import one_at_a_time
 from koprogo_deploy.operations.looks import machine_now, watch_commands
+from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.progress import show_progress
+from koprogo_deploy.operations.record import begin, listen
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.operations.wire import tune_connection
 from koprogo_deploy.problems import Problem, Refusal
@@ -64,6 +66,7 @@ def host_is_acceptable() -> Iterator[str]:
     problems = host_problems(state, settings, int(time.time()))
     if problems:
         raise OperationError(f"\n{Refusal(f'Host {host.name}', problems)}")
+    begin(stack(settings))
     host.noop(f"{state.os} {state.os_version}, {state.memory // MB} MB: the budget fits")
     return
     yield  # an operation is a generator; this one has no command
@@ -73,6 +76,7 @@ def host_is_acceptable() -> Iterator[str]:
 def preflight() -> None:
     """Settings, secrets, budget and host are acceptable; nothing is touched."""
     show_progress()
+    listen()
     tune_connection()
     watch_commands()
     context.current()

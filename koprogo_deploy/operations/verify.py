@@ -12,6 +12,7 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy import smoke
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.migrate import stack
+from koprogo_deploy.operations.record import about, note
 from koprogo_deploy.operations.rollback import take_back_command
 from koprogo_deploy.operations.step import step
 
@@ -25,6 +26,7 @@ def smoke_tests_pass() -> Iterator[str]:
     outcome = smoke.run(settings.environment, overrides=context.overrides(), verifying=True)
     for line in outcome.output.splitlines():
         logger.info("    %s", line)
+    note(smoke=outcome.summary)
     if outcome.passed:
         host.noop("the smoke tests pass")
         return
@@ -35,6 +37,7 @@ def smoke_tests_pass() -> Iterator[str]:
     logger.error("    the smoke tests failed: taking release %s back", bad)
     reason = f"smoke tests failed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {outcome.failures}"
     yield take_back_command(settings, found.current, found.candidate, reason)
+    note(outcome="taken back", **about(found.candidate, found))
     raise OperationError(
         f"release {bad} was taken back; {good} serves again. The failing tests are above; what "
         "it logged: koprogo ssh, then docker ps -a and docker logs. It is not deployed again as "
