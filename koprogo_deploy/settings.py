@@ -188,6 +188,23 @@ Count = Annotated[int, Field(ge=1)]
 SERVICES = ("traefik", "postgres", "backend", "frontend")
 SWITCHED = ("backend", "frontend")  # these run as blue or green and are switched, not recreated
 
+# Of the machine, of the way to it, of the data, or of one run: a release has no part in these.
+NOT_OF_RELEASE = frozenset(
+    {
+        *("swap", "timezone", "sysctl", "extra_packages", "unattended_upgrades"),
+        *("journald_limit", "time_synchronisation", "admin_users", "install_root"),
+        *("public_address", "scan_address", "public_http_port", "public_https_port"),
+        *("ca_certificate", "tls", "tls_certificate", "tls_key", "environment"),
+        *("acme_email", "acme_server", "acme_ca_certificate"),
+        *("seed_enabled", "seed_number", "seed_scale", "seed_via"),
+        *("objective_rate", "objective_p50", "objective_p99", "objective_errors"),
+        *("objective_backend_memory", "objective_postgres_memory", "objective_traefik_memory"),
+        *("objective_load_average", "goal_p99", "goal_rate"),
+        *("load_cpus", "load_max_rate", "load_max_duration"),
+        *("lock_wait", "retry_bad_release", "releases_kept", "reason", "release"),
+    }
+)
+
 
 class Settings(BaseModel):
     """All settings of one environment. Each field is a name in `group_data/`.
@@ -308,6 +325,7 @@ class Settings(BaseModel):
 
     # of one run, so no part of the hash
     reason: Annotated[Words | None, Field(exclude=True)]
+    release: Annotated[Words | None, Field(exclude=True)]
 
     @property
     def max_connections(self) -> int:
@@ -345,6 +363,11 @@ class Settings(BaseModel):
     def hash(self) -> str:
         """Short hash of all the settings; equal settings have an equal one."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+    @property
+    def of_release(self) -> dict[str, Any]:
+        """What a release was rendered from, as group data has it: for going back to it later."""
+        return self.model_dump(mode="json", exclude=set(NOT_OF_RELEASE))
 
     @model_validator(mode="before")
     @classmethod

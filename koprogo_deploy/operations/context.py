@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,40 @@ def plan(manifest: dict[str, Any]) -> None:
 def planned() -> dict[str, Any] | None:
     """The release that this run would push; None once operations are executed."""
     return None if state.is_executing else _planned.get(host.name)
+
+
+_going_back: dict[str, GoingBack] = {}
+
+
+@dataclass(frozen=True)
+class GoingBack:
+    """A rollback under way: which release is left, the line that marks it, and settings to verify.
+
+    Attributes:
+        left: id of the release that served when it began.
+        mark: why that one is not to be deployed again by itself.
+        settings: what the other one was rendered from, as far as it is known.
+    """
+
+    left: str
+    mark: str
+    settings: dict[str, Any]
+
+
+def go_back(going: GoingBack) -> None:
+    """Have the stages of this run work as a rollback on the current host."""
+    _going_back[host.name] = going
+
+
+def going_back() -> GoingBack | None:
+    """The rollback that this run makes; None in a deploy."""
+    return _going_back.get(host.name)
+
+
+def smoke_overrides() -> dict[str, object]:
+    """What the smoke tests compare with, beyond group data: `--data`, and an old release's own."""
+    going = going_back()
+    return {**(going.settings if going else {}), **overrides()}
 
 
 def secret_sets(environment: door.Environment) -> dict[str, dict[str, str]]:

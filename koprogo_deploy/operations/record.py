@@ -134,8 +134,8 @@ def about(manifest: dict[str, Any] | None, found: StackState) -> dict[str, Any]:
 
 
 def _serving(found: StackState | None) -> str | None:
-    live = found.live if found else None
-    return live["id"] if live else None
+    current = found.current if found else None
+    return current["id"] if current else None
 
 
 def _deploy() -> str:
@@ -143,17 +143,19 @@ def _deploy() -> str:
     return ", ".join(named)
 
 
-def outcome(before: str | None, serves: str | None, notes: dict[str, Any]) -> str:
+def outcome(before: StackState, now: StackState, back: bool) -> str:
     """What a run that ended well brought about.
 
     Args:
-        before: id of the release that served when it began.
-        serves: id of the one that serves now.
-        notes: what the stages said.
+        before: what was there when it began.
+        now: what is there.
+        back: the run was a rollback.
     """
-    if "outcome" in notes:
-        return str(notes["outcome"])
-    return "deployed" if serves and serves != before else "done"
+    # One that was cut after the switch left a release that served and did not count.
+    served = {manifest["id"] if manifest else None for manifest in (before.current, before.live)}
+    if now.current is None or served == {now.current["id"]}:
+        return "done"
+    return "rolled back" if back else "deployed"
 
 
 @step
@@ -165,8 +167,9 @@ def recorded() -> Any:  # noqa: ANN401 - a generator without a command
         host.noop("nothing changed, nothing to write down")
         return
     settings = context.current().settings
-    before, now = _serving(Recorder.before), _serving(stack(settings))
-    what = outcome(before, now, Recorder.notes)
+    what = outcome(
+        Recorder.before or StackState(), stack(settings), context.going_back() is not None
+    )
     try:
         _write(**{**Recorder.notes, "outcome": what})
     except OSError as error:

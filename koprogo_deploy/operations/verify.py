@@ -23,7 +23,7 @@ def smoke_tests_pass() -> Iterator[str]:
     if not state.is_executing:
         return
     settings = context.current().settings
-    outcome = smoke.run(settings.environment, overrides=context.overrides(), verifying=True)
+    outcome = smoke.run(settings.environment, overrides=context.smoke_overrides(), verifying=True)
     for line in outcome.output.splitlines():
         logger.info("    %s", line)
     note(smoke=outcome.summary)
@@ -36,7 +36,8 @@ def smoke_tests_pass() -> Iterator[str]:
     bad, good = found.candidate["id"], found.current["id"]
     logger.error("    the smoke tests failed: taking release %s back", bad)
     reason = f"smoke tests failed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {outcome.failures}"
-    yield take_back_command(settings, found.current, found.candidate, reason)
+    back = context.going_back() is not None
+    yield take_back_command(settings, found.current, found.candidate, reason, unmark=back)
     note(outcome="taken back", **about(found.candidate, found))
     raise OperationError(
         f"release {bad} was taken back; {good} serves again. The failing tests are above; what "

@@ -29,6 +29,7 @@ ORDER = (
     "test_debug",
     "test_failures",
     "test_rollback",
+    "test_rollback_command",
     "test_history",
     "test_secrets",
     "test_interruptions",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from koprogo_deploy import journal
+from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.operations import record
 
 
@@ -146,8 +147,17 @@ def test_why() -> None:
 
 
 def test_outcome() -> None:
-    assert record.outcome("r1", "r2", {}) == "deployed"
-    assert record.outcome(None, "r1", {}) == "deployed"
-    assert record.outcome("r1", "r1", {}) == "done"
-    assert record.outcome(None, None, {}) == "done"
-    assert record.outcome("r2", "r1", {"outcome": "rolled back"}) == "rolled back"
+    def serving(current: str, candidate: str = "", dynamic: str = "") -> StackState:
+        two = ({"id": i, "dynamic": i} if i else None for i in (current, candidate))
+        return StackState(current=next(two), candidate=next(two), dynamic=dynamic or current)
+
+    nothing, one, two = StackState(), serving("r1"), serving("r2")
+    assert record.outcome(one, two, back=False) == "deployed"
+    assert record.outcome(nothing, one, back=False) == "deployed"
+    assert record.outcome(one, one, back=False) == "done"
+    assert record.outcome(nothing, nothing, back=False) == "done"
+    assert record.outcome(two, one, back=True) == "rolled back"
+    assert record.outcome(one, one, back=True) == "done"
+    cut_after_the_switch = serving("r1", "r2", "r2")
+    assert record.outcome(cut_after_the_switch, two, back=False) == "deployed"
+    assert record.outcome(cut_after_the_switch, one, back=True) == "rolled back"
