@@ -128,6 +128,11 @@ def command_problems(parameters: Mapping[str, Any], root: Path) -> list[Problem]
         for data in parameters.get("data") or ()
         if "=" not in data
     ]
+    named = [Path(str(operation)).stem for operation in parameters.get("operations") or ()]
+    given = [data.partition("=")[0] for data in parameters.get("data") or ()]
+    if "release" in given and named != ["rollback"]:
+        fix = "pyinfra inventories/<environment>.py deploys/rollback.py --data release=ID"
+        problems.append(Problem("--data release", "only deploys/rollback.py takes it", fix))
     if parameters.get("no_wait"):
         fix = "leave it out"
         problems.append(Problem("--no-wait", "pyinfra exits 0 with it when a step fails", fix))

@@ -32,6 +32,8 @@ ORDER = (
     "test_dashboard",
     "test_failures",
     "test_rollback",
+    "test_rollback_command",
+    "test_history",
     "test_secrets",
     "test_interruptions",
     "test_containment",
