@@ -114,7 +114,8 @@ def _files(environment: door.Environment, made: render.Release, now: datetime) -
             RemoteFile(f"{root}/config/{directory}/{name.rpartition('/')[2]}", made.files[name])
             for name in release.CONFIG_FILES[service]
         ]
-    about = release.manifest(made, environment, RELEASE, now)
+    wanted = release.Wanted(made, "", made.hash)
+    about = release.manifest(wanted, environment, RELEASE, now)
     migrations = "".join(f"{file.name}\n" for file in sorted(MIGRATIONS.glob("*.sql")))
     kept = {**made.files, "manifest.json": json.dumps(about), "migrations.txt": migrations}
     files += [RemoteFile(f"{root}/releases/{RELEASE}/{name}", text) for name, text in kept.items()]
