@@ -210,6 +210,18 @@ def test_a_run_in_which_nothing_is_judged_does_not_pass() -> None:
     assert not found.passed and found.problems == ["nothing was judged: no such phase"]
 
 
+@pytest.mark.parametrize("what", ["oom_kills", "restarts"])
+def test_a_service_that_was_killed_or_restarted_has_no_known_memory(what: str) -> None:
+    run = made_run()
+    for number, sample in enumerate(run.samples[100:], start=100):
+        part = sample.containers["backend"].model_copy(update={what: 1})
+        containers = sample.containers | {"backend": part}
+        run.samples[number] = sample.model_copy(update={"containers": containers})
+    (miss,) = missed(verdict(run)).values()
+    assert miss.name == "backend_memory" and miss.value is None
+    assert miss.measured.startswith("unknown: it was killed or restarted 1 ×, with 2")
+
+
 # --- which phases, which seconds -----------------------------------------------------------------
 def test_a_warm_up_is_not_judged() -> None:
     stretches = [Stretch("warm-up", 50, 10, judged=False), Stretch("realistic", 220, 90)]
