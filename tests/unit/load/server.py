@@ -95,6 +95,11 @@ class Site:
         """Base URL of its API."""
         return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/api/v1"
 
+    def restart(self) -> None:
+        """Forget what was served; the next load request is the first again."""
+        self.served.clear()
+        self._load, self._first = itertools.count(), 0.0
+
     # --- answers -----------------------------------------------------------------------------
 
     def _pair(self, email: str) -> dict[str, Any]:
