@@ -264,7 +264,9 @@ BRIEF = ("realistic", "--rate", "120", "--seconds", "4", "--no-monitor")
 def limited(rig: Rig) -> Iterator[str]:
     """A site that limits its load client like everybody: 20 requests a second."""
     client = rig.state.gateway
-    rig.converge(load_client_addresses=[], rate_limit_average=20, rate_limit_burst=20)
+    rig.converge(
+        load_client_addresses=[], rate_limit_average=20, rate_limit_burst=20, objective_rate=10
+    )
     yield client
     rig.converge()
 
