@@ -116,6 +116,7 @@ class Generator:
         self._under_way: dict[asyncio.Task[None], tuple[int, int, int]] = {}
         self._numbers = itertools.count(1)
         self._began = 0.0
+        self._ticked = 0.0, 0.0  # when it was told last, by clock and by CPU time
         self._callers: list[Caller] = []
         self._who: Deck[Caller]
         self._session: aiohttp.ClientSession
@@ -294,6 +295,7 @@ class Generator:
         alarm = Alarm()
         self._began = time.monotonic() + 0.02
         self._emit({"event": "began", "at": time.time() + 0.02})
+        self._ticked = time.monotonic(), time.process_time()
         ticking = asyncio.create_task(self._tick())
         try:
             for number, phase in enumerate(self.plan.phases):
@@ -317,7 +319,11 @@ class Generator:
         finally:
             alarm.close()
             ticking.cancel()
-            self._tell(0.0, 0.0)
+            # The last second may have ended before it was told of.
+            if time.monotonic() - self._ticked[0] >= 0.5:
+                self._tick_now()
+            else:
+                self._tell(0.0, 0.0)
             self._emit({"event": "done", "stopped": self._stopping.is_set()})
 
     async def _sleep_until(self, moment: float) -> None:
@@ -474,12 +480,14 @@ class Generator:
 
     async def _tick(self) -> None:
         """Once a second tell what ended, and what it cost."""
-        wall, used = time.monotonic(), time.process_time()
         for second in itertools.count(1):
             await asyncio.sleep(max(0.0, self._began + second - time.monotonic()))
-            now, cpu = time.monotonic(), time.process_time()
-            self._tell(now - self._began, 100 * (cpu - used) / max(now - wall, 1e-6))
-            wall, used = now, cpu
+            self._tick_now()
+
+    def _tick_now(self) -> None:
+        (wall, used), self._ticked = self._ticked, (time.monotonic(), time.process_time())
+        now, cpu = self._ticked
+        self._tell(now - self._began, 100 * (cpu - used) / max(now - wall, 1e-6))
 
     def _tell(self, at: float, cpu: float) -> None:
         rows, self._rows = self._rows, [[] for _ in COLUMNS]
