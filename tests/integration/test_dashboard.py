@@ -430,7 +430,7 @@ def test_production_is_red_and_wants_its_name(rig: Rig, tmp_path: Path) -> None:
 
 def probes(rig: Rig) -> set[str]:
     """The monitors' processes on the host."""
-    return set(rig.on_host("pgrep -f '^python3 -c import os,sys' || true").split())
+    return set(rig.on_host("pgrep -f 'python3 -c .*koprogo_observe[r]' || true").split())
 
 
 def descendants(pid: int) -> list[int]:

@@ -62,7 +62,7 @@ def test_nobody_reads_half_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     reader = threading.Thread(target=read)
     reader.start()
-    for _ in range(300):
+    for _ in range(100):
         connection.ssh_config_file(environment())
     done.set()
     reader.join()
