@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +28,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+from koprogo_deploy.dashboard import server
 from koprogo_deploy.runs import store
 from tests.integration.rig import ENVIRONMENT, ROOT, Rig
 
@@ -344,6 +348,60 @@ def test_a_wrong_link_opens_nothing(running: Dashboard, tmp_path: Path) -> None:
         assert "organizations" not in page.browser.page_source
 
 
+def test_open_leads_in_by_a_private_file(
+    running: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webbrowser.open", lambda uri: True)
+    file = server.open_browser(running.link)
+    try:
+        with chromium(tmp_path / "chromium", file.as_uri()) as page:
+            page.open()
+            page.until(lambda: page.browser.title.startswith("sandbox"), "the dashboard")
+            assert page.browser.current_url == running.address
+    finally:
+        file.unlink()
+
+
+def test_another_page_of_this_machine_can_do_nothing(page: Page, running: Dashboard) -> None:
+    """To a browser another port is the same site: it would send the cookie along."""
+    asked: list[str] = []
+
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Cookie", ""))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<!doctype html><title>other</title>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    body = json.dumps({"what": "clear", "name": "sandbox"})
+    attempts: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("jobs", {"method": "POST", "mode": "no-cors", "body": body}),
+        ("jobs", {"method": "POST", "headers": {"Content-Type": "application/json"}, "body": body}),
+        ("facts/seed", {}),
+    )
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        page.browser.get(f"http://127.0.0.1:{other.server_port}/")
+        for path, options in attempts:
+            said = page.browser.execute_async_script(
+                "const [url, options, done] = arguments;"
+                "fetch(url, {...options, credentials: 'include'})"
+                ".then((answer) => done(answer.type), () => done('refused'))",
+                running.address + path,
+                options,
+            )
+            assert said in ("opaque", "refused")
+        other.shutdown()
+    assert "koprogo-dashboard" in asked[0]  # the cookie was there; it alone is not enough
+    page.open()
+    page.until(lambda: page.seeded().items() >= COUNTS.items(), "the seed's counts")
+    assert "Clear" not in page.text("#job")
+
+
 def test_it_listens_on_this_machine_alone(running: Dashboard) -> None:
     port = int(running.address.rstrip("/").rpartition(":")[2])
     table = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
@@ -397,7 +455,7 @@ def test_the_end_leaves_nothing_behind(rig: Rig, tmp_path: Path, number: signal.
             path.unlink()
 
 
-def test_production_is_red_and_wants_its_name(rig: Rig, tmp_path: Path) -> None:
+def test_production_is_red_and_wants_its_name(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.fake_dashboard", "production"]
     with started(command) as made, chromium(tmp_path / "chromium", made.link) as page:
         page.open()
