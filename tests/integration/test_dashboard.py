@@ -100,6 +100,10 @@ class Page:
         """Whether the dialog is open."""
         return bool(self.browser.execute_script("return document.getElementById('ask').open"))
 
+    def measuring(self) -> bool:
+        """Whether a load run shows its figures."""
+        return self.text("#job-state") == "running" and "P99" in self.text("#job-figures")
+
     def job_ended(self, title: str, within: float = 90) -> str:
         """Wait for the end of the job whose title begins so; its result in words."""
         self.until(lambda: self.text("#job-title").startswith(title), title)
@@ -285,7 +289,7 @@ def test_a_load_run_is_shown_while_it_runs_and_opens_its_report(page: Page, rig:
     page.click("#load-start")
     assert "40 requests a second, for 10 seconds" in page.text("#ask-what")
     page.click("#ask-yes")
-    page.until(lambda: "P99" in page.text("#job-figures"), "its figures", within=60)
+    page.until(page.measuring, "its figures", within=60)
     assert "[object" not in page.text("#job")
     # One at a time: the page offers nothing else, and the server would not take it.
     assert not page.find("#seed-clear").is_enabled()
@@ -329,7 +333,7 @@ def test_a_load_run_can_be_stopped(page: Page, rig: Rig) -> None:
         page.find("#load-form [name=seconds]").send_keys("60")
         page.click("#load-start")
         page.click("#ask-yes")
-        page.until(lambda: "P99" in page.text("#job-figures"), "its figures", within=60)
+        page.until(page.measuring, "its figures", within=60)
         page.click("#job-cancel")
         assert "nterrupted" in page.job_ended("Load run", within=60)
         assert page.text("#job-state") == "stopped"
@@ -440,7 +444,7 @@ def test_the_end_leaves_nothing_behind(rig: Rig, tmp_path: Path, number: signal.
             page.find("#load-form [name=seconds]").send_keys("60")
             page.click("#load-start")
             page.click("#ask-yes")
-            page.until(lambda: "P99" in page.text("#job-figures"), "its figures", within=60)
+            page.until(page.measuring, "its figures", within=60)
             started = descendants(made.process.pid)
             assert any("koprogo load" in line_of(pid) for pid in started)
             assert probes(rig) - watching
