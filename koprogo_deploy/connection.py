@@ -53,7 +53,10 @@ def ssh_config_file(environment: Environment) -> Path:
     if directory.stat().st_uid != os.getuid():
         raise PermissionError(f"{directory} belongs to somebody else")
     path = directory / f"ssh-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    path.write_text(text, encoding="utf-8")
+    # Whole or not at all: another ssh may read it right now.
+    with tempfile.NamedTemporaryFile("w", dir=directory, delete=False, encoding="utf-8") as file:
+        file.write(text)
+    Path(file.name).replace(path)
     return path
 
 

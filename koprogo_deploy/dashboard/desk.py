@@ -21,6 +21,7 @@ from koprogo_deploy.runs import store
 from koprogo_deploy.runs.model import Run
 
 RUNS_SHOWN = 20
+REASON = 8  # last lines of output that say why there is no run
 
 
 class Wanted(BaseModel):
@@ -183,8 +184,8 @@ class Desk:
 
         async def look(job: Job) -> Result:
             if job.finished is None:
-                end = job.lines[-1] if job.lines else f"exit code {job.code}"
-                return Result(False, f"No run was kept: {end}")
+                end = "\n".join(job.lines[-REASON:]) or f"exit code {job.code}"
+                return Result(False, f"No run was kept.\n{end}")
             run = await asyncio.to_thread(self.run, str(job.finished.get("id")))
             if run is None:
                 return Result(False, f"The run's file is not there: {job.finished.get('file')}")

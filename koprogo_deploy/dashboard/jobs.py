@@ -94,7 +94,9 @@ class Job:
                 self.progress = event
             case "finished":
                 self.finished = event
-            case _:  # a step, or why it failed
+            case "failed":
+                pass  # said as text as well
+            case _:
                 self._say(_told(event))
 
     def _say(self, line: str) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +28,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+from koprogo_deploy.dashboard import server
 from koprogo_deploy.runs import store
 from tests.integration.rig import ENVIRONMENT, ROOT, Rig
 
@@ -95,6 +99,10 @@ class Page:
     def asked(self) -> bool:
         """Whether the dialog is open."""
         return bool(self.browser.execute_script("return document.getElementById('ask').open"))
+
+    def measuring(self) -> bool:
+        """Whether a load run shows its figures."""
+        return self.text("#job-state") == "running" and "P99" in self.text("#job-figures")
 
     def job_ended(self, title: str, within: float = 90) -> str:
         """Wait for the end of the job whose title begins so; its result in words."""
@@ -230,6 +238,12 @@ def test_it_fits_narrow_and_wide(page: Page, width: int) -> None:
     )
     page.until(lambda: page.points("cpu") >= 2, "values")
     page.until(page.seeded, "the seed's counts")
+    page.until(lambda: page.find("#release table"), "the release")
+    # As the reason why a release was taken back may be: names of tests, each one long word.
+    page.browser.execute_script(
+        "const item = document.createElement('li'); item.textContent = 'test_'.repeat(60);"
+        "document.querySelector('#release ul').append(item)"
+    )
     widest = page.browser.execute_script("return document.documentElement.scrollWidth")
     assert widest <= width  # nothing to push sideways
 
@@ -281,7 +295,7 @@ def test_a_load_run_is_shown_while_it_runs_and_opens_its_report(page: Page, rig:
     page.click("#load-start")
     assert "40 requests a second, for 10 seconds" in page.text("#ask-what")
     page.click("#ask-yes")
-    page.until(lambda: "P99" in page.text("#job-figures"), "its figures", within=60)
+    page.until(page.measuring, "its figures", within=60)
     assert "[object" not in page.text("#job")
     # One at a time: the page offers nothing else, and the server would not take it.
     assert not page.find("#seed-clear").is_enabled()
@@ -325,7 +339,7 @@ def test_a_load_run_can_be_stopped(page: Page, rig: Rig) -> None:
         page.find("#load-form [name=seconds]").send_keys("60")
         page.click("#load-start")
         page.click("#ask-yes")
-        page.until(lambda: "P99" in page.text("#job-figures"), "its figures", within=60)
+        page.until(page.measuring, "its figures", within=60)
         page.click("#job-cancel")
         assert "nterrupted" in page.job_ended("Load run", within=60)
         assert page.text("#job-state") == "stopped"
@@ -342,6 +356,60 @@ def test_a_wrong_link_opens_nothing(running: Dashboard, tmp_path: Path) -> None:
         assert "sandbox" not in page.browser.page_source
         page.browser.get(f"{running.address}facts/seed")
         assert "organizations" not in page.browser.page_source
+
+
+def test_open_leads_in_by_a_private_file(
+    running: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webbrowser.open", lambda uri: True)
+    file = server.open_browser(running.link)
+    try:
+        with chromium(tmp_path / "chromium", file.as_uri()) as page:
+            page.open()
+            page.until(lambda: page.browser.title.startswith("sandbox"), "the dashboard")
+            assert page.browser.current_url == running.address
+    finally:
+        file.unlink()
+
+
+def test_another_page_of_this_machine_can_do_nothing(page: Page, running: Dashboard) -> None:
+    """To a browser another port is the same site: it would send the cookie along."""
+    asked: list[str] = []
+
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Cookie", ""))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<!doctype html><title>other</title>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    body = json.dumps({"what": "clear", "name": "sandbox"})
+    attempts: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("jobs", {"method": "POST", "mode": "no-cors", "body": body}),
+        ("jobs", {"method": "POST", "headers": {"Content-Type": "application/json"}, "body": body}),
+        ("facts/seed", {}),
+    )
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        page.browser.get(f"http://127.0.0.1:{other.server_port}/")
+        for path, options in attempts:
+            said = page.browser.execute_async_script(
+                "const [url, options, done] = arguments;"
+                "fetch(url, {...options, credentials: 'include'})"
+                ".then((answer) => done(answer.type), () => done('refused'))",
+                running.address + path,
+                options,
+            )
+            assert said in ("opaque", "refused")
+        other.shutdown()
+    assert "koprogo-dashboard" in asked[0]  # the cookie was there; it alone is not enough
+    page.open()
+    page.until(lambda: page.seeded().items() >= COUNTS.items(), "the seed's counts")
+    assert "Clear" not in page.text("#job")
 
 
 def test_it_listens_on_this_machine_alone(running: Dashboard) -> None:
@@ -382,7 +450,7 @@ def test_the_end_leaves_nothing_behind(rig: Rig, tmp_path: Path, number: signal.
             page.find("#load-form [name=seconds]").send_keys("60")
             page.click("#load-start")
             page.click("#ask-yes")
-            page.until(lambda: "P99" in page.text("#job-figures"), "its figures", within=60)
+            page.until(page.measuring, "its figures", within=60)
             started = descendants(made.process.pid)
             assert any("koprogo load" in line_of(pid) for pid in started)
             assert probes(rig) - watching
@@ -397,7 +465,7 @@ def test_the_end_leaves_nothing_behind(rig: Rig, tmp_path: Path, number: signal.
             path.unlink()
 
 
-def test_production_is_red_and_wants_its_name(rig: Rig, tmp_path: Path) -> None:
+def test_production_is_red_and_wants_its_name(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.fake_dashboard", "production"]
     with started(command) as made, chromium(tmp_path / "chromium", made.link) as page:
         page.open()
@@ -430,7 +498,7 @@ def test_production_is_red_and_wants_its_name(rig: Rig, tmp_path: Path) -> None:
 
 def probes(rig: Rig) -> set[str]:
     """The monitors' processes on the host."""
-    return set(rig.on_host("pgrep -f '^python3 -c import os,sys' || true").split())
+    return set(rig.on_host("pgrep -f 'python3 -c .*koprogo_observe[r]' || true").split())
 
 
 def descendants(pid: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +46,25 @@ def test_a_command_goes_over_ssh_or_stays_here() -> None:
     assert connection.ssh_command(environment(), "id")[::4] == ["ssh", "id"]
     assert connection.ssh_command(environment("@local"), "id") == ["sh", "-c", "id"]
     assert connection.testinfra_target(environment("@local")) == ("local://", {})
+
+
+def test_nobody_reads_half_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The dashboard looks at three things at once; an empty config is "could not resolve hostname".
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    path = connection.ssh_config_file(environment())
+    whole, done = path.read_text(), threading.Event()
+    torn: list[str] = []
+
+    def read() -> None:
+        while not done.is_set():
+            if (text := path.read_text()) != whole:
+                torn.append(text)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(100):
+        connection.ssh_config_file(environment())
+    done.set()
+    reader.join()
+    assert torn == []
+    assert list(path.parent.iterdir()) == [path]

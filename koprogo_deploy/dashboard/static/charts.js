@@ -45,7 +45,7 @@ const given = {};
 function place(chart, name) {
   const names = (given[chart.id] ??= [...(USUAL[chart.id] ?? [])]);
   if (!names.includes(name)) names.push(name);
-  return names.indexOf(name) % COLOURS.length;
+  return names.indexOf(name);
 }
 
 const points = [];
@@ -124,7 +124,7 @@ function drawOne(chart) {
       connectgaps: false,
       text: told ? told.map((values) => values[name] ?? "?") : undefined,
       hovertemplate: told ? "%{text}" : "%{y:.1f}",
-      line: { color: colour(COLOURS[index]), dash: DASHES[index], width: 2 },
+      line: { color: colour(COLOURS[index % COLOURS.length]), dash: DASHES[(index + Math.floor(index / COLOURS.length)) % DASHES.length], width: 2 },
     };
   });
   const last = read.length ? read[read.length - 1] : {};

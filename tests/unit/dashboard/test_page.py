@@ -228,3 +228,26 @@ def test_the_json_of_a_host_that_lies_stays_json(bench: Callable[..., Bench]) ->
     answer = made.client.get("/facts/seed", headers={"Accept": "text/html"})
     assert answer.headers["content-type"] == "application/json"
     assert json.loads(answer.text)["counts"][0] == ["organizations", 3]
+
+
+def test_a_run_that_could_not_be_done_says_why(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    refusing = tmp_path / "koprogo"
+    refusing.write_text(
+        '#!/bin/sh\necho \'{"event": "failed", "text": "x"}\'\n'
+        "echo 'Settings of sandbox: 1 problem. Nothing was touched.' >&2\n"
+        "echo '  1. domain: missing' >&2\nexit 2\n"
+    )
+    refusing.chmod(0o755)
+    monkeypatch.setattr(desks, "program", lambda name: str(refusing))
+    made = bench()
+    assert made.post(what="load", name="sandbox", profile="light").status_code == 202
+    job = finished(made)
+    assert job["state"] == "failed"
+    assert job["result"] == {
+        "good": False,
+        "run": "",
+        "words": "No run was kept.\nSettings of sandbox: 1 problem. Nothing was touched.\n"
+        "  1. domain: missing",
+    }
