@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pyinfra import host
+from pyinfra import host, logger
 from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
@@ -25,6 +25,7 @@ from koprogo_deploy.operations.migrate import POSTGRES_TIMEOUT, stack
 from koprogo_deploy.operations.release import dynamic_hash, have_images, promote_command, push
 from koprogo_deploy.operations.shell import compose_up, container, wait_until_healthy
 from koprogo_deploy.operations.step import step
+from koprogo_deploy.plan import INTERRUPTION
 from koprogo_deploy.problems import Refusal
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import Settings
@@ -144,7 +145,7 @@ def cannot_go_back(
             f"secrets of {', '.join(changed)} changed since release {identity} was made, and it "
             "would run with the old ones. Write what it had into group data, then deploys/full.py"
         )
-    before, now = (m["values"].get("postgres_major") for m in ({"values": {}, **to.manifest}, live))
+    before, now = (m.get("values", {}).get("postgres_major") for m in (to.manifest, live))
     if before and now and before != now:
         return f"release {identity} is of Postgres {before}, and the data is of Postgres {now}"
     return ""
@@ -188,8 +189,12 @@ def kept_release_is_candidate() -> Iterator[StringCommand | str]:
     context.go_back(context.GoingBack(left_id, mark, old))
     if live["id"] == manifest["id"]:
         context.plan(manifest)
-        host.noop(f"release {manifest['id']} serves already")
+        logger.info("    release %s serves already", manifest["id"])
+        host.noop("it serves already")
         return
+    for service, told in INTERRUPTION.items():
+        if manifest["specs"][service] != live["specs"][service]:
+            logger.warning("    %s is another one in release %s: %s", service, manifest["id"], told)
     steps = [f"set -e; cd {root}", have_images(manifest["images"].values())]
     if state.current and manifest["id"] == state.current["id"]:
         context.plan(manifest)  # what was switched to and does not count yet is left

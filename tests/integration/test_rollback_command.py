@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -101,9 +102,12 @@ def test_two_releases_back_the_colours_are_taken_and_images_of_nobody_go(changed
     rig, first = changed, changed.manifest()
     ours = first["requested"]["backend"].rpartition(":")[0]
     for name in (f"{ours}:unused", "somebody/elses:1"):
-        rig.on_host(f"tar -c -T /dev/null | docker import -m {name} - {name}")
+        content = "cd $(mktemp -d) && head -c 20000000 /dev/urandom > content && tar -c content"
+        rig.on_host(f"{content} | docker import - {name}")
     run = rig.converge(**another(2))
-    assert "1 name of an unused image" in run.output
+    freed = re.search(r"1 name of an unused image; (\d+) MB freed", run.output)
+    assert freed, run.output
+    assert int(freed[1]) >= 19
     images = rig.on_host("docker image ls --format '{{.Repository}}:{{.Tag}}'").split()
     assert f"{ours}:unused" not in images
     assert "somebody/elses:1" in images
@@ -138,6 +142,8 @@ def test_a_rollback_under_full_load_loses_no_request(changed: Rig) -> None:
     assert run.seconds < seen.seconds, "the load lasted from the first step to the last"
     assert seen.answered > 5000
     print(times(line(rig), run), f"; {seen.answered + watch.answered} requests")
+    rig.converge(**another(5), retry_bad_release=True)
+    assert rig.converge(**another(5)).changed == [], "tried again on purpose, it counts"
 
 
 @pytest.mark.slow

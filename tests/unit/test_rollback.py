@@ -132,7 +132,9 @@ def test_changed_secrets_are_not_brought_back() -> None:
 def test_another_major_version_of_postgres_is_refused() -> None:
     old = kept("r1", "1", "2", values={**BASE.of_release, "postgres_major": 16})
     assert why_not(old) == "release r1 is of Postgres 16, and the data is of Postgres 17"
-    assert why_not(kept("r1", "1", "2", values={})) == "", "an old manifest does not say"
+    unsaid = kept("r1", "1", "2")
+    del unsaid.manifest["values"]
+    assert why_not(unsaid) == "", "an old manifest does not say"
 
 
 # --- how -----------------------------------------------------------------------------------------
