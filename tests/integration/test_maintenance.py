@@ -54,6 +54,7 @@ def from_here(rig: Rig) -> int:
 def tidy(rig: Rig) -> Iterator[Rig]:
     yield rig
     rig.on_host(f"rm -f {PAGE}")
+    rig.converge()
 
 
 def test_everybody_gets_503_but_this_machine_and_a_deploy_goes_on(tidy: Rig) -> None:
@@ -86,7 +87,6 @@ def test_everybody_gets_503_but_this_machine_and_a_deploy_goes_on(tidy: Rig) -> 
     kinds = [line.get("outcome") for line in lines if line["kind"] == "maintenance"]
     assert kinds[-2:] == ["on", "off"]
     assert koprogo("off", "sandbox") == (0, "maintenance was off already\n")
-    rig.converge()
 
 
 def test_no_application_container_is_needed_and_a_deploy_that_cannot_verify_is_refused(
@@ -95,7 +95,7 @@ def test_no_application_container_is_needed_and_a_deploy_that_cannot_verify_is_r
     rig = tidy
     assert koprogo("on", "sandbox", "--allow", "203.0.113.7")[0] == 0
     # As if somebody else had switched it on: our address does not pass.
-    rig.on_host(f"sed -i 's/ClientIP(`{_own(rig)}`)/ClientIP(`203.0.113.8`)/' {PAGE}")
+    rig.on_host(f"sed -i 's|ClientIP(`{_own(rig)}`)|ClientIP(`203.0.113.8`)|' {PAGE}")
     with contextlib.suppress(AssertionError):
         rig.wait_for_site(0.5)
     assert from_here(rig) == 503
