@@ -149,7 +149,7 @@ class Seen:
     @property
     def agreed(self) -> bool:
         """Traefik does what the file says."""
-        return self.served is not None and self.served == (self.wanted is not None)
+        return self.served == (self.wanted is not None)
 
 
 def parse_look(output: str) -> Seen:

@@ -97,13 +97,12 @@ def choose(state: StackState, kept: Mapping[str, Kept], asked: str | None, retry
     if state.current and state.live is state.candidate and state.current["id"] in state.marked:
         return kept[serving]  # a rollback that was cut after the switch: it is ended
     others = [i for i in kept if i != serving and i not in state.marked]
-    # Those of before this was noted have no mark at all.
-    others = [i for i in others if i in state.served] or others
     if not others:
         raise OperationError(
             f"no kept release served before {serving} and is not marked as bad. "
             f"Kept: {', '.join(kept)}; name one: --data release=ID"
         )
+    # One that never served comes last; of those the newest.
     return kept[max(others, key=lambda i: (state.served.get(i, 0.0), i))]
 
 
