@@ -54,6 +54,13 @@ def test_a_rollback_loses_no_request_and_nothing_brings_the_left_release_back(
     rig, before = changed, changed.manifest()["id"]
     rig.converge(**another(1))
     left = rig.manifest()["id"]
+    assert rig.deploy("--dry", deploy="rollback").would_change == [
+        "Roll back | Choose the release",
+        "Migrate | Start the backend unrouted and verify its migrations",
+        "Cut over | Run frontend and Traefik",
+        SWITCH,
+        "Settle | Let the release count",
+    ]
     with Watch(rig, pause=0.01) as watch:
         run = rig.deploy(deploy="rollback", reason="too slow")
     assert run.code == 0, run.output
@@ -190,4 +197,6 @@ def test_a_rollback_to_a_release_that_does_not_work_is_taken_back(changed: Rig) 
     assert watch.failures == []
     assert mark(rig, before) == "", "the release that serves is not the bad one"
     assert line(rig)["outcome"] == "taken back"
-    assert rig.converge().changed == []
+    # What was stopped, and kept for its logs, goes.
+    assert rig.converge().changed == ["Settle | Let the release count"]
+    assert rig.leftovers() == []
