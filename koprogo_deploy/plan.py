@@ -10,7 +10,7 @@ from koprogo_deploy.facts.stack import Container
 from koprogo_deploy.render import Release, container_names
 from koprogo_deploy.settings import SERVICES, SWITCHED
 
-_INTERRUPTION = {
+INTERRUPTION = {
     "traefik": "about 1 s without an answer while the proxy restarts",
     "postgres": "requests wait or fail for a few seconds while Postgres restarts",
 }
@@ -62,7 +62,7 @@ def changes(
             before = {**old, "image": live["requested"][service]}
             after = {**release.definitions[service], "image": requested[service]}
             reasons = tuple(differences(before, after))
-            found.append(Change(service, action, detail, _INTERRUPTION.get(service, ""), reasons))
+            found.append(Change(service, action, detail, INTERRUPTION.get(service, ""), reasons))
         elif container is None or not container.serving:
             state = container.status if container else "gone"
             found.append(Change(service, "start", detail, "", (f"its container is {state}",)))

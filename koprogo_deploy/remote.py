@@ -41,6 +41,11 @@ def run(environment: Environment, command: str, stdin: str = "") -> str:
     return done.stdout
 
 
+def as_root(environment: Environment, script: str, stdin: str = "") -> str:
+    """As `run`, with the rights of root."""
+    return run(environment, f"sudo -n sh -c {shlex.quote(script)}", stdin)
+
+
 def _failed(environment: Environment, words: str) -> Refusal:
     name = environment.settings.environment
     fix = f"try: koprogo ssh {name} true"
@@ -52,7 +57,7 @@ def _failed(environment: Environment, words: str) -> Refusal:
 def stack(environment: Environment) -> StackState:
     """What is deployed on the host."""
     script = Stack().command(root=environment.settings.install_root).get_raw_value()
-    return parse_stack(run(environment, f"sudo -n sh -c {shlex.quote(script)}").splitlines())
+    return parse_stack(as_root(environment, script).splitlines())
 
 
 def seed_state(environment: Environment) -> seed.State:
@@ -71,14 +76,14 @@ def seed_state(environment: Environment) -> seed.State:
 def now(environment: Environment) -> status.Now:
     """What serves since when, kept releases, disk, and whether a deploy is running."""
     script = status.look_command(environment.settings.install_root)
-    return status.parse(run(environment, f"sudo -n sh -c {shlex.quote(script)}").splitlines())
+    return status.parse(as_root(environment, script).splitlines())
 
 
 def journal_of(environment: Environment) -> journal.Journal:
     """The journal on the host, its chain followed; empty where nothing was written yet."""
     file = shlex.quote(f"{environment.settings.install_root}/{journal.FILE}")
     script = f"[ ! -e {file} ] || gzip -c {file} | base64"
-    packed = run(environment, f"sudo -n sh -c {shlex.quote(script)}")
+    packed = as_root(environment, script)
     return journal.read(gzip.decompress(base64.b64decode(packed)) if packed else b"")
 
 
@@ -96,7 +101,7 @@ def write_down(environment: Environment, kind: str, **values: Any) -> None:  # n
     now = datetime.now(UTC).isoformat(timespec="seconds")
     line = journal.entry(kind, **{"at": now, "by": context.who(), **values})
     script = journal.append_command(environment.settings.install_root)
-    run(environment, f"sudo -n sh -c {shlex.quote(script)}", line)
+    as_root(environment, script, line)
 
 
 def wanted(environment: Environment, state: StackState) -> tuple[render.Release, list[str]]:

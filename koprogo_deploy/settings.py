@@ -82,7 +82,12 @@ def _origin(origin: str) -> str:
     return origin
 
 
-def _network(address: str) -> str:
+def network(address: str) -> str:
+    """An address or network as Traefik takes it.
+
+    Raises:
+        ValueError: it is none; the message says what to write.
+    """
     try:
         return str(ipaddress.ip_network(address, strict=False))
     except ValueError:
@@ -168,7 +173,7 @@ def _seconds(text: object) -> int:
 
 Domain = Annotated[str, AfterValidator(_domain)]
 Origin = Annotated[str, AfterValidator(_origin)]
-Network = Annotated[str, AfterValidator(_network)]
+Network = Annotated[str, AfterValidator(network)]
 PrivateNetwork = Annotated[str, AfterValidator(_private_network)]
 Image = Annotated[str, AfterValidator(_image)]
 PostgresSetting = Annotated[str, AfterValidator(_postgres_setting)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from koprogo_deploy import maintenance
 from koprogo_deploy.facts.stack import Container, StackState
 from koprogo_deploy.journal import Journal
 from koprogo_deploy.operations.lock import PATH as LOCK
@@ -97,6 +98,8 @@ def problems(stack: StackState, now: Now, journal: Journal) -> list[str]:
         found.append(f"the disk is {used:.0%} full")
     if not stack.docker:
         return [*found, "the Docker Engine does not answer"]
+    if stack.maintenance:
+        found.append(maintenance.told(maintenance.parse(stack.maintenance)))
     live = stack.live
     if live is None:
         return [*found, "nothing is deployed"]

@@ -51,6 +51,7 @@ class StackState:
         bad: reason by hash of each release that was taken back or left; also by the hash that it
             has whatever its colours.
         marked: the same reasons by the release's id.
+        maintenance: first line of the maintenance page's file, JSON; empty while it is off.
         served: when each release began to serve last, in seconds since 1970, by id.
     """
 
@@ -67,6 +68,7 @@ class StackState:
     bad: dict[str, str] = field(default_factory=dict)
     marked: dict[str, str] = field(default_factory=dict)
     served: dict[str, float] = field(default_factory=dict)
+    maintenance: str = ""
 
     @property
     def live(self) -> dict[str, Any] | None:
@@ -113,6 +115,8 @@ for mark in "$root"/releases/*/served; do
 done
 [ -f "$root/traefik/dynamic/dynamic.yaml" ] &&
   printf 'dynamic\t%s\n' "$(sha256sum < "$root/traefik/dynamic/dynamic.yaml" | cut -c1-64)"
+page=$root/traefik/dynamic/maintenance.yaml
+[ -f "$page" ] && printf 'maintenance\t%s\n' "$(head -n 1 "$page" | cut -c3-)"
 printf 'unit\t%s\n' "$(systemctl is-active koprogo-traefik-binary.service 2>/dev/null)"
 if ids=$(docker ps -aq --filter label=com.docker.compose.project=koprogo 2>/dev/null); then
   printf 'docker\tyes\n'
@@ -149,6 +153,8 @@ def parse_stack(lines: list[str]) -> StackState:
                 state.secrets = set(value.split())
             case "dynamic":
                 state.dynamic = value
+            case "maintenance":
+                state.maintenance = value
             case "unit":
                 state.binary_unit = value
             case "bad":

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
-from pyinfra import host
+from pyinfra import host, logger
 from pyinfra.api import deploy
 from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy import budget
+from koprogo_deploy import budget, maintenance
 from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.facts.releases import Image, Images
 from koprogo_deploy.facts.stack import StackState, repository
@@ -121,6 +121,38 @@ def host_is_acceptable() -> Iterator[str]:
     yield  # an operation is a generator; this one has no command
 
 
+@step
+def maintenance_lets_us_pass() -> Iterator[str]:
+    """While maintenance is on the smoke tests have to pass by it: refuse where they cannot."""
+    settings = context.current().settings
+    found = stack(settings).maintenance
+    if not found:
+        host.noop("no maintenance is on")
+        return
+    import httpx  # seldom needed, and slow to import
+
+    from koprogo_deploy.outside import Outside
+
+    wanted = maintenance.parse(found)
+    with Outside(settings, timeout=5) as outside:
+        try:
+            closed = maintenance.ours(outside.api.get("/health").headers)
+        except httpx.HTTPError:
+            closed = False  # nothing answers: that is not the page, and the deploy may mend it
+    if closed:
+        name = settings.environment
+        problem = Problem(
+            "maintenance",
+            f"{maintenance.told(wanted)}. This machine does not, so the smoke tests would fail",
+            f"koprogo maintenance on {name} --allow ADDRESS, or koprogo maintenance off {name}",
+        )
+        raise OperationError(f"\n{Refusal(f'Host {host.name}', [problem])}")
+    logger.warning("    %s; this machine passes", maintenance.told(wanted))
+    host.noop("this machine passes by the maintenance page")
+    return
+    yield
+
+
 @deploy("Preflight")
 def preflight() -> None:
     """Settings, secrets, budget and host are acceptable; nothing is touched."""
@@ -131,3 +163,4 @@ def preflight() -> None:
     context.current()
     one_at_a_time(name="Be the only deploy")
     host_is_acceptable(name="Check the host")
+    maintenance_lets_us_pass(name="Check for maintenance")

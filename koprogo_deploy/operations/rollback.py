@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pyinfra import host
+from pyinfra import host, logger
 from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
@@ -25,6 +25,7 @@ from koprogo_deploy.operations.migrate import POSTGRES_TIMEOUT, stack
 from koprogo_deploy.operations.release import dynamic_hash, have_images, promote_command, push
 from koprogo_deploy.operations.shell import compose_up, container, wait_until_healthy
 from koprogo_deploy.operations.step import step
+from koprogo_deploy.plan import INTERRUPTION
 from koprogo_deploy.problems import Refusal
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import Settings
@@ -96,13 +97,12 @@ def choose(state: StackState, kept: Mapping[str, Kept], asked: str | None, retry
     if state.current and state.live is state.candidate and state.current["id"] in state.marked:
         return kept[serving]  # a rollback that was cut after the switch: it is ended
     others = [i for i in kept if i != serving and i not in state.marked]
-    # Those of before this was noted have no mark at all.
-    others = [i for i in others if i in state.served] or others
     if not others:
         raise OperationError(
             f"no kept release served before {serving} and is not marked as bad. "
             f"Kept: {', '.join(kept)}; name one: --data release=ID"
         )
+    # One that never served comes last; of those the newest.
     return kept[max(others, key=lambda i: (state.served.get(i, 0.0), i))]
 
 
@@ -144,7 +144,7 @@ def cannot_go_back(
             f"secrets of {', '.join(changed)} changed since release {identity} was made, and it "
             "would run with the old ones. Write what it had into group data, then deploys/full.py"
         )
-    before, now = (m["values"].get("postgres_major") for m in ({"values": {}, **to.manifest}, live))
+    before, now = (m.get("values", {}).get("postgres_major") for m in (to.manifest, live))
     if before and now and before != now:
         return f"release {identity} is of Postgres {before}, and the data is of Postgres {now}"
     return ""
@@ -188,8 +188,12 @@ def kept_release_is_candidate() -> Iterator[StringCommand | str]:
     context.go_back(context.GoingBack(left_id, mark, old))
     if live["id"] == manifest["id"]:
         context.plan(manifest)
-        host.noop(f"release {manifest['id']} serves already")
+        logger.info("    release %s serves already", manifest["id"])
+        host.noop("it serves already")
         return
+    for service, told in INTERRUPTION.items():
+        if manifest["specs"][service] != live["specs"][service]:
+            logger.warning("    %s is another one in release %s: %s", service, manifest["id"], told)
     steps = [f"set -e; cd {root}", have_images(manifest["images"].values())]
     if state.current and manifest["id"] == state.current["id"]:
         context.plan(manifest)  # what was switched to and does not count yet is left

@@ -34,6 +34,7 @@ ORDER = (
     "test_rollback",
     "test_rollback_command",
     "test_history",
+    "test_maintenance",
     "test_secrets",
     "test_interruptions",
     "test_containment",

@@ -90,6 +90,14 @@ def test_data_needs_a_value(here: Path) -> None:
     ]
 
 
+def test_a_release_is_named_to_a_rollback_alone(here: Path) -> None:
+    (here / "deploys/rollback.py").touch()
+    given = ("release=20260101T000000Z-0123abcd",)
+    assert problems(here, operations=("deploys/rollback.py",), data=given) == []
+    ((where, what, _),) = problems(here, data=given)
+    assert (where, what) == ("--data release", "only deploys/rollback.py takes it")
+
+
 def test_a_deploy_with_a_typo_is_told_the_nearest_one(here: Path) -> None:
     assert problems(here, operations=("deploys/ful.py",)) == [
         ("deploy", "deploys/ful.py does not exist", "did you mean deploys/full.py?")
