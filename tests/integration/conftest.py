@@ -27,6 +27,7 @@ ORDER = (
     "test_seed",
     "test_monitor",
     "test_debug",
+    "test_gate",
     "test_failures",
     "test_rollback",
     "test_secrets",
