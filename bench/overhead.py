@@ -28,7 +28,7 @@ import yaml
 
 from bench import measure
 from bench.box import Box
-from bench.figures import Figures, err
+from bench.figures import Failed, Figures, err
 from bench.measure import MACHINE, REST, Kept, Load, Measured
 from koprogo_deploy import render
 
@@ -64,7 +64,7 @@ def without(*names: str) -> Edit:
         router = dynamic["http"]["routers"][ROUTER]
         missing = [name for name in names if name not in router["middlewares"]]
         if missing:
-            raise ValueError(f"router {ROUTER} has no middleware {missing[0]}")
+            raise Failed(f"router {ROUTER} has no middleware {missing[0]}")
         router["middlewares"] = [m for m in router["middlewares"] if m not in names]
         if not router["middlewares"]:
             del router["middlewares"]
@@ -89,7 +89,7 @@ def without_metrics(_box: Box, text: str) -> str:
     """Traefik's file without its metrics."""
     static = yaml.safe_load(text)
     if "metrics" not in static:
-        raise ValueError("Traefik's file has no metrics to switch off")
+        raise Failed("Traefik's file has no metrics to switch off")
     del static["metrics"]
     return yaml.safe_dump(static)
 

@@ -11,6 +11,7 @@ import yaml
 
 from bench import overhead, scale, tuning
 from bench.box import Box
+from bench.figures import Failed
 from koprogo_deploy.runs.model import Endpoint, Latency
 from tests.project import settings
 
@@ -39,7 +40,7 @@ def test_all_can_go() -> None:
 
 
 def test_a_middleware_that_is_not_there_is_no_measurement() -> None:
-    with pytest.raises(ValueError, match="no middleware sticky"):
+    with pytest.raises(Failed, match="no middleware sticky"):
         overhead.edited(DYNAMIC, overhead.without("sticky"))
 
 
