@@ -15,8 +15,8 @@ from tests.project import settings
 
 def with_backend(run: Run, changes: dict[int, dict[str, Any]]) -> Run:
     """A run whose backend has other values from these seconds on."""
-    samples = []
     changed: dict[str, Any] = {}
+    samples = []
     for second, sample in enumerate(run.samples):
         changed |= changes.get(second, {})
         backend = sample.containers["backend"].model_copy(update=changed)
