@@ -82,8 +82,8 @@ class Measured(BaseModel):
 
 def key(configuration: str, load: str, round_: int) -> str:
     """The name of a measurement's file."""
-    name = f"{configuration}_{load}_{round_}"
-    return "".join(c if c.isalnum() or c in "-_+" else "-" for c in name)
+    name = f"{configuration}_{load}_{round_}".replace("×", "x").replace("/s", "ps")
+    return "".join(c if (c.isascii() and c.isalnum()) or c in "-_+" else "-" for c in name)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The lists with 1, 10 and 100 times the data, with and without their indexes.
 
-    python -m bench.scale                          three rounds at each scale: 30 minutes
+    python -m bench.scale                          three rounds: 25 minutes
     python -m bench.scale --runs 1 --seconds 10    a first look
     python -m bench.scale --go-on                  what was finished is kept
 
@@ -36,7 +36,7 @@ from koprogo_deploy.load.profiles import Mix
 SCALES = (1, 10, 100)
 RATE = 100  # requests a second over all lists
 AT_MOST = 2.0  # times slower at the largest scale
-SEEDING = 20.0  # seconds for a change of scale
+SEEDING, DEPLOYS = 8.0, 40.0  # seconds for a change of scale, and for the tenant filter
 FILTERED = "filtered by tenant"
 
 
@@ -100,10 +100,9 @@ def reseed(box: Box, scale: int) -> None:
 
 
 @contextlib.contextmanager
-def scaled(box: Box, scale: int) -> Iterator[None]:
-    """So much data for a while; then what the deploy seeds."""
+def seeded_again(box: Box) -> Iterator[None]:
+    """At the end, what the deploy seeds."""
     try:
-        reseed(box, scale)
         yield
     finally:
         with undisturbed():
@@ -125,9 +124,7 @@ def tenant_filter(box: Box) -> Iterator[None]:
 
 
 def one(box: Box, kept: Kept, found: dict[str, object], name: str, load: Load, n: int) -> None:
-    """A measurement that is not there yet, and its plans."""
-    if kept.get(measure.key(name, load.name, n)):
-        return
+    """A measurement, and its plans."""
     measured = measure.measure(box, name, load, n)
     kept.put(measured)
     found[name] = plans(box, filtered=FILTERED in name)
@@ -135,24 +132,24 @@ def one(box: Box, kept: Kept, found: dict[str, object], name: str, load: Load, n
     err.print(f"[dim]round {n + 1}, {name}, {measure.said(measured)}[/]")
 
 
-def measure_scale(box: Box, kept: Kept, scale: int, load: Load, runs: int) -> None:
-    """All rounds at one scale, the variants in turns."""
+def measure_round(box: Box, kept: Kept, load: Load, n: int) -> None:
+    """What of a round is not there yet: each scale, and at each the variants in turns."""
     found = kept.noted("plans")
-    names = {variant: f"×{scale}, {variant}" for variant in INDEXED}
-    last = [] if scale != max(SCALES) else [f"×{scale}, {FILTERED}"]
-    wanted = [measure.key(name, load.name, n) for name in names.values() for n in range(runs)]
-    wanted += [measure.key(name, load.name, n) for name in last for n in range(runs)]
-    if all(kept.get(key) for key in wanted):
-        return
-    with scaled(box, scale):
-        for n in range(runs):
-            for variant in measure.rotated(INDEXED, n):
+    for scale in measure.rotated(SCALES, n):
+        variants = [*measure.rotated(INDEXED, n), *([FILTERED] if scale == max(SCALES) else [])]
+        names = {variant: f"×{scale}, {variant}" for variant in variants}
+        if all(kept.get(measure.key(name, load.name, n)) for name in names.values()):
+            continue
+        reseed(box, scale)
+        for variant, name in names.items():
+            if kept.get(measure.key(name, load.name, n)):
+                continue
+            if variant == FILTERED:
+                with tenant_filter(box):
+                    box.wait()
+                    one(box, kept, found, name, load, n)
+            else:
                 with indexes.without(box, dropped(box, variant)):
-                    one(box, kept, found, names[variant], load, n)
-        for name in last:
-            with tenant_filter(box):
-                box.wait()
-                for n in range(runs):
                     one(box, kept, found, name, load, n)
 
 
@@ -176,7 +173,8 @@ def tabulate(figures: Figures, kept: Kept) -> None:
                 group(name), lambda m: endpoint(m, listed.endpoint, percentile), 1, spread=False
             )
 
-        return f"{shown('p50')} / {shown('p99')}" if group(name) else ""
+        both_of = (shown("p50"), shown("p99"))
+        return " / ".join(both_of) if all(both_of) else ""
 
     for listed in LISTS:
         for variant in (*INDEXED, FILTERED):
@@ -200,9 +198,8 @@ def growth(
     """How many times slower a list is at the largest scale, of medians."""
     sides = []
     for side in (small, large):
-        values = [endpoint(m, listed.endpoint, percentile) for m in side]
-        known = [value for value in values if value is not None]
-        if not known or len(known) != len(values):
+        known = measure.values(side, lambda m: endpoint(m, listed.endpoint, percentile))
+        if not known:
             return None
         sides.append(median(known))
     return sides[1] / sides[0] if sides[0] else None
@@ -254,11 +251,13 @@ def main(
     with measure.benchmark("scale") as box:
         kept = measure.kept("scale", go_on, {"seconds": seconds, "rate": RATE})
         each = runs * (seconds + measure.STARTING)
-        whole = (len(SCALES) * len(INDEXED) + 1) * each + len(SCALES) * SEEDING + SEEDING
+        whole = (len(SCALES) * len(INDEXED) + 1) * each + runs * (len(SCALES) * SEEDING + DEPLOYS)
         err.print(f"{runs} rounds at {times}: {measure.minutes(whole)}")
-        for scale in SCALES:
-            measure_scale(box, kept, scale, load, runs)
+        with seeded_again(box):
+            for n in range(runs):
+                measure_round(box, kept, load, n)
         tabulate(figures, kept)
+        figures.notes += measure.caveats(kept.all())
         figures.measured["runs"] = [json.loads(m.model_dump_json()) for m in kept.all()]
         figures.finish("scale", markdown)
 

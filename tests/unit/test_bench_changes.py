@@ -83,7 +83,8 @@ def test_the_originals_postgres_is_postgres_own_with_its_settings_on_top() -> No
 
 def measured(p50: float) -> Any:
     endpoint = Endpoint(name="GET /units", writes=False, latency=Latency(p50=p50, p99=3 * p50))
-    return SimpleNamespace(phase=SimpleNamespace(endpoints=[endpoint]))
+    run = SimpleNamespace(generator=SimpleNamespace(valid=True))
+    return SimpleNamespace(phase=SimpleNamespace(endpoints=[endpoint]), run=run)
 
 
 def test_how_much_slower_a_list_is() -> None:
