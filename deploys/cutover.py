@@ -2,6 +2,8 @@
 
 from koprogo_deploy.operations.cutover import cutover_stage
 from koprogo_deploy.operations.preflight import preflight
+from koprogo_deploy.operations.record import record_stage
 
 preflight()
 cutover_stage()
+record_stage()

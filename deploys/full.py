@@ -8,6 +8,7 @@ from koprogo_deploy.operations.engine import engine_stage
 from koprogo_deploy.operations.host import host_stage
 from koprogo_deploy.operations.migrate import migrate_stage
 from koprogo_deploy.operations.preflight import preflight
+from koprogo_deploy.operations.record import record_stage
 from koprogo_deploy.operations.release import release_stage
 from koprogo_deploy.operations.seed import seed_stage
 from koprogo_deploy.operations.settle import settle_stage
@@ -22,3 +23,4 @@ cutover_stage()  # Traefik, frontend, the switch; the old colours stay warm
 seed_stage()  # the realistic data, where the environment asks for it
 verify_stage()  # smoke tests from outside and on the host; if they fail, what was serves again
 settle_stage()  # `current` moves; the old colours and the oldest releases go
+record_stage()  # a run that changed something gets its line in the journal

@@ -117,3 +117,5 @@ load_max_duration = "10min"  # and never longer
 lock_wait = "5s"  # how long to wait for another deploy to end before giving up
 retry_bad_release = False  # a release that was taken back is not deployed again as it is
 releases_kept = 5
+release = None  # deploys/rollback.py alone: which kept release; None: what served before
+reason = None  # why this run, for the journal: --data reason="…"; None: the newest commit's subject

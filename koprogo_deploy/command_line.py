@@ -6,8 +6,10 @@ on Ctrl-C; a pipeline would take each for a success.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
+import json
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -69,9 +71,18 @@ def _interrupted(_signal: int, _frame: object) -> None:
 
 def overrides(data: Sequence[str]) -> dict[str, Any]:
     """Values of `--data name=value`, read as pyinfra reads them."""
-    from pyinfra_cli.util import parse_cli_arg
+    return {key: _value(text) for key, _, text in (d.partition("=") for d in data)}
 
-    return {key: parse_cli_arg(value) for key, _, value in (d.partition("=") for d in data)}
+
+def _value(text: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    # pyinfra_cli.util.parse_cli_arg, but importing that has gevent patch sockets and threads of
+    # this process, and a load test that runs in it hangs.
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for read in (int, json.loads):
+        with contextlib.suppress(ValueError):
+            return read(text)
+    return text
 
 
 def command_problems(parameters: Mapping[str, Any], root: Path) -> list[Problem]:
@@ -117,6 +128,11 @@ def command_problems(parameters: Mapping[str, Any], root: Path) -> list[Problem]
         for data in parameters.get("data") or ()
         if "=" not in data
     ]
+    named = [Path(str(operation)).stem for operation in parameters.get("operations") or ()]
+    given = [data.partition("=")[0] for data in parameters.get("data") or ()]
+    if "release" in given and named != ["rollback"]:
+        fix = "pyinfra inventories/<environment>.py deploys/rollback.py --data release=ID"
+        problems.append(Problem("--data release", "only deploys/rollback.py takes it", fix))
     if parameters.get("no_wait"):
         fix = "leave it out"
         problems.append(Problem("--no-wait", "pyinfra exits 0 with it when a step fails", fix))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import shlex
 import subprocess
+from datetime import UTC, datetime
+from typing import Any
 
-from koprogo_deploy import connection, render, seed
+from koprogo_deploy import connection, journal, render, seed, status
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.stack import Stack, StackState, parse_stack
 from koprogo_deploy.operations import context
@@ -62,6 +66,37 @@ def seed_state(environment: Environment) -> seed.State:
         return seed.parse_state(answer)
     except seed.SeedError as error:
         raise _failed(environment, str(error)) from None
+
+
+def now(environment: Environment) -> status.Now:
+    """What serves since when, kept releases, disk, and whether a deploy is running."""
+    script = status.look_command(environment.settings.install_root)
+    return status.parse(run(environment, f"sudo -n sh -c {shlex.quote(script)}").splitlines())
+
+
+def journal_of(environment: Environment) -> journal.Journal:
+    """The journal on the host, its chain followed; empty where nothing was written yet."""
+    file = shlex.quote(f"{environment.settings.install_root}/{journal.FILE}")
+    script = f"[ ! -e {file} ] || gzip -c {file} | base64"
+    packed = run(environment, f"sudo -n sh -c {shlex.quote(script)}")
+    return journal.read(gzip.decompress(base64.b64decode(packed)) if packed else b"")
+
+
+def write_down(environment: Environment, kind: str, **values: Any) -> None:  # noqa: ANN401
+    """Append a line to the journal on the host, such as `kind` "gate" of a load run.
+
+    Args:
+        environment: whose host.
+        kind: as in `journal.entry`.
+        values: whatever JSON holds; who and when are added.
+
+    Raises:
+        Refusal: the host cannot be reached, or the line could not be written.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    line = journal.entry(kind, **{"at": now, "by": context.who(), **values})
+    script = journal.append_command(environment.settings.install_root)
+    run(environment, f"sudo -n sh -c {shlex.quote(script)}", line)
 
 
 def wanted(environment: Environment, state: StackState) -> tuple[render.Release, list[str]]:

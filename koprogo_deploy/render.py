@@ -219,8 +219,41 @@ def render(
     if release:
         compose = template("compose.yaml", **context, specs=specs, release=release)
     files = {"compose.yaml": compose, **mounted}
-    whole = json.dumps({**mounted, "compose.yaml": unnamed}, sort_keys=True)
-    return Release(files, definitions, specs, dict(colours), dict(images), short_hash(whole))
+    whole = release_hash({**mounted, "compose.yaml": unnamed})
+    return Release(files, definitions, specs, dict(colours), dict(images), whole)
+
+
+def release_hash(files: Mapping[str, str]) -> str:
+    """Hash of a release over its files, compose.yaml without the release's id in its heading."""
+    return short_hash(json.dumps(dict(files), sort_keys=True))
+
+
+def recoloured(
+    manifest: Mapping[str, Any], files: Mapping[str, str], colours: Mapping[str, str], release: str
+) -> Release:
+    """A release that was rendered once, in other colours and under another id.
+
+    Args:
+        manifest: of the release as it is.
+        files: its files, as they were rendered.
+        colours: those that it is to have.
+        release: the new id, for the heading.
+    """
+
+    def changed(text: str) -> str:
+        for service, old in manifest["colours"].items():
+            # No name of a service is part of another one's.
+            text = text.replace(f"{service}-{old}", f"{service}-{colours[service]}")
+        return text
+
+    new = {name: changed(text) for name, text in files.items()}
+    heading = f"release {manifest['id']}."
+    unnamed = new["compose.yaml"].replace(heading, "release .", 1)
+    hashed = release_hash({**new, "compose.yaml": unnamed})
+    new["compose.yaml"] = new["compose.yaml"].replace(heading, f"release {release}.", 1)
+    return Release(
+        new, manifest["definitions"], manifest["specs"], dict(colours), manifest["images"], hashed
+    )
 
 
 def unlimited_services(settings: Settings) -> list[str]:

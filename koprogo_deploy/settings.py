@@ -173,6 +173,8 @@ PrivateNetwork = Annotated[str, AfterValidator(_private_network)]
 Image = Annotated[str, AfterValidator(_image)]
 PostgresSetting = Annotated[str, AfterValidator(_postgres_setting)]
 Variable = Annotated[str, AfterValidator(_variable)]
+# pyinfra reads `--data reason=123` as a number.
+Words = Annotated[str, BeforeValidator(lambda given: given if given is None else str(given))]
 OneLine = Annotated[str, AfterValidator(_one_line)]
 Seconds = Annotated[int, BeforeValidator(_seconds), PlainSerializer(lambda s: f"{s}s")]
 Milliseconds = Annotated[
@@ -185,6 +187,23 @@ Count = Annotated[int, Field(ge=1)]
 
 SERVICES = ("traefik", "postgres", "backend", "frontend")
 SWITCHED = ("backend", "frontend")  # these run as blue or green and are switched, not recreated
+
+# Of the machine, of the way to it, of the data, or of one run: a release has no part in these.
+NOT_OF_RELEASE = frozenset(
+    {
+        *("swap", "timezone", "sysctl", "extra_packages", "unattended_upgrades"),
+        *("journald_limit", "time_synchronisation", "admin_users", "install_root"),
+        *("public_address", "scan_address", "public_http_port", "public_https_port"),
+        *("ca_certificate", "tls", "tls_certificate", "tls_key", "environment"),
+        *("acme_email", "acme_server", "acme_ca_certificate"),
+        *("seed_enabled", "seed_number", "seed_scale", "seed_via"),
+        *("objective_rate", "objective_p50", "objective_p99", "objective_errors"),
+        *("objective_backend_memory", "objective_postgres_memory", "objective_traefik_memory"),
+        *("objective_load_average", "goal_p99", "goal_rate"),
+        *("load_cpus", "load_max_rate", "load_max_duration"),
+        *("lock_wait", "retry_bad_release", "releases_kept", "reason", "release"),
+    }
+)
 
 
 class Settings(BaseModel):
@@ -304,6 +323,10 @@ class Settings(BaseModel):
     retry_bad_release: bool
     releases_kept: Annotated[int, Field(ge=2, le=50)]
 
+    # of one run, so no part of the hash
+    reason: Annotated[Words | None, Field(exclude=True)]
+    release: Annotated[Words | None, Field(exclude=True)]
+
     @property
     def max_connections(self) -> int:
         """Connections Postgres must allow: both colours' pools during a switch, and a reserve."""
@@ -340,6 +363,11 @@ class Settings(BaseModel):
     def hash(self) -> str:
         """Short hash of all the settings; equal settings have an equal one."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+    @property
+    def of_release(self) -> dict[str, Any]:
+        """What a release was rendered from, as group data has it: for going back to it later."""
+        return self.model_dump(mode="json", exclude=set(NOT_OF_RELEASE))
 
     @model_validator(mode="before")
     @classmethod

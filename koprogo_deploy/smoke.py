@@ -28,6 +28,13 @@ class Outcome:
         names = [line.split()[1].rpartition("::")[2] for line in failed]
         return ", ".join(names) or "no test ran"
 
+    @property
+    def summary(self) -> dict[str, object]:
+        """For the journal: whether they passed, pytest's last line, and which failed."""
+        last = (self.output.strip().splitlines() or [""])[-1].strip("= ")
+        told = {"passed": self.passed, "tests": last}
+        return told if self.passed else {**told, "failed": self.failures}
+
 
 def command(arguments: Sequence[str] = ()) -> list[str]:
     """The pytest command line of the smoke tests."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from koprogo_deploy import connection, door, remote, secrets, seed, smoke
-from koprogo_deploy.cli import dashboard, debug, load, monitor, perf, report, show
+from koprogo_deploy.cli import dashboard, debug, load, monitor, perf, releases, report, show
 from koprogo_deploy.cli.common import Environment, out
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.problems import Problem, Refusal
@@ -161,3 +161,4 @@ debug.register(app)
 report.register(app)
 perf.register(app)
 dashboard.register(app)
+releases.register(app)

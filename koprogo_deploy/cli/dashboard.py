@@ -33,7 +33,7 @@ def dashboard(
     from koprogo_deploy.dashboard.jobs import Jobs
     from koprogo_deploy.dashboard.watch import Watch
     from koprogo_deploy.load.profiles import PROFILES
-    from koprogo_deploy.monitor import Monitor, thresholds
+    from koprogo_deploy.monitor import Monitor
 
     opened = door.open_environment(environment)
     desk = Desk(
@@ -42,7 +42,6 @@ def dashboard(
         watch=Watch(lambda: Monitor(opened)),
         jobs=Jobs(),
         profiles={name: profile.about for name, profile in PROFILES.items()},
-        levels=thresholds.levels,
     )
     listening = server.listen(port)
     pages: list[Path] = []

@@ -241,9 +241,7 @@ async def _stream(desk: Desk, closing: asyncio.Event) -> AsyncIterator[str]:
             yield _event("points", [view.point(sample) for sample in new])
         if time.monotonic() - told >= 1.0:
             told = time.monotonic()
-            latest = desk.watch.latest
-            levels = desk.levels(latest) if latest else {}
-            yield _event("now", view.now(latest, seen, levels))
+            yield _event("now", view.now(desk.watch.latest, seen))
         job = desk.jobs.job
         if job is not None and (job.running or (job.number, job.version) != shown):
             shown = (job.number, job.version)

@@ -19,7 +19,6 @@ from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.runs import store
 from koprogo_deploy.runs.model import Run
-from koprogo_deploy.runs.sample import Sample
 
 RUNS_SHOWN = 20
 
@@ -61,7 +60,6 @@ class Desk:
         name: of the environment.
         open: reads the environment's settings anew; they may change while the page is open.
         profiles: of load runs, with a word about each.
-        levels: `normal`, `raised` or `alert` by the dotted name of a sample's values.
     """
 
     name: str
@@ -69,7 +67,6 @@ class Desk:
     watch: Watch
     jobs: Jobs
     profiles: Mapping[str, str]
-    levels: Callable[[Sample], Mapping[str, str]]
     look_at_stack: Callable[[door.Environment], StackState] = remote.stack
     look_at_seed: Callable[[door.Environment], seed.State] = seed_state
     _runs: dict[tuple[Path, int], Run | str] = field(default_factory=dict)
@@ -158,10 +155,9 @@ class Desk:
 
         async def look(job: Job) -> Result:
             found = await asyncio.to_thread(self.seeded)
-            there = dict(found["counts"])
-            good = job.code == 0 and (found["complete"] or found["via"] == "api")
-            start = "There now" if good else f"Not generated ({found['says']}). There now"
-            return Result(good, f"{start}: {view.counts_words(there)}.")
+            good = job.code == 0 and found["complete"]
+            there = f"There now: {view.counts_words(found)}."
+            return Result(good, there if good else f"Not generated. {found['says']} {there}")
 
         return Plan("generate", f"Generate realistic data in {self.name}", command, look)
 
@@ -170,16 +166,16 @@ class Desk:
 
         async def look(job: Job) -> Result:
             found = await asyncio.to_thread(self.seeded)
-            there = dict(found["counts"])
-            good = job.code == 0 and not any(there.values())
-            if good:
+            if job.code == 0 and not any(count for _, count in found["counts"]):
                 return Result(True, "Nothing seeded is left; what others made was not touched.")
-            return Result(False, f"Not cleared. Still there: {view.counts_words(there)}.")
+            return Result(False, f"Not cleared. Still there: {view.counts_words(found)}.")
 
         return Plan("clear", f"Clear the seeded data of {self.name}", command, look)
 
     def _load(self, wanted: Wanted) -> Plan:
         command = [program("koprogo"), "load", wanted.profile, "--env", self.name, "--json"]
+        if self.name != "sandbox":
+            command += ["--on", self.name]  # the word that it asks for; it was typed
         if wanted.rate:
             command += ["--rate", str(wanted.rate)]
         if wanted.seconds:

@@ -73,7 +73,6 @@ class Job:
     result: Result | None = None
     lines: list[str] = field(default_factory=list)
     dropped: int = 0
-    events: list[dict[str, Any]] = field(default_factory=list)
     progress: dict[str, Any] | None = None
     finished: dict[str, Any] | None = None
     version: int = 0
@@ -95,8 +94,7 @@ class Job:
                 self.progress = event
             case "finished":
                 self.finished = event
-            case _:
-                self.events.append(event)
+            case _:  # a step, or why it failed
                 self._say(_told(event))
 
     def _say(self, line: str) -> None:
@@ -134,8 +132,8 @@ def _event(line: str) -> dict[str, Any] | None:
 
 
 def _told(event: dict[str, Any]) -> str:
-    rest = [f"{value}" for key, value in event.items() if key not in ("event", "at")]
-    return " ".join((event["event"] + ":", *rest))
+    text = event.get("text")
+    return text if isinstance(text, str) else json.dumps(event)
 
 
 class Busy(Exception):
@@ -252,5 +250,6 @@ class Jobs:
 def words(refusal: Refusal) -> str:
     """A refusal in one line, without the heading that is for a terminal."""
     return "; ".join(
-        f"{p.where}: {p.what}" + (f" ({p.fix})" if p.fix else "") for p in refusal.problems
+        f"{p.where}: {p.what.removeprefix(f'{p.where}: ')}" + (f" ({p.fix})" if p.fix else "")
+        for p in refusal.problems
     )

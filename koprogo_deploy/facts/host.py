@@ -23,6 +23,12 @@ for line in $(grep -E ':memory:|^0::' /proc/1/cgroup); do
   done
 done
 printf 'disk\t%s\n' "$(df -PB1 / | awk 'NR==2 {print $2 "\t" $4}')"
+for directory in /var/lib/docker /var/lib; do
+  [ -d "$directory" ] || continue
+  printf 'images\t%s\n' "$(df -PB1 "$directory" | awk 'NR==2 {print $4}')"; break
+done
+[ -d /var/lib/docker/volumes/koprogo_postgres_data/_data/base ] && printf 'database\t%s\n' \
+  "$(du -sB1 /var/lib/docker/volumes/koprogo_postgres_data/_data/base | cut -f1)"
 printf 'clock\t%s\n' "$(date +%s)"
 printf 'swap\t%s\n' "$(awk 'NR>1 {print $1}' /proc/swaps | tr '\n' ' ')"
 printf 'timezone\t%s\n' "$(readlink -f /etc/localtime)"
@@ -38,6 +44,8 @@ class HostState:
 
     Attributes:
         memory: bytes the kernel really gives: RAM, or a smaller limit around the whole system.
+        disk_free: bytes on the root file system, or on the one that holds images if it has less.
+        database: bytes that the databases take.
         clock: seconds since 1970 by the host's clock.
         files: `sha256 mode owner:group` by path, for those that exist.
         packages: installed ones of those asked for.
@@ -53,6 +61,7 @@ class HostState:
     memory: int = 0
     disk_size: int = 0
     disk_free: int = 0
+    database: int = 0
     clock: int = 0
     swap: str = ""
     timezone: str = ""
@@ -85,6 +94,10 @@ def parse(lines: Iterable[str]) -> HostState:
                     limits.append(int(value))
             case "disk":
                 state.disk_size, state.disk_free = int(values[0]), int(values[1])
+            case "images":
+                state.disk_free = min(state.disk_free, int(value))
+            case "database":
+                state.database = int(value)
             case "clock":
                 state.clock = int(value)
             case "swap":

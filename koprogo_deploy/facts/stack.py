@@ -48,7 +48,10 @@ class StackState:
         containers: by Compose service name.
         migrations: migration files of the release's image, by release id.
         binary_unit: state of the unit that keeps Traefik's binary in memory.
-        bad: reason by hash of each release that was taken back.
+        bad: reason by hash of each release that was taken back or left; also by the hash that it
+            has whatever its colours.
+        marked: the same reasons by the release's id.
+        served: when each release began to serve last, in seconds since 1970, by id.
     """
 
     docker: bool = False
@@ -62,6 +65,8 @@ class StackState:
     migrations: dict[str, list[str]] = field(default_factory=dict)
     binary_unit: str = ""
     bad: dict[str, str] = field(default_factory=dict)
+    marked: dict[str, str] = field(default_factory=dict)
+    served: dict[str, float] = field(default_factory=dict)
 
     @property
     def live(self) -> dict[str, Any] | None:
@@ -97,8 +102,14 @@ for kind in releases config secrets; do
   [ -d "$root/$kind" ] && printf "$kind\t%s\n" "$(ls "$root/$kind" | tr '\n' ' ')"
 done
 for mark in "$root"/releases/*/bad; do
-  [ -f "$mark" ] && printf 'bad\t%s\t%s\n' \
-    "$(sed -n 's/^ "hash": "\(.*\)",$/\1/p' "${mark%/bad}/manifest.json")" "$(head -n 1 "$mark")"
+  [ -f "$mark" ] || continue
+  hashes=$(sed -n 's/^ "\(hash\|content\)": "\(.*\)",$/\2/p' "${mark%/bad}/manifest.json")
+  id=${mark%/bad}
+  printf 'bad\t%s\t%s\t%s\n' "${id##*/}" "$(echo $hashes)" "$(head -n 1 "$mark")"
+done
+for mark in "$root"/releases/*/served; do
+  [ -f "$mark" ] || continue
+  id=${mark%/served}; printf 'served\t%s\t%s\n' "${id##*/}" "$(cat "$mark")"
 done
 [ -f "$root/traefik/dynamic/dynamic.yaml" ] &&
   printf 'dynamic\t%s\n' "$(sha256sum < "$root/traefik/dynamic/dynamic.yaml" | cut -c1-64)"
@@ -141,8 +152,12 @@ def parse_stack(lines: list[str]) -> StackState:
             case "unit":
                 state.binary_unit = value
             case "bad":
-                digest, _, reason = value.partition("\t")
-                state.bad[digest] = reason
+                release, hashes, reason = value.split("\t", 2)
+                state.marked[release] = reason
+                state.bad.update(dict.fromkeys(hashes.split(), reason))
+            case "served":
+                release, _, moment = value.partition("\t")
+                state.served[release] = float(moment)
             case "docker":
                 state.docker = True
             case "container":

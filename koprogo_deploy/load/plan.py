@@ -169,8 +169,9 @@ def _phase(stretch: Stretch, options: Options, objective_rate: float) -> PhasePl
         users = None
     if options.users is not None and not stretch.warm_up:
         rate, users = None, options.users
-    if options.seconds is not None and not stretch.warm_up:
-        seconds = options.seconds
+    if options.seconds is not None:
+        # Nor does it take longer.
+        seconds = min(seconds, options.seconds) if stretch.warm_up else options.seconds
     return PhasePlan(
         name=stretch.name,
         seconds=seconds,

@@ -283,12 +283,17 @@ class _Cleaner:
         if self._environment is None or self._options.keep:
             return
         name = self._environment.settings.environment
+        again = f"remove them with: koprogo load clean --env {name}"
+        if name != "sandbox":
+            again += f" --on {name}"
         try:
             cleanup.removed = host.clean(self._environment, self._plan.run, self._ledger.tokens)
+        except KeyboardInterrupt:
+            self._tell(f"rows are left: interrupted; {again}")
+            raise
         except (Refusal, ValueError, OSError) as error:
-            why = next((line for line in reversed(str(error).splitlines()) if line), "")
-            again = f"koprogo load clean --env {name}"
-            cleanup.problem = f"rows are left: {why.strip()}; remove them with: {again}"
+            why = error.problems[0].what if isinstance(error, Refusal) else str(error)
+            cleanup.problem = f"rows are left: {why}; {again}"
             self._tell(cleanup.problem)
             return
         if cleanup.removed:
@@ -324,6 +329,7 @@ def generate(plan: Plan, ledger: Ledger, tell: Tell = lambda _: None) -> bool:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
+            start_new_session=True,
         ) as process,
     ):
         assert process.stdin is not None

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-import signal
 from contextlib import suppress
+from pathlib import Path
 
 import orjson
 import uvloop
@@ -51,10 +51,17 @@ async def _work(plan: Plan) -> None:
     transport.close()
 
 
+def _ahead_of_others() -> None:
+    """Others on this machine would make it late. Where this is not allowed, lateness is told."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+    # Linux weighs sessions first, and processes within their session; this one is our own.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(PRIORITY))
+
+
 def main() -> None:
-    """Read the plan, do it, tell."""
-    # Ctrl-C goes to the whole group; whoever started this process says when to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Read the plan, do it, tell. In a session of its own: Ctrl-C is for who started it."""
     head = os.read(0, 8)
     size, plan = int.from_bytes(head, "big"), b""
     while len(plan) < size:
@@ -62,9 +69,7 @@ def main() -> None:
     found: Plan = pickle.loads(plan)  # noqa: S301 - from our own parent, by its pipe
     if found.cpus:
         os.sched_setaffinity(0, found.cpus)
-    # Others on this machine would make it late; where that is not allowed, lateness is told.
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+    _ahead_of_others()
     uvloop.run(_work(found))
 
 

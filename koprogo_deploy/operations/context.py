@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from pyinfra import host, inventory, state
 from pyinfra.api.exceptions import PyinfraError
 
-from koprogo_deploy import door, render
+from koprogo_deploy import door, journal, render
 from koprogo_deploy.problems import Problem, Refusal
 
 
@@ -63,6 +64,40 @@ def planned() -> dict[str, Any] | None:
     return None if state.is_executing else _planned.get(host.name)
 
 
+_going_back: dict[str, GoingBack] = {}
+
+
+@dataclass(frozen=True)
+class GoingBack:
+    """A rollback under way: which release is left, the line that marks it, and settings to verify.
+
+    Attributes:
+        left: id of the release that served when it began.
+        mark: why that one is not to be deployed again by itself.
+        settings: what the other one was rendered from, as far as it is known.
+    """
+
+    left: str
+    mark: str
+    settings: dict[str, Any]
+
+
+def go_back(going: GoingBack) -> None:
+    """Have the stages of this run work as a rollback on the current host."""
+    _going_back[host.name] = going
+
+
+def going_back() -> GoingBack | None:
+    """The rollback that this run makes; None in a deploy."""
+    return _going_back.get(host.name)
+
+
+def smoke_overrides() -> dict[str, object]:
+    """What the smoke tests compare with, beyond group data: `--data`, and an old release's own."""
+    going = going_back()
+    return {**(going.settings if going else {}), **overrides()}
+
+
 def secret_sets(environment: door.Environment) -> dict[str, dict[str, str]]:
     """Secret files by service, the certificate's key included.
 
@@ -84,15 +119,24 @@ def secret_sets(environment: door.Environment) -> dict[str, dict[str, str]]:
 
 
 def who() -> str:
-    """Who deploys, for the manifest: user and machine."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """Who deploys, for manifest and journal: user and machine, or who a pipeline runs for."""
+    return journal.who(os.environ, getpass.getuser(), socket.gethostname())
+
+
+def why(reason: str | None) -> str:
+    """Why: the reason that was given, else the subject of the checkout's newest commit."""
+    return journal.why(reason, os.environ, _git("log", "-1", "--format=%s"))
 
 
 def revision(root: Path = door.ROOT) -> str:
     """The commit of this checkout, with `+changes` when files differ from it; empty without git."""
+    return _git("describe", "--always", "--dirty=+changes", "--abbrev=12", root=root)
+
+
+def _git(*arguments: str, root: Path = door.ROOT) -> str:
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+changes", "--abbrev=12"],
+        done = subprocess.run(
+            ["git", *arguments],
             cwd=root,
             env={**os.environ, "LC_ALL": "C"},
             capture_output=True,
@@ -102,4 +146,4 @@ def revision(root: Path = door.ROOT) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return described.stdout.strip()
+    return done.stdout.strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from pyinfra import host
@@ -123,9 +124,19 @@ def switched() -> Iterator[str]:
                 f"{', '.join(sick)}; run deploys/migrate.py, or see docker logs on the host"
             )
         back = read_back(settings, manifest["colours"])
-        yield f"set -e\n{place_dynamic(root, directory)}\n{back}"
+        yield f"set -e\n{mark_left(root)}{place_dynamic(root, directory)}\n{back}"
+    elif (going := context.going_back()) and going.left not in ("", manifest["id"], *state.marked):
+        yield f"set -e\n{mark_left(root)}"
     else:
         host.noop(f"requests go to release {manifest['id']}")
+
+
+def mark_left(root: str) -> str:
+    """In a rollback: mark the release that is left, so that no run brings it back by itself."""
+    going = context.going_back()
+    if going is None or not going.left:
+        return ""
+    return f"printf '%s\\n' {shlex.quote(going.mark)} > {root}/releases/{going.left}/bad\n"
 
 
 @step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from pyinfra import host
 from pyinfra.api import deploy
@@ -11,28 +11,73 @@ from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import budget
 from koprogo_deploy.facts.host import HostState
+from koprogo_deploy.facts.releases import Image, Images
+from koprogo_deploy.facts.stack import StackState, repository
 from koprogo_deploy.machine import ENGINE_PACKAGES
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.lock import one_at_a_time
-from koprogo_deploy.operations.looks import machine_now, watch_commands
+from koprogo_deploy.operations.looks import look, machine_now, watch_commands
+from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.progress import show_progress
+from koprogo_deploy.operations.record import begin, listen
+from koprogo_deploy.operations.release import known_digests
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.operations.wire import tune_connection
 from koprogo_deploy.problems import Problem, Refusal
-from koprogo_deploy.settings import Settings
-from koprogo_deploy.units import GB, MB, megabytes
+from koprogo_deploy.settings import SERVICES, Settings
+from koprogo_deploy.units import MB, megabytes
 
-_DISK_NEEDED = 3 * GB  # two releases' images side by side, and the engine
+_ENGINE = 600 * MB  # Docker Engine and Compose, their packages included
+_NEW_IMAGE = 600 * MB  # one of which nothing is known, its archive included
+_ARCHIVE = 1.5  # an image while it is pulled: unpacked, and layers that are not yet
+_RELEASE = 1 * MB
+_STAYS_FREE = 500 * MB  # logs, WAL, temporary files
 _CLOCK_TOLERANCE = 60
 
 
-def host_problems(state: HostState, settings: Settings, now: int) -> list[Problem]:
+def disk_needs(
+    settings: Settings, state: HostState, stack: StackState, images: Iterable[Image]
+) -> dict[str, int]:
+    """What a release needs on the disk, in bytes, by what for. Pure.
+
+    Args:
+        settings: name the images.
+        state: the host's facts.
+        stack: what is deployed; images that its manifests name are there.
+        images: those on the host, for the size of the one that a new one replaces.
+    """
+    needs = {"to stay free": _STAYS_FREE, "the release": _RELEASE}
+    if not stack.docker:
+        needs["Docker Engine"] = _ENGINE
+    if state.database:
+        needs["a dump of the database, at most"] = state.database
+    sizes = {name: image.size for image in images for name in image.names}
+    for service in to_pull(settings, stack):
+        old = (stack.live or {"images": {}})["images"].get(service, "")
+        name = f"{repository(old)}@{old.partition('@')[2]}"
+        size = sizes.get(old) or sizes.get(name)
+        what = "image, sized as the present one" if size else "image, size unknown"
+        needs[f"{service} {what}"] = int(size * _ARCHIVE) if size else _NEW_IMAGE
+    return needs
+
+
+def to_pull(settings: Settings, stack: StackState) -> list[str]:
+    """Services whose image no manifest on the host names. Pure."""
+    known = known_digests(settings, stack)
+    there = {image for m in (stack.candidate, stack.current) if m for image in m["images"].values()}
+    return [service for service in SERVICES if known.get(service) not in there]
+
+
+def host_problems(
+    state: HostState, settings: Settings, now: int, needs: Mapping[str, int]
+) -> list[Problem]:
     """What about the host stands against a deploy. Pure.
 
     Args:
         state: the host's facts.
         settings: what the environment asks for.
         now: seconds since 1970 by our own clock.
+        needs: what the release needs on the disk.
     """
     problems = []
     if (state.os, state.os_version) not in ENGINE_PACKAGES:
@@ -42,9 +87,12 @@ def host_problems(state: HostState, settings: Settings, now: int) -> list[Proble
     if not proven.fits:
         fix = "lower a limit in group data, or take a bigger VPS"
         problems.append(Problem("memory", f"the budget {budget.overrun(proven)}", fix))
-    if state.disk_free < _DISK_NEEDED:
-        what = f"{megabytes(state.disk_free)} free on /, a release needs {megabytes(_DISK_NEEDED)}"
-        problems.append(Problem("disk", what, "make room: docker image prune, journalctl --vacuum"))
+    needed = sum(needs.values())
+    if state.disk_free < needed:
+        parts = ", ".join(f"{megabytes(size)} {what}" for what, size in needs.items())
+        what = f"{megabytes(state.disk_free)} free, and {megabytes(needed)} needed: {parts}"
+        fix = "make room: journalctl --vacuum-size=100M, docker image ls, a lower releases_kept"
+        problems.append(Problem("disk", what, fix))
     skew = abs(state.clock - now)
     if skew > _CLOCK_TOLERANCE:
         fix = "timedatectl on the host; certificates and tokens depend on the clock"
@@ -61,9 +109,13 @@ def host_is_acceptable() -> Iterator[str]:
     """Refuse a host that the budget, the engine or the data do not fit. Changes nothing."""
     settings = context.current().settings
     state = machine_now()
-    problems = host_problems(state, settings, int(time.time()))
+    found = stack(settings)
+    images = look(Images) if to_pull(settings, found) else []
+    needs = disk_needs(settings, state, found, images)
+    problems = host_problems(state, settings, int(time.time()), needs)
     if problems:
         raise OperationError(f"\n{Refusal(f'Host {host.name}', problems)}")
+    begin(found)
     host.noop(f"{state.os} {state.os_version}, {state.memory // MB} MB: the budget fits")
     return
     yield  # an operation is a generator; this one has no command
@@ -73,6 +125,7 @@ def host_is_acceptable() -> Iterator[str]:
 def preflight() -> None:
     """Settings, secrets, budget and host are acceptable; nothing is touched."""
     show_progress()
+    listen()
     tune_connection()
     watch_commands()
     context.current()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,10 +37,12 @@ class Wanted:
     Attributes:
         release: its rendered files.
         exists: `current` or `candidate` when the host has exactly this one, else empty.
+        content: hash that it has whatever its colours.
     """
 
     release: render.Release
     exists: str
+    content: str
 
 
 def known_digests(settings: Settings, state: StackState) -> dict[str, str]:
@@ -74,15 +76,15 @@ def wanted_release(
     release = render.render(environment.settings, sets, images, colours)
     for name, manifest in (("candidate", state.candidate), ("current", state.current)):
         if manifest and manifest["hash"] == release.hash:
-            return Wanted(release, name)
-    return Wanted(release, "")
+            return Wanted(release, name, first.hash)
+    return Wanted(release, "", first.hash)
 
 
 def manifest(
-    release: render.Release, environment: Environment, identity: str, made: datetime
+    wanted: Wanted, environment: Environment, identity: str, made: datetime
 ) -> dict[str, Any]:
     """What is remembered of a release, beside its files."""
-    settings = environment.settings
+    settings, release = environment.settings, wanted.release
     return {
         "id": identity,
         "made": made.isoformat(timespec="seconds"),
@@ -90,14 +92,31 @@ def manifest(
         "revision": context.revision(),
         "environment": settings.environment,
         "hash": release.hash,
+        "content": wanted.content,
         "settings": settings.hash,
         "requested": {service: settings.image(service) for service in SERVICES},
         "images": release.images,
         "colours": release.colours,
         "specs": release.specs,
         "definitions": release.definitions,
-        "dynamic": hashlib.sha256(release.files["traefik/dynamic.yaml"].encode()).hexdigest(),
+        "dynamic": dynamic_hash(release),
+        "values": settings.of_release,
     }
+
+
+def dynamic_hash(release: render.Release) -> str:
+    """Of Traefik's dynamic file, as the stack fact tells what lies on the host."""
+    return hashlib.sha256(release.files["traefik/dynamic.yaml"].encode()).hexdigest()
+
+
+def refused(state: StackState, wanted: Wanted) -> str:
+    """Why this release is not deployed by itself; empty if nothing stands against it."""
+    reason = state.bad.get(wanted.release.hash) or state.bad.get(wanted.content)
+    # What serves and counts is no redeploy.
+    if not reason or (wanted.exists == "current" and not state.candidate):
+        return ""
+    told = f"was {'' if reason.startswith('rolled back') else 'taken back: '}{reason}"
+    return f"this very release {told}. Change something, or give --data retry_bad_release=true"
 
 
 @step
@@ -140,7 +159,7 @@ def release_pushed() -> Iterator[StringCommand | str]:
     unresolved = {s: settings.image(s) for s in SERVICES if s not in images}
     wanted = wanted_release(environment, sets, {**unresolved, **images}, state)
     if not wanted.exists:
-        context.plan(manifest(wanted.release, environment, "planned", datetime.now(UTC)))
+        context.plan(manifest(wanted, environment, "planned", datetime.now(UTC)))
     elif wanted.exists == "current" and state.candidate and state.current:
         context.plan(state.current)
     if unresolved:
@@ -154,26 +173,29 @@ def release_pushed() -> Iterator[StringCommand | str]:
     if wanted.exists == "current" and not state.candidate:
         host.noop(f"release {state.current['id'] if state.current else ''} is what is asked for")
         return
+    why_not = refused(state, wanted)
+    if why_not and not settings.retry_bad_release:
+        raise OperationError(why_not)
     if wanted.exists == "candidate":
         host.noop("the release was pushed by an earlier run that did not finish")
         return
     if wanted.exists == "current":
         yield f"rm -f {root}/candidate"
         return
-    if wanted.release.hash in state.bad and not settings.retry_bad_release:
-        raise OperationError(
-            f"this very release was taken back: {state.bad[wanted.release.hash]}. "
-            "Change something, or give --data retry_bad_release=true"
-        )
     if state.candidate and state.live is state.candidate:
         yield promote_command(root, state.candidate["id"])
     made = datetime.now(UTC)
     identity = f"{made:%Y%m%dT%H%M%SZ}-{wanted.release.hash[:8]}"
     release = render.render(settings, sets, images, wanted.release.colours, identity)
-    about = manifest(release, environment, identity, made)
+    about = manifest(replace(wanted, release=release), environment, identity, made)
+    yield push(root, identity, release, about)
+
+
+def push(root: str, identity: str, release: render.Release, about: dict[str, Any]) -> StringCommand:
+    """The command that brings a release and its manifest to the host, as candidate."""
     files = [RemoteFile(path, text) for path, text in sorted(release.files.items())]
     files.append(RemoteFile("manifest.json", json.dumps(about, indent=1) + "\n"))
-    yield StringCommand(push_command(root, identity, release), _stdin=archive(files))
+    return StringCommand(push_command(root, identity, release), _stdin=archive(files))
 
 
 def pull_command(references: list[str]) -> str:
@@ -190,7 +212,8 @@ def promote_command(root: str, identity: str) -> str:
     """Move `current` to a release that serves already, by an atomic rename."""
     return (
         f"set -e; cd {root}; ln -sfn releases/{identity} current.new; "
-        "mv -T current.new current; rm -f candidate"
+        f"mv -T current.new current; date +%s.%N > releases/{identity}/served; "
+        f"rm -f candidate releases/{identity}/bad"
     )
 
 
@@ -208,11 +231,6 @@ def push_command(root: str, identity: str, release: render.Release) -> str:
         f"new=releases/.incoming-{identity}; mkdir $new",
         unpack_command("$new"),
     ]
-    services = [
-        f"docker image inspect {shlex.quote(ref)} >/dev/null 2>&1 || "
-        f"docker pull -q {shlex.quote(ref)} >/dev/null"
-        for ref in sorted(set(release.images.values()))
-    ]
     for service, directory in config_directories(release).items():
         files = " ".join(f"$new/{file}" for file in CONFIG_FILES[service])
         lines.append(
@@ -220,7 +238,7 @@ def push_command(root: str, identity: str, release: render.Release) -> str:
             f"cp {files} config/.incoming-{service}/; mv -T config/.incoming-{service} "
             f"config/{directory}; fi"
         )
-    lines += services
+    lines.append(have_images(release.images.values()))
     # The backend migrates at boot; its image carries a copy of the files it embeds.
     backend = shlex.quote(release.images["backend"])
     lines += [
@@ -231,6 +249,15 @@ def push_command(root: str, identity: str, release: render.Release) -> str:
         f"ln -sfn releases/{identity} candidate.new; mv -T candidate.new candidate",
     ]
     return "\n".join(lines)
+
+
+def have_images(references: Iterable[str]) -> str:
+    """Shell commands that pull each image that the host lacks."""
+    return "\n".join(
+        f"docker image inspect {shlex.quote(ref)} >/dev/null 2>&1 || "
+        f"docker pull -q {shlex.quote(ref)} >/dev/null"
+        for ref in sorted(set(references))
+    )
 
 
 def config_directories(release: render.Release) -> dict[str, str]:

@@ -1,19 +1,41 @@
-"""Taking a release back: what served before serves again, and the release is marked as bad."""
+"""Going back: a release that fails its smoke tests is taken back; a kept one serves by command.
+
+By command it takes the road of a deploy: the kept release becomes the candidate, and the same
+stages bring it up, switch to it, verify it and let it count.
+"""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+from pyinfra import host
+from pyinfra.api import StringCommand, deploy
+from pyinfra.api.exceptions import OperationError
+
+from koprogo_deploy import database, door, render
+from koprogo_deploy.facts.releases import Kept, ReleaseFiles, Releases
+from koprogo_deploy.facts.stack import Database, StackState
+from koprogo_deploy.operations import context
 from koprogo_deploy.operations.cutover import START_TIMEOUT, place_dynamic, read_back
-from koprogo_deploy.operations.migrate import POSTGRES_TIMEOUT
+from koprogo_deploy.operations.looks import look
+from koprogo_deploy.operations.migrate import POSTGRES_TIMEOUT, stack
+from koprogo_deploy.operations.release import dynamic_hash, have_images, promote_command, push
 from koprogo_deploy.operations.shell import compose_up, container, wait_until_healthy
+from koprogo_deploy.operations.step import step
+from koprogo_deploy.problems import Refusal
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import Settings
 
 
 def take_back_command(
-    settings: Settings, serving: dict[str, Any], failed: dict[str, Any], reason: str
+    settings: Settings,
+    serving: dict[str, Any],
+    failed: dict[str, Any],
+    reason: str,
+    unmark: bool = False,
 ) -> str:
     """Routes first, then what cannot run twice; the new colours stop; the release is marked bad.
 
@@ -22,6 +44,7 @@ def take_back_command(
         serving: manifest of the release that counts; its colours were kept warm.
         failed: manifest of the release to take back.
         reason: one line, for whoever reads the mark.
+        unmark: a rollback to `failed` had marked `serving`; that is over.
     """
     root = settings.install_root
     directory = f"{root}/releases/{serving['id']}"
@@ -39,7 +62,169 @@ def take_back_command(
     lines += [
         f"printf '%s\\n' {shlex.quote(reason)} > {mark}",
         f"rm -f {root}/candidate",
+        f"rm -f {directory}/bad" if unmark else ":",
         # Stopped, not removed: their logs say what was wrong. The next deploy removes them.
         f"docker stop -t 35 {' '.join(map(container, new))} >/dev/null" if new else ":",
     ]
     return "\n".join(lines)
+
+
+def choose(state: StackState, kept: Mapping[str, Kept], asked: str | None, retry: bool) -> Kept:
+    """The release to go back to. Pure.
+
+    Args:
+        state: what is deployed.
+        kept: the releases on the host.
+        asked: id of the one that was asked for; None for the one that served before.
+        retry: take one that is marked as bad, if it was asked for.
+
+    Raises:
+        OperationError: there is no such release, or it is marked as bad.
+    """
+    if state.live is None:
+        raise OperationError("nothing is deployed, so there is nothing to go back from")
+    serving = state.live["id"]
+    if asked is not None:
+        if asked not in kept:
+            raise OperationError(f"there is no release {asked} here. Kept: {', '.join(kept)}")
+        if asked != serving and asked in state.marked and not retry:
+            raise OperationError(
+                f"release {asked} is marked as bad: {state.marked[asked]}. "
+                "To try it nevertheless: --data retry_bad_release=true"
+            )
+        return kept[asked]
+    if state.current and state.live is state.candidate and state.current["id"] in state.marked:
+        return kept[serving]  # a rollback that was cut after the switch: it is ended
+    others = [i for i in kept if i != serving and i not in state.marked]
+    # Those of before this was noted have no mark at all.
+    others = [i for i in others if i in state.served] or others
+    if not others:
+        raise OperationError(
+            f"no kept release served before {serving} and is not marked as bad. "
+            f"Kept: {', '.join(kept)}; name one: --data release=ID"
+        )
+    return kept[max(others, key=lambda i: (state.served.get(i, 0.0), i))]
+
+
+def cannot_go_back(
+    to: Kept,
+    live: Mapping[str, Any],
+    applied: Mapping[str, bool],
+    secrets: Mapping[str, str],
+    root: str,
+) -> str:
+    """Why a kept release cannot serve again; empty if it can. Pure.
+
+    Args:
+        to: the kept release.
+        live: manifest of the serving one.
+        applied: migrations of the database.
+        secrets: directory of each service's secrets as they are today.
+        root: where the secrets lie.
+    """
+    identity = to.manifest["id"]
+    between = sorted(set(applied) - database.versions(to.migrations))
+    if between:
+        return (
+            f"a migration stands between: the database has {len(between)} that release {identity} "
+            f"lacks ({', '.join(between)}), so its backend would not start. There are two ways: "
+            "(1) deploy an image that has these migrations and not the fault: write its tag as "
+            "backend_image in group data, then deploys/full.py; (2) restore the dump that was made "
+            "before the migration, which loses what was written since. Dumps and their restore "
+            "are not built yet: today the first way is the only one"
+        )
+    old = {s: set(d.get("secrets", ())) for s, d in to.manifest["definitions"].items()}
+    changed = sorted(
+        service
+        for service, files in old.items()
+        if any(not f.startswith(f"{root}/secrets/{secrets.get(service)}/") for f in files)
+    )
+    if changed:
+        return (
+            f"secrets of {', '.join(changed)} changed since release {identity} was made, and it "
+            "would run with the old ones. Write what it had into group data, then deploys/full.py"
+        )
+    before, now = (m["values"].get("postgres_major") for m in ({"values": {}, **to.manifest}, live))
+    if before and now and before != now:
+        return f"release {identity} is of Postgres {before}, and the data is of Postgres {now}"
+    return ""
+
+
+def _old_settings(environment: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    known = set(Settings.model_fields)
+    values = {k: v for k, v in manifest.get("values", {}).items() if k in known}
+    try:
+        door.open_environment(environment, {**values, **context.overrides()})
+    except Refusal as refusal:
+        raise OperationError(
+            f"the settings of release {manifest['id']} are not accepted any more:\n{refusal}"
+        ) from None
+    return values
+
+
+@step
+def kept_release_is_candidate() -> Iterator[StringCommand | str]:
+    """The kept release becomes the one that the next stages work on; else refuse."""
+    environment = context.current()
+    settings, root = environment.settings, environment.settings.install_root
+    state = stack(settings)
+    kept: dict[str, Kept] = look(Releases, root=root)
+    to = choose(state, kept, settings.release, settings.retry_bad_release)
+    live, manifest = state.live or {}, to.manifest
+    found = database.parse_migrations(
+        look(Database, query=database.migrations_query()).get("migrations")
+    )
+    # Where the database does not answer, what serves tells what it has.
+    applied = found or dict.fromkeys(database.versions(kept[live["id"]].migrations), True)
+    secrets = render.secret_directories(context.secret_sets(environment))
+    if reason := cannot_go_back(to, live, applied, secrets, root):
+        raise OperationError(f"no rollback to release {manifest['id']}: {reason}")
+    made = datetime.now(UTC)
+    why = f": {settings.reason}" if settings.reason else ""
+    left = state.current if live["id"] == manifest["id"] else live
+    mark = f"rolled back by {context.who()} at {made:%Y-%m-%d %H:%M} UTC{why}"
+    left_id = left["id"] if left else ""
+    old = _old_settings(settings.environment, manifest)
+    context.go_back(context.GoingBack(left_id, mark, old))
+    if live["id"] == manifest["id"]:
+        context.plan(manifest)
+        host.noop(f"release {manifest['id']} serves already")
+        return
+    steps = [f"set -e; cd {root}", have_images(manifest["images"].values())]
+    if state.current and manifest["id"] == state.current["id"]:
+        context.plan(manifest)  # what was switched to and does not count yet is left
+        yield "\n".join([*steps, "rm -f candidate"])
+        return
+    if state.live is state.candidate:
+        yield promote_command(root, live["id"])
+    colours = render.choose_colours(manifest["specs"], live["specs"], live["colours"])
+    if colours == manifest["colours"]:
+        context.plan(manifest)
+        if not (state.candidate and state.candidate["id"] == manifest["id"]):
+            link = f"ln -sfn releases/{manifest['id']} candidate.new; mv -T candidate.new candidate"
+            yield "\n".join([*steps, link])
+        else:
+            host.noop(f"release {manifest['id']} was made ready by an earlier run")
+        return
+    # Its colours are taken: the same release in the other ones.
+    identity = f"{made:%Y%m%dT%H%M%SZ}-{manifest['hash'][:8]}"
+    files = look(ReleaseFiles, root=root, release=manifest["id"])
+    again = render.recoloured(manifest, files, colours, identity)
+    about = {
+        **manifest,
+        "id": identity,
+        "made": made.isoformat(timespec="seconds"),
+        "by": context.who(),
+        "hash": again.hash,
+        "colours": again.colours,
+        "dynamic": dynamic_hash(again),
+        "again": manifest["id"],
+    }
+    context.plan(about)
+    yield push(root, identity, again, about)
+
+
+@deploy("Roll back")
+def rollback_stage() -> None:
+    """A kept release is chosen, and becomes the candidate; nothing runs differently yet."""
+    kept_release_is_candidate(name="Choose the release")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pyinfra import host
-from pyinfra.api import deploy
+from pyinfra import host, logger
+from pyinfra import state as pyinfra_state
+from pyinfra.api import StringCommand, deploy
 
+from koprogo_deploy.facts.releases import Image, Images, Kept, Releases
+from koprogo_deploy.facts.stack import StackState, repository
 from koprogo_deploy.operations import context
+from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.migrate import stack, target
 from koprogo_deploy.operations.release import promote_command
 from koprogo_deploy.operations.shell import container
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.render import container_names
+from koprogo_deploy.units import megabytes
 
 
 @step
@@ -31,12 +36,98 @@ def settled() -> Iterator[str]:
         names = " ".join(shlex.quote(container(name)) for name in leftovers)
         # Time for the requests they are at.
         steps.append(f"docker stop -t 35 {names} >/dev/null; docker rm {names} >/dev/null")
-    gone = unused(state.releases, manifest["id"], settings.releases_kept)
+    gone = unused(state.releases, manifest["id"], settings.releases_kept, before(state, manifest))
+    kept: dict[str, Kept] = look(Releases, root=root) if steps or gone else {}
     if gone:
         steps.append(prune_command(root, gone))
     yield from steps
     if not steps:
         host.noop(f"release {manifest['id']} counts, and nothing of another one runs")
+    elif pyinfra_state.is_executing:
+        _prune_images(kept, gone)
+
+
+def _prune_images(kept: Mapping[str, Kept], gone: list[str]) -> None:
+    """Remove images that no kept release names, and say so; a failure fails no deploy."""
+    needed = [kept[release].manifest for release in kept if release not in gone]
+    names = unused_images(look(Images), needed, [each.manifest for each in kept.values()])
+    freed = 0
+    if names:
+        ok, output = host.run_shell_command(
+            StringCommand(remove_images_command(names)),
+            _sudo=bool(host.data.get("_sudo")),  # as the operations do
+        )
+        if not ok:
+            logger.warning("    images stay that no release needs: %s", output.stderr)
+        sizes = [int(line) for line in output.stdout_lines if line.isdigit()]
+        freed = sizes[0] - sizes[-1] if len(sizes) > 1 else 0
+    if gone or names:
+        logger.info(
+            "    removed: %s and %s; %s freed",
+            _count(len(gone), "old release"),
+            _count(len(names), "name of an unused image", "names of unused images"),
+            megabytes(freed),
+        )
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def before(state: StackState, manifest: dict[str, Any]) -> str:
+    """Id of the release that a rollback would go to by itself; empty if there is none."""
+    others = {
+        release: moment
+        for release, moment in state.served.items()
+        if release != manifest["id"] and release not in state.marked
+    }
+    return max(others, key=lambda release: others[release], default="")
+
+
+def unused_images(
+    images: Iterable[Image],
+    needed: Iterable[Mapping[str, Any]],
+    known: Iterable[Mapping[str, Any]],
+) -> list[str]:
+    """Names of images of ours that no kept release needs.
+
+    Only of repositories that a manifest names: whatever else is on the host is somebody else's.
+
+    Args:
+        images: those on the host.
+        needed: manifests of the releases that stay.
+        known: manifests of all releases, also of those that go.
+    """
+    ours = {
+        repository(image)
+        for manifest in known
+        for image in (*manifest["images"].values(), *manifest["requested"].values())
+    }
+    digests = {
+        (repository(image), image.partition("@")[2])
+        for manifest in needed
+        for image in manifest["images"].values()
+    }
+    gone = []
+    for image in images:
+        if any((repository(name), name.partition("@")[2]) in digests for name in image.names):
+            continue
+        gone += [name for name in image.names if repository(name) in ours]
+    return gone
+
+
+def remove_images_command(names: list[str]) -> str:
+    """Remove images by their names; prints what all images take before and after, in bytes.
+
+    Not forced: an image that a container uses stays.
+    """
+    size = (
+        "curl -s -m 20 --unix-socket /var/run/docker.sock "
+        "'http://localhost/system/df?type=image' | grep -o '\"LayersSize\":[0-9]*' | cut -d: -f2"
+    )
+    return (
+        f"{size}\ndocker image rm {shlex.join(names)} >/dev/null; failed=$?\n{size}\nexit $failed"
+    )
 
 
 def old_containers(containers: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
@@ -44,10 +135,14 @@ def old_containers(containers: dict[str, Any], manifest: dict[str, Any]) -> list
     return sorted(set(containers) - set(container_names(manifest["colours"]).values()))
 
 
-def unused(releases: list[str], current: str, kept: int) -> list[str]:
-    """Ids of the oldest releases beyond the number to keep; never the current one."""
+def unused(releases: list[str], current: str, kept: int, before: str = "") -> list[str]:
+    """Ids of the oldest releases beyond the number to keep.
+
+    Never the current one, nor the one that served before it: many that failed do not push out
+    the way back.
+    """
     real = [r for r in releases if not r.startswith(".")]
-    others = [r for r in real if r != current]
+    others = [r for r in real if r not in (current, before)]
     return others[: max(0, len(real) - kept)]
 
 

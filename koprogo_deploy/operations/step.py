@@ -12,6 +12,8 @@ from pyinfra.api.exceptions import OperationError
 
 P = ParamSpec("P")
 
+said: list[str] = []  # why steps of this run could not go on, for the journal
+
 
 def step(function: Callable[P, Iterator[Any]]) -> Callable[..., Any]:
     """Make an operation of a generator function that may raise OperationError.
@@ -29,6 +31,7 @@ def step(function: Callable[P, Iterator[Any]]) -> Callable[..., Any]:
         except OperationError as error:
             if not state.is_executing:
                 raise
+            said.append(str(error))
             yield FunctionCommand(_saying(str(error)), [], {})
 
     return wrapped  # type: ignore[no-any-return]

@@ -12,6 +12,7 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy import smoke
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.migrate import stack
+from koprogo_deploy.operations.record import about, note
 from koprogo_deploy.operations.rollback import take_back_command
 from koprogo_deploy.operations.step import step
 
@@ -22,9 +23,10 @@ def smoke_tests_pass() -> Iterator[str]:
     if not state.is_executing:
         return
     settings = context.current().settings
-    outcome = smoke.run(settings.environment, overrides=context.overrides(), verifying=True)
+    outcome = smoke.run(settings.environment, overrides=context.smoke_overrides(), verifying=True)
     for line in outcome.output.splitlines():
         logger.info("    %s", line)
+    note(smoke=outcome.summary)
     if outcome.passed:
         host.noop("the smoke tests pass")
         return
@@ -34,7 +36,9 @@ def smoke_tests_pass() -> Iterator[str]:
     bad, good = found.candidate["id"], found.current["id"]
     logger.error("    the smoke tests failed: taking release %s back", bad)
     reason = f"smoke tests failed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {outcome.failures}"
-    yield take_back_command(settings, found.current, found.candidate, reason)
+    back = context.going_back() is not None
+    yield take_back_command(settings, found.current, found.candidate, reason, unmark=back)
+    note(outcome="taken back", **about(found.candidate, found))
     raise OperationError(
         f"release {bad} was taken back; {good} serves again. The failing tests are above; what "
         "it logged: koprogo ssh, then docker ps -a and docker logs. It is not deployed again as "

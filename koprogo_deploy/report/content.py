@@ -85,10 +85,9 @@ def content(run: Run) -> Content:
     """What a report says of this run."""
     result = result_of(run)
     problems = list(run.verdict.problems) if run.verdict else []
-    if not run.verdict and not run.generator.valid:
-        problems += [f"invalid run: {reason}" for reason in run.generator.reasons]
-    if not run.verdict and run.interrupted:
-        problems.append("the run was interrupted")
+    if result == "invalid":  # the headline says why
+        said = ("invalid", "the run was interrupted")
+        problems = [problem for problem in problems if not problem.startswith(said)]
     totals = figures.totals(run)
     unwatched = "" if run.samples else run.monitor_problem or "the run was made without a monitor"
     return Content(

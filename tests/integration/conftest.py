@@ -27,15 +27,21 @@ ORDER = (
     "test_seed",
     "test_monitor",
     "test_debug",
+    "test_load_truth",
+    "test_load",
     "test_gate",
+    "test_dashboard",
     "test_failures",
     "test_rollback",
+    "test_rollback_command",
+    "test_history",
     "test_secrets",
     "test_interruptions",
     "test_containment",
     "test_reboot",
     "test_cold_start",
     "test_acme",
+    "test_report_page",
 )
 
 

@@ -106,19 +106,24 @@ def test_an_unreadable_inventory_is_left_to_the_door(project: Project, here: Pat
 
 
 def test_values_are_read_as_pyinfra_reads_them() -> None:
-    data = ["a=1", "b=true", "c=80MB", 'd={"work_mem": "5MB"}', "e=x=y"]
+    texts = ["1", "-7", " 8 ", "1_000", "true", "False", "80MB", '{"work_mem": "5MB"}', "x=y", ""]
+    texts += ["1.5", "null", "[1, 2]", "{broken", "None"]
     # In a process of its own: pyinfra's command line patches the one that imports it.
     script = (
-        "import sys, json; from koprogo_deploy.command_line import overrides; "
-        "print(json.dumps(overrides(sys.argv[1:])))"
+        "import sys, json; from pyinfra_cli.util import parse_cli_arg; "
+        "print(json.dumps([parse_cli_arg(text) for text in sys.argv[1:]]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, *data], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, *texts], capture_output=True, text=True, check=True
     )
-    assert json.loads(done.stdout) == {
-        "a": 1,
-        "b": True,
-        "c": "80MB",
-        "d": {"work_mem": "5MB"},
-        "e": "x=y",
-    }
+    data = [f"name_{number}={text}" for number, text in enumerate(texts)]
+    assert list(command_line.overrides(data).values()) == json.loads(done.stdout)
+
+
+def test_reading_them_leaves_this_process_as_it_is() -> None:
+    script = (
+        "import sys; from koprogo_deploy.command_line import overrides; overrides(['a=1']); "
+        "import koprogo_deploy.perf, gevent.monkey; "
+        "sys.exit(gevent.monkey.is_module_patched('threading'))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

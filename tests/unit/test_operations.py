@@ -16,6 +16,7 @@ from koprogo_deploy import files
 from koprogo_deploy import machine as on_machine
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.host import HostState
+from koprogo_deploy.facts.releases import Image
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.operations import cutover, host, preflight, release, settle, shell
@@ -27,6 +28,7 @@ from tests import project
 BASE = project.settings()
 DIGEST = "@sha256:" + "d" * 64
 NOW = 1_767_225_600
+NEEDS = {"to stay free": 500 * MB, "backend image, size unknown": 600 * MB}
 
 
 def manifest(rendered: Release, settings: Settings = BASE, **more: Any) -> dict[str, Any]:
@@ -134,6 +136,7 @@ def test_commands_are_shell_that_parses() -> None:
         cutover.read_back(BASE, rendered.colours),
         cutover.place_dynamic("/opt/koprogo", "/opt/koprogo/releases/r1"),
         settle.prune_command("/opt/koprogo", ["r1"]),
+        settle.remove_images_command(["a b", "c'd"]),
         shell.wait_until_healthy("backend-blue", 90),
         host.swap_command(1 * GB),
         host.install_command(["curl"], lists_fresh=False),
@@ -163,6 +166,47 @@ def test_the_oldest_releases_go_and_the_current_one_never(
     assert settle.unused(releases, current, kept) == gone
 
 
+def test_the_way_back_is_kept_whatever_failed_since() -> None:
+    releases = ["r1", "r2", "r3", "r4", "r5"]
+    assert settle.unused(releases, "r5", 2, before="r1") == ["r2", "r3", "r4"]
+    state = StackState(served={"r1": 1.0, "r2": 3.0, "r3": 2.0, "r5": 9.0}, marked={"r2": "bad"})
+    assert settle.before(state, {"id": "r5"}) == "r3"
+    assert settle.before(StackState(), {"id": "r5"}) == ""
+
+
+def image(*names: str) -> Image:
+    return Image(names, 100 * MB)
+
+
+def test_images_that_no_kept_release_names_go_and_nobody_elses() -> None:
+    old, new = (
+        {"images": {"backend": f"r.test:5000/k/backend@sha256:{d}"}, "requested": {"backend": t}}
+        for d, t in (("old", "r.test:5000/k/backend:1"), ("new", "r.test:5000/k/backend:2"))
+    )
+    images = [
+        image("r.test:5000/k/backend:1", "r.test:5000/k/backend@sha256:old", "mine:kept"),
+        image("r.test:5000/k/backend:2", "r.test:5000/k/backend@sha256:new"),
+        image("r.test:5000/k/backend@sha256:pulled-and-never-used"),
+        image("r.test:5000/k/backend-tools:1"),
+        image("elsewhere/k/backend:1", "elsewhere/k/backend@sha256:old"),
+    ]
+    assert settle.unused_images(images, [new], [old, new]) == [
+        "r.test:5000/k/backend:1",
+        "r.test:5000/k/backend@sha256:old",
+        "r.test:5000/k/backend@sha256:pulled-and-never-used",
+    ]
+    assert settle.unused_images(images, [], []) == []
+
+
+def test_an_image_without_its_registry_in_the_engines_own_words_is_the_same() -> None:
+    about = {
+        "images": {"traefik": "docker.io/library/traefik@sha256:a"},
+        "requested": {"traefik": "docker.io/library/traefik:v3"},
+    }
+    images = [image("traefik:v3", "traefik@sha256:a"), image("traefik:v2", "traefik@sha256:b")]
+    assert settle.unused_images(images, [about], [about]) == ["traefik:v2", "traefik@sha256:b"]
+
+
 def test_the_old_colours_are_what_the_release_does_not_have() -> None:
     names = ("backend-blue", "backend-green", "frontend-blue", "postgres", "traefik")
     containers = dict.fromkeys(names, None)
@@ -187,9 +231,9 @@ def machine(**changes: Any) -> HostState:
 
 
 def test_a_fitting_host_is_accepted() -> None:
-    assert preflight.host_problems(machine(), BASE, NOW) == []
-    assert preflight.host_problems(machine(postgres_version="17"), BASE, NOW) == []
-    assert preflight.host_problems(machine(os="ubuntu", os_version="24.04"), BASE, NOW) == []
+    assert preflight.host_problems(machine(), BASE, NOW, NEEDS) == []
+    assert preflight.host_problems(machine(postgres_version="17"), BASE, NOW, NEEDS) == []
+    assert preflight.host_problems(machine(os="ubuntu", os_version="24.04"), BASE, NOW, NEEDS) == []
 
 
 @pytest.mark.parametrize(
@@ -206,8 +250,9 @@ def test_a_fitting_host_is_accepted() -> None:
         (
             {"disk_free": 100 * MB},
             "disk",
-            "100 MB free on /, a release needs 3 072 MB",
-            "make room: docker image prune, journalctl --vacuum",
+            "100 MB free, and 1 100 MB needed: 500 MB to stay free, 600 MB backend image, size "
+            "unknown",
+            "make room: journalctl --vacuum-size=100M, docker image ls, a lower releases_kept",
         ),
         (
             {"clock": NOW - 3600},
@@ -226,13 +271,29 @@ def test_a_fitting_host_is_accepted() -> None:
 def test_a_host_that_does_not_fit_is_told_why(
     changes: dict[str, Any], where: str, what: str, fix: str
 ) -> None:
-    problems = preflight.host_problems(machine(**changes), BASE, NOW)
+    problems = preflight.host_problems(machine(**changes), BASE, NOW, NEEDS)
     assert [(p.where, p.what, p.fix) for p in problems] == [(where, what, fix)]
+
+
+def test_disk_needs_are_counted_by_what_is_to_come() -> None:
+    live = manifest(project.release(BASE))
+    state = StackState(docker=True, current=live)
+    same = preflight.disk_needs(BASE, machine(), state, [])
+    assert same == {"to stay free": 500 * MB, "the release": MB}
+    other = project.settings(backend_image="ghcr.io/gilmry/koprogo/backend:main-2")
+    known = [Image((live["images"]["backend"],), 200 * MB)]
+    more = preflight.disk_needs(other, machine(database=70 * MB), state, known)
+    assert more["backend image, sized as the present one"] == 300 * MB
+    assert more["a dump of the database, at most"] == 70 * MB
+    first = preflight.disk_needs(BASE, machine(), StackState(), [])
+    assert first["Docker Engine"] == first["traefik image, size unknown"] == 600 * MB
+    digest = project.settings(backend_image=f"ghcr.io/gilmry/koprogo/backend:main-2{DIGEST}")
+    assert preflight.to_pull(digest, state) == ["backend"], "not there yet, by its digest"
 
 
 def test_everything_about_a_host_is_told_at_once() -> None:
     state = machine(os="arch", memory=MB, disk_free=0, clock=0, postgres_version="9.6")
-    assert len(preflight.host_problems(state, BASE, NOW)) == 5
+    assert len(preflight.host_problems(state, BASE, NOW, NEEDS)) == 5
 
 
 # --- host, engine, files -------------------------------------------------------------------------

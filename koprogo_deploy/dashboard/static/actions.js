@@ -47,7 +47,7 @@ export function startActions() {
   $("job-cancel").addEventListener("click", async () => {
     $("job-cancel").disabled = true;
     const said = await post("/jobs/cancel", { number: job.number });
-    if (said.problem) say($("announcement"), said.problem);
+    if (said.problem) problem($("job-problem"), said.problem);
   });
 }
 
@@ -57,9 +57,9 @@ function askForLoad(form) {
   for (const name of ["rate", "seconds"]) {
     if (form.get(name)) request[name] = Number(form.get(name));
   }
-  said.push(request.rate ? `${request.rate} requests a second` : "the rate of the profile");
-  said.push(request.seconds ? `for ${request.seconds} seconds` : "for as long as the profile says");
-  askFor(request, `The profile ${request.profile} sends real requests, ${said.join(", ")}. What it writes is marked and removed afterwards. Everybody who uses ${environment} meanwhile shares the machine with it.`);
+  said.push(request.rate ? `${request.rate} requests a second` : "at its own rate");
+  said.push(request.seconds ? `for ${request.seconds} seconds` : "for as long as it says");
+  askFor(request, `The profile ${request.profile} sends real requests: ${said.join(", ")}. What it writes is marked and removed afterwards. Everybody who uses ${environment} meanwhile shares the machine with it.`);
 }
 
 function askFor(request, what) {
@@ -119,6 +119,7 @@ export function showJob(told) {
   const below = output.scrollHeight - output.scrollTop - output.clientHeight < 30;
   say(output, lines.join("\n"));
   if (below) output.scrollTop = output.scrollHeight;
+  if (first) problem($("job-problem"), "");
   if (first) $("job-details").open = told.kind !== "load";
   say($("job-result"), told.result?.words ?? "");
   $("job-result").className = told.result ? (told.result.good ? "good" : "problem") : "";
@@ -147,7 +148,7 @@ function figures(progress, running) {
     ["Achieved", `${Math.round(progress.rate ?? 0)} req/s`],
     ["P50", ms(progress.p50)],
     ["P99", ms(progress.p99)],
-    ["Errors", String(progress.errors ?? "?")],
+    ["Errors", Object.entries(progress.errors).map(([kind, count]) => `${count} × ${kind}`).join(", ") || "none"],
     ["Left", running ? duration(progress.left ?? 0) : "–"],
   ];
   $("job-figures").replaceChildren(

@@ -32,8 +32,24 @@ const CHARTS = [
   },
 ];
 
+// A name keeps its colour and dash, whatever else is drawn beside it.
+const USUAL = {
+  cpu: ["backend", "frontend", "postgres", "traefik"],
+  requests: ["2xx", "4xx", "5xx", "3xx"],
+  connections: ["active", "idle", "idle in transaction"],
+  transactions: ["commits", "rollbacks"],
+};
+USUAL.memory = USUAL.cpu;
+const given = {};
+
+function place(chart, name) {
+  const names = (given[chart.id] ??= [...(USUAL[chart.id] ?? [])]);
+  if (!names.includes(name)) names.push(name);
+  return names.indexOf(name) % COLOURS.length;
+}
+
 const points = [];
-let end = 0; // seconds since the epoch, by the host's clock
+let end = Date.now() / 1000; // seconds since the epoch, by the host's clock
 let waiting = false;
 
 function map(object, change) {
@@ -75,7 +91,7 @@ export function addPoints(added) {
 
 // Without new values time goes on: the gap at the right edge grows.
 export function advance(now) {
-  $("charts").classList.toggle("old", !now.live);
+  $("charts").classList.toggle("old", !now.live && now.age !== null);
   if (points.length && now.age !== null) end = points[points.length - 1].at + now.age;
   if (!now.live) draw();
 }
@@ -95,7 +111,8 @@ function drawOne(chart) {
   const names = [...new Set(read.flatMap((values) => Object.keys(values)))].sort();
   const times = points.map((point) => new Date(point.at * 1000));
   let highest = 0;
-  const traces = names.map((name, index) => {
+  const traces = names.map((name) => {
+    const index = place(chart, name);
     const y = read.map((values) => values[name] ?? null);
     highest = Math.max(highest, ...y);
     return {
@@ -107,14 +124,14 @@ function drawOne(chart) {
       connectgaps: false,
       text: told ? told.map((values) => values[name] ?? "?") : undefined,
       hovertemplate: told ? "%{text}" : "%{y:.1f}",
-      line: { color: colour(COLOURS[index % COLOURS.length]), dash: DASHES[index % DASHES.length], width: 2 },
+      line: { color: colour(COLOURS[index]), dash: DASHES[index], width: 2 },
     };
   });
   const last = read.length ? read[read.length - 1] : {};
   const lines = names.filter((name) => typeof last[name] === "number");
   chart.words.textContent = lines.length
     ? `Last: ${lines.map((name) => `${name} ${last[name].toFixed(last[name] < 10 ? 1 : 0)}`).join(", ")}`
-    : "no values yet";
+    : points.length ? "no values now" : "no values yet";
   const ink = colour("--ink");
   const grid = colour("--rule");
   const axis = { gridcolor: grid, linecolor: grid, zerolinecolor: grid, fixedrange: true, color: ink };

@@ -95,7 +95,6 @@ def bench(runs_folder: Path) -> Iterator[Callable[..., Bench]]:
                 watch=Watch(no_monitor),
                 jobs=Jobs(),
                 profiles={"realistic": "as people do", "light": "a few"},
-                levels=lambda sample: {},
                 look_at_stack=lambda _: StackState(docker=True),
                 look_at_seed=lambda _: seeded(),
             )

@@ -38,7 +38,7 @@ def test_output_and_events_are_told_apart() -> None:
         jobs.start(
             plan(
                 "print('\\x1b[32mplain\\x1b[0m');"
-                """print('{"event": "step", "what": "log in"}');"""
+                """print('{"event": "step", "text": "log in"}');"""
                 """print('{"event": "progress", "rate": 199.5}');"""
                 """print('{"event": "finished", "id": "light-1"}');"""
                 "print('{no json'); print('[1]'); print('{\"a\": 1}')"
@@ -47,7 +47,7 @@ def test_output_and_events_are_told_apart() -> None:
         return await ended(jobs)
 
     job = asyncio.run(go())
-    assert job.lines == ["plain", "step: log in", "{no json", "[1]", '{"a": 1}']
+    assert job.lines == ["plain", "log in", "{no json", "[1]", '{"a": 1}']
     assert job.progress == {"event": "progress", "rate": 199.5}
     assert job.finished == {"event": "finished", "id": "light-1"}
     assert job.state == "done"
@@ -98,6 +98,7 @@ def test_cancel_interrupts_and_waits_for_the_cleaning_up() -> None:
         assert not jobs.cancel(job.number + 1)
         assert jobs.cancel(job.number)
         assert job.state == "stopping"
+        await asyncio.sleep(0.1)
         assert jobs.cancel(job.number)  # again: no second signal
         return await ended(jobs)
 

@@ -9,6 +9,7 @@ import pytest
 from koprogo_deploy.dashboard import view
 from koprogo_deploy.dashboard.watch import Seen
 from koprogo_deploy.facts.stack import Container, StackState
+from koprogo_deploy.monitor import reading
 from koprogo_deploy.runs.model import Judgement, Verdict
 from koprogo_deploy.runs.sample import ContainerSample, HostSample, Sample, TraefikSample
 from koprogo_deploy.units import MB
@@ -41,36 +42,37 @@ def test_a_value_that_was_not_read_is_unknown_and_says_why() -> None:
         containers={"backend": ContainerSample(cpu_percent=0.0)},
         unread={"traefik": "no answer on 8082", "containers.backend.memory": "no such cgroup"},
     )
-    levels = {"containers.backend.cpu_percent": "normal", "containers.backend.memory": "normal"}
-    found = view.now(sample, LIVE, levels)
+    found = view.now(sample, LIVE)
     assert tile(found, "Requests") == {"text": "?", "level": "unknown", "why": "no answer on 8082"}
-    assert tile(found, "Load average")["why"] == "no reason given"
+    assert tile(found, "Load average")["why"] == reading.NO_REASON
     backend = found["containers"][0]
     assert backend["cpu"] == {"text": "0.0%", "level": "normal", "why": ""}
-    # Whatever the thresholds say of it: what was not read is not normal.
+    assert backend["level"] == "unknown"
     assert backend["memory"] == {"text": "?", "level": "unknown", "why": "no such cgroup"}
-    assert found["unread"] == [
-        "containers.backend.memory: no such cgroup", "traefik: no answer on 8082",
-    ]  # fmt: skip
+    assert "containers.backend.memory: no such cgroup" in found["unread"]
+    assert "traefik: no answer on 8082" in found["unread"]
 
 
 def test_nothing_requested_is_zero_and_not_unknown() -> None:
     sample = Sample(at=1.0, traefik=TraefikSample(requests={}))
-    assert tile(view.now(sample, LIVE, {}), "Requests")["text"] == "0/s"
+    assert tile(view.now(sample, LIVE), "Requests")["text"] == "0/s"
 
 
 def test_values_carry_their_level_and_their_limit() -> None:
     part = ContainerSample(memory=70 * MB, memory_limit=80 * MB)
     sample = Sample(at=1.0, containers={"traefik": part}, host=HostSample(load1=3.4))
-    levels = {"containers.traefik.memory": "raised", "host.load1": "alert"}
-    found = view.now(sample, LIVE, levels)
+    found = view.now(sample, LIVE)
+    assert found["findings"] == [
+        ["raised", "traefik memory 70 MB (raised: > 60 MB)"],
+        ["alert", "host load average 3.4 (alert: > 3)"],
+    ]
     assert found["containers"][0]["memory"]["text"] == "70 MB of 80 MB"
     assert found["containers"][0]["memory"]["level"] == "raised"
     assert tile(found, "Load average") == {"text": "3.40", "level": "alert", "why": ""}
 
 
 def test_before_the_first_sample_there_are_no_values() -> None:
-    assert view.now(None, Seen(0, None, "connecting"), {}) == {
+    assert view.now(None, Seen(0, None, "connecting")) == {
         "live": False, "age": None, "problem": "connecting",
     }  # fmt: skip
 

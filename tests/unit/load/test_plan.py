@@ -38,6 +38,7 @@ def test_rate_and_seconds_are_those_of_what_is_judged() -> None:
     warm_up, realistic = planned("realistic", rate=600, seconds=20)
     assert (warm_up.rate, warm_up.seconds) == (300, 10)
     assert (realistic.rate, realistic.seconds) == (600, 20)
+    assert planned("realistic", seconds=3)[0].seconds == 3
 
 
 def test_a_closed_loop_is_not_judged_and_becomes_an_open_one_with_a_rate() -> None:

@@ -1,0 +1,21 @@
+"""Back to a kept release, by the road of a deploy. Run it from the project's root:
+
+pyinfra inventories/production.py deploys/rollback.py
+pyinfra inventories/production.py deploys/rollback.py --data release=ID --data reason="…"
+"""
+
+from koprogo_deploy.operations.cutover import cutover_stage
+from koprogo_deploy.operations.migrate import migrate_stage
+from koprogo_deploy.operations.preflight import preflight
+from koprogo_deploy.operations.record import record_stage
+from koprogo_deploy.operations.rollback import rollback_stage
+from koprogo_deploy.operations.settle import settle_stage
+from koprogo_deploy.operations.verify import verify_stage
+
+preflight()
+rollback_stage()  # the one that served before, or the named one; refused where it cannot run
+migrate_stage()  # its backend comes up unrouted
+cutover_stage()  # the switch; the release that is left is marked, so that nothing brings it back
+verify_stage()  # by the settings of that release; if it fails, what was serves again
+settle_stage()
+record_stage()

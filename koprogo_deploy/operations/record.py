@@ -1,0 +1,187 @@
+"""Record: a run that changed something, or failed, gets a line in the host's journal."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import gevent
+from pyinfra import host, logger, state
+from pyinfra.api import StringCommand, deploy
+from pyinfra.api.exceptions import OperationError
+from pyinfra.api.state import BaseStateCallback
+
+from koprogo_deploy import database, journal
+from koprogo_deploy.facts.stack import StackState
+from koprogo_deploy.operations import context
+from koprogo_deploy.operations.migrate import stack
+from koprogo_deploy.operations.progress import Progress
+from koprogo_deploy.operations.step import said, step
+
+TIMEOUT = 20  # seconds for a line, on a connection that may be the reason of the failure
+CHECKS = "Preflight | "  # a run that these end has touched nothing
+
+
+class Recorder(BaseStateCallback):
+    """What the run did so far; one run, one process, one host."""
+
+    began = datetime.now(UTC)
+    steps: list[dict[str, Any]] = []  # noqa: RUF012
+    changed = False
+    before: StackState | None = None
+    notes: dict[str, Any] = {}  # noqa: RUF012
+
+    @staticmethod
+    def operation_end(state: Any, op_hash: str) -> None:  # noqa: ANN401 - pyinfra's own type
+        """Note how long a step took, and whether it changed something."""
+        for each in state.inventory.get_active_hosts():
+            done = state.get_op_data_for_host(each, op_hash).operation_meta
+            Recorder.changed = Recorder.changed or done.did_change()
+        _note_step(state, op_hash)
+
+    @staticmethod
+    def operation_host_error(
+        state: Any,  # noqa: ANN401 - pyinfra's own type
+        host: object,
+        op_hash: str,
+        retry_count: int = 0,
+        max_retries: int = 0,
+    ) -> None:
+        """Write down that the run failed here."""
+        name = _note_step(state, op_hash)
+        if name.startswith(CHECKS) or name.startswith("Record | "):
+            return
+        reason = said[-1].strip().splitlines()[0] if said else None
+        values = {"outcome": "failed", "step": name, "reason": reason, **Recorder.notes}
+        try:
+            with gevent.Timeout(TIMEOUT, exception=TimeoutError):
+                _write(**values)
+        except Exception as error:
+            logger.error("    the journal has no line of this run: %s", error)
+
+
+def _note_step(state: Any, op_hash: str) -> str:  # noqa: ANN401 - pyinfra's own type
+    name = ", ".join(state.get_op_meta(op_hash).names)
+    now = time.monotonic()
+    started = Progress.started.get(op_hash, now)
+    at, took = round(started - Progress.began, 2), round(now - started, 2)
+    Recorder.steps.append({"name": name, "at": at, "seconds": took})
+    return name
+
+
+def listen() -> None:
+    """Follow the run from here on; once, however many hosts there are."""
+    if not any(isinstance(handler, Recorder) for handler in state.callback_handlers):
+        state.add_callback_handler(Recorder())
+
+
+def begin(found: StackState) -> None:
+    """Remember what served before anything was touched."""
+    if state.is_executing:
+        Recorder.before = found
+
+
+def note(**values: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    """Have the run's line say this as well, such as the result of the smoke tests."""
+    Recorder.notes.update(values)
+
+
+def _write(**values: Any) -> str:  # noqa: ANN401 - whatever JSON holds
+    settings = context.current().settings
+    root = settings.install_root
+    try:
+        found = stack(settings)
+    except Exception:  # of a host that is broken the line says less
+        found = Recorder.before or StackState()
+    worked_on = found.target if values["outcome"] == "failed" else found.current
+    line = journal.entry(
+        "run",
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        began=Recorder.began.isoformat(timespec="seconds"),
+        run=_deploy(),
+        environment=settings.environment,
+        before=_serving(Recorder.before),
+        serves=_serving(found),
+        revision=context.revision() or None,
+        by=context.who(),
+        why=context.why(settings.reason) or None,
+        seconds=round(time.monotonic() - Progress.began, 1),
+        steps=Recorder.steps,
+        **{**about(worked_on, found), **values},
+    )
+    command = f"sudo -n sh -c {shlex.quote(journal.append_command(root))}"
+    ok, output = host.run_shell_command(StringCommand(command), _stdin=line)
+    if not ok:
+        raise OSError(output.stderr or f"no answer from {host.name}")
+    return str(values["outcome"])
+
+
+def about(manifest: dict[str, Any] | None, found: StackState) -> dict[str, Any]:
+    """What a line says of the release that a run worked on; nothing where there is none."""
+    if manifest is None:
+        return {}
+    versions = database.versions(found.migrations.get(manifest["id"], []))
+    return {
+        "release": manifest["id"],
+        "images": manifest["images"],
+        "settings": manifest["settings"],
+        "migrations": {"head": max(versions), "count": len(versions)} if versions else None,
+    }
+
+
+def _serving(found: StackState | None) -> str | None:
+    current = found.current if found else None
+    return current["id"] if current else None
+
+
+def _deploy() -> str:
+    named = [Path(word).stem for word in sys.argv if Path(word).parent.name == "deploys"]
+    return ", ".join(named)
+
+
+def outcome(before: StackState, now: StackState, back: bool) -> str:
+    """What a run that ended well brought about.
+
+    Args:
+        before: what was there when it began.
+        now: what is there.
+        back: the run was a rollback.
+    """
+    # One that was cut after the switch left a release that served and did not count.
+    served = {manifest["id"] if manifest else None for manifest in (before.current, before.live)}
+    if now.current is None or served == {now.current["id"]}:
+        return "done"
+    return "rolled back" if back else "deployed"
+
+
+@step
+def recorded() -> Any:  # noqa: ANN401 - a generator without a command
+    """Write a line if the run changed something; else nothing."""
+    if not state.is_executing:
+        return
+    if not Recorder.changed:
+        host.noop("nothing changed, nothing to write down")
+        return
+    settings = context.current().settings
+    what = outcome(
+        Recorder.before or StackState(), stack(settings), context.going_back() is not None
+    )
+    try:
+        _write(**{**Recorder.notes, "outcome": what})
+    except OSError as error:
+        raise OperationError(
+            f"what was done is done, and the journal has no line of it: {error}"
+        ) from None
+    host.noop(f"the journal says: {what}")
+    return
+    yield
+
+
+@deploy("Record")
+def record_stage() -> None:
+    """The journal gets a line, if there is something to tell."""
+    recorded(name="Write the journal")

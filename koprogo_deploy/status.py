@@ -1,0 +1,212 @@
+"""What serves on a host and whether all is well: how to look, and what follows. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from koprogo_deploy.facts.stack import Container, StackState
+from koprogo_deploy.journal import Journal
+from koprogo_deploy.operations.lock import PATH as LOCK
+from koprogo_deploy.render import container_names
+from koprogo_deploy.settings import SERVICES
+
+DISK_ALERT = 0.85
+GOOD = ("deployed", "rolled back", "done")  # outcomes after which nobody has to look
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A release on the host: who made it and when, and why it is bad if it is."""
+
+    id: str
+    made: str
+    by: str
+    bad: str
+
+
+@dataclass
+class Now:
+    """What the facts of a deploy do not hold.
+
+    Attributes:
+        clock: seconds since 1970 on the host.
+        since: when `current` last moved, in the same.
+        running: who holds the deploy's lock and since when; empty if nobody does.
+    """
+
+    clock: int = 0
+    since: int = 0
+    disk_size: int = 1
+    disk_free: int = 0
+    running: str = ""
+    kept: list[Kept] = field(default_factory=list)
+
+
+def look_command(root: str) -> str:
+    """Shell command whose output `parse` reads; changes nothing."""
+    return (
+        f"root={shlex.quote(root)}; lock={LOCK}\n"
+        r"""
+printf 'clock\t%s\n' "$(date +%s)"
+printf 'disk\t%s\n' "$(df -PB1 / | awk 'NR==2 {print $2 "\t" $4}')"
+[ -L "$root/current" ] && printf 'since\t%s\n' "$(stat -c %Y "$root/current")"
+# Held for an instant, and shared: a deploy that begins meanwhile waits for it.
+if [ -e "$lock" ] && ! flock -sn "$lock" true; then
+  printf 'running\t%s\n' "$(cat "$lock.holder" 2>/dev/null || echo 'nobody could say who')"
+fi
+for manifest in "$root"/releases/*/manifest.json; do
+  [ -f "$manifest" ] || continue
+  value() { sed -n "s/^ \"$1\": \"\(.*\)\",\$/\1/p" "$manifest"; }
+  printf 'kept\t%s\t%s\t%s\t%s\n' "$(value id)" "$(value made)" "$(value by)" \
+    "$(head -n 1 "${manifest%/*}/bad" 2>/dev/null)"
+done
+true"""
+    )
+
+
+def parse(lines: Iterable[str]) -> Now:
+    """Read the output of `look_command`."""
+    now = Now()
+    for line in lines:
+        key, *values = line.split("\t")
+        match key:
+            case "clock":
+                now.clock = int(values[0])
+            case "disk":
+                now.disk_size, now.disk_free = int(values[0]), int(values[1])
+            case "since":
+                now.since = int(values[0])
+            case "running":
+                now.running = values[0]
+            case "kept":
+                now.kept.append(Kept(*values))
+            case _:
+                raise ValueError(f"unexpected output of the look at the host: {line!r}")
+    return now
+
+
+def problems(stack: StackState, now: Now, journal: Journal) -> list[str]:
+    """What is not well, each in a line; empty when all is."""
+    found = [f"the journal is broken: {gap}" for gap in journal.broken]
+    used = 1 - now.disk_free / now.disk_size
+    if used > DISK_ALERT:
+        found.append(f"the disk is {used:.0%} full")
+    if not stack.docker:
+        return [*found, "the Docker Engine does not answer"]
+    live = stack.live
+    if live is None:
+        return [*found, "nothing is deployed"]
+    if stack.dynamic != live["dynamic"]:
+        found.append(f"Traefik's routes are not those of release {live['id']}")
+    for service, name in container_names(live["colours"]).items():
+        if wrong := _wrong(stack.containers.get(name), live["specs"][service]):
+            found.append(f"{name}: {wrong}")
+    if live is stack.candidate and not now.running:
+        found.append(
+            f"release {live['id']} serves and does not count yet: the run was cut; run it again"
+        )
+    return found
+
+
+def _wrong(container: Container | None, spec: str) -> str:
+    if container is None:
+        return "has no container"
+    if not container.serving:
+        return f"is {container.status}" + (f", {container.health}" if container.health else "")
+    return "" if container.spec == spec else "runs, and not as the release says"
+
+
+def notes(stack: StackState, now: Now, journal: Journal) -> list[str]:
+    """What somebody may want to know, though the site is well."""
+    found = []
+    if now.running:
+        found.append(f"a deploy is running: {now.running}")
+    last = journal.runs[-1] if journal.runs else None
+    if last and last["outcome"] not in GOOD:
+        where = f" at {last['step']}" if last.get("step") else ""
+        why = f": {last['reason']}" if last.get("reason") else ""
+        found.append(
+            f"the last run ({_minute(last['at'])}) ended as: {last['outcome']}{where}{why}"
+        )
+    if stack.candidate and stack.live is not stack.candidate and not now.running:
+        found.append(f"release {stack.candidate['id']} was pushed and never served")
+    found += [
+        f"line {number} of the journal was cut short while it was written"
+        for number in journal.torn
+    ]
+    return found
+
+
+def _minute(text: str) -> str:
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M} UTC"
+
+
+def since(stack: StackState, now: Now, journal: Journal) -> dict[str, str]:
+    """Since when the live release serves, by whom and why, as far as is known."""
+    live = stack.live
+    if live is None:
+        return {}
+    for run in reversed(journal.runs):
+        if run.get("serves") == live["id"] and run["outcome"] in ("deployed", "rolled back"):
+            return {"at": run["at"], "by": run["by"], "why": run.get("why", "")}
+    moved = datetime.fromtimestamp(now.since, UTC).isoformat() if now.since else live["made"]
+    return {"at": moved, "by": live["by"], "why": ""}
+
+
+def report(stack: StackState, now: Now, journal: Journal) -> dict[str, Any]:
+    """Everything, as JSON has it."""
+    live = stack.live
+    services = {}
+    for service in SERVICES if live else ():
+        assert live is not None
+        name = container_names(live["colours"])[service]
+        container = stack.containers.get(name)
+        services[service] = {
+            "colour": live["colours"].get(service),
+            "image": live["images"][service],
+            "asked": live["requested"][service],
+            "state": container.status if container else "missing",
+            "health": container.health if container else "",
+            "started": container.started if container else None,
+            "up": up_seconds(container, now) if container else None,
+            "wrong": _wrong(container, live["specs"][service]) or None,
+        }
+    wrong = problems(stack, now, journal)
+    return {
+        "well": not wrong,
+        "problems": wrong,
+        "notes": notes(stack, now, journal),
+        "release": live["id"] if live else None,
+        "since": since(stack, now, journal),
+        "services": services,
+        "disk": {"size": now.disk_size, "free": now.disk_free},
+        "last": journal.runs[-1] if journal.runs else None,
+        "running": now.running or None,
+        "kept": [vars(kept) for kept in reversed(now.kept)],
+        "bad": {kept.id: kept.bad for kept in now.kept if kept.bad},
+    }
+
+
+def up_seconds(container: Container, now: Now) -> int | None:
+    """For how long a container runs; None if it does not."""
+    if container.status != "running":
+        return None
+    # Nanoseconds are more than datetime reads.
+    started = datetime.fromisoformat(container.started[:19] + "+00:00")
+    return max(0, now.clock - int(started.timestamp()))
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its two largest units: `3 d 4 h`, `12 min`, `40 s`."""
+    days, rest = divmod(int(seconds), 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, rest = divmod(rest, 60)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{rest} s"

@@ -1,0 +1,163 @@
+"""The journal: each line follows the one before it, and nobody can pretend otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from koprogo_deploy import journal
+from koprogo_deploy.facts.stack import StackState
+from koprogo_deploy.operations import record
+
+
+def append(root: Path, **values: object) -> None:
+    subprocess.run(
+        ["sh", "-c", journal.append_command(str(root))],
+        input=journal.entry("run", **values),
+        text=True,
+        check=True,
+        timeout=20,
+    )
+
+
+def file(root: Path) -> Path:
+    return root / journal.FILE
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    for number in range(4):
+        append(tmp_path, number=number, why='quoted "é\\n" and $HOME, %s')
+    return tmp_path
+
+
+def test_lines_are_chained_by_hash_and_readable_by_root_alone(written: Path) -> None:
+    lines = file(written).read_bytes().splitlines()
+    found = journal.read(file(written).read_bytes())
+    assert [entry["number"] for entry in found.entries] == [0, 1, 2, 3]
+    assert found.entries[0]["why"] == 'quoted "é\\n" and $HOME, %s'
+    assert found.entries[0]["prev"] == journal.FIRST
+    assert found.entries[2]["prev"] == hashlib.sha256(lines[1]).hexdigest()
+    assert found.head == hashlib.sha256(lines[3]).hexdigest()
+    assert (found.broken, found.torn) == ([], [])
+    assert file(written).stat().st_mode & 0o777 == 0o600
+
+
+def test_an_empty_journal_is_whole() -> None:
+    assert journal.read(b"") == journal.Journal([], [], [], journal.FIRST)
+
+
+def test_a_changed_line_is_told_by_the_one_after_it(written: Path) -> None:
+    content = file(written).read_bytes()
+    found = journal.read(content.replace(b'"number":1', b'"number":7'))
+    assert len(found.broken) == 1
+    assert "line 3 does not follow line 2: line 2 was changed" in found.broken[0]
+
+
+def test_a_line_taken_out_leaves_a_gap(written: Path) -> None:
+    lines = file(written).read_bytes().splitlines(keepends=True)
+    assert (
+        "line 3 does not follow line 2" in journal.read(b"".join(lines[:2] + lines[3:])).broken[0]
+    )
+    assert journal.read(b"".join(lines[1:])).broken == [
+        "line 1 is not the first one that was written"
+    ]
+    assert len(journal.read(b"".join([lines[0], lines[2], lines[1], lines[3]])).broken) == 3
+
+
+def test_a_line_that_is_no_json_breaks_the_chain(written: Path) -> None:
+    lines = file(written).read_bytes().splitlines(keepends=True)
+    found = journal.read(b"".join([*lines[:2], b"\0\0\xff\n", *lines[2:]]))
+    assert found.broken[0] == "line 3 is not JSON"
+    assert len(found.broken) == 2
+
+
+@pytest.mark.parametrize("rest", [b'{"prev":"12', b"\0\0\0\0", b"\xff"])
+def test_a_torn_last_line_is_told_and_closed_by_the_next(written: Path, rest: bytes) -> None:
+    with file(written).open("ab") as stream:
+        stream.write(rest)
+    found = journal.read(file(written).read_bytes())
+    assert (found.broken, found.torn, len(found.entries)) == ([], [5], 4)
+    append(written, number=5)
+    append(written, number=6)
+    found = journal.read(file(written).read_bytes())
+    assert found.broken == []
+    assert [entry["number"] for entry in found.entries if "number" in entry][-2:] == [5, 6]
+    assert found.torn == [5]
+
+
+def test_a_line_that_lacks_nothing_but_its_end_counts(written: Path) -> None:
+    file(written).write_bytes(file(written).read_bytes().rstrip(b"\n"))
+    append(written, number=4)
+    found = journal.read(file(written).read_bytes())
+    assert (found.broken, found.torn) == ([], [])
+    assert [entry["number"] for entry in found.entries] == [0, 1, 2, 3, 4]
+
+
+def test_a_torn_line_excuses_no_gap(written: Path) -> None:
+    with file(written).open("ab") as stream:
+        stream.write(b'{"prev":"12')
+    append(written, number=5)
+    lines = file(written).read_bytes().splitlines(keepends=True)
+    assert journal.read(b"".join(lines[:4] + lines[5:])).broken != []
+
+
+def test_many_writers_at_once_make_one_chain(tmp_path: Path) -> None:
+    command = ["sh", "-c", journal.append_command(str(tmp_path))]
+    writers = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(8)]
+    for number, writer in enumerate(writers):
+        assert writer.stdin
+        writer.stdin.write(journal.entry("gate", number=number, padding="x" * 3000))
+        writer.stdin.close()
+    assert [writer.wait(20) for writer in writers] == [0] * 8
+    found = journal.read(file(tmp_path).read_bytes())
+    assert sorted(entry["number"] for entry in found.entries) == list(range(8))
+    assert found.broken == []
+
+
+def test_what_is_none_is_left_out() -> None:
+    assert json.loads(journal.entry("run", why=None, by="a")) == {"kind": "run", "by": "a"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({}, "anna@laptop"),
+        ({"SUDO_USER": "bert"}, "bert@laptop"),
+        ({"GITHUB_ACTOR": "carl", "SUDO_USER": "x"}, "carl by GitHub Actions"),
+        ({"GITLAB_USER_LOGIN": "dora"}, "dora by GitLab CI"),
+    ],
+)
+def test_who(variables: dict[str, str], told: str) -> None:
+    assert journal.who(variables, "anna", "laptop") == told
+
+
+def test_why() -> None:
+    actions = {"GITHUB_RUN_ID": "7", "GITHUB_REPOSITORY": "a/b"}
+    assert journal.why(None, {}, "") == ""
+    assert journal.why(None, {}, "Mend it") == "commit: Mend it"
+    assert journal.why("because\nof this", {}, "Mend it") == "because of this"
+    url = "https://github.com/a/b/actions/runs/7"
+    assert journal.why(None, actions, "Mend it") == f"commit: Mend it; {url}"
+    assert journal.why("x" * 999, {}, "") == "x" * 300
+
+
+def test_outcome() -> None:
+    def serving(current: str, candidate: str = "", dynamic: str = "") -> StackState:
+        two = ({"id": i, "dynamic": i} if i else None for i in (current, candidate))
+        return StackState(current=next(two), candidate=next(two), dynamic=dynamic or current)
+
+    nothing, one, two = StackState(), serving("r1"), serving("r2")
+    assert record.outcome(one, two, back=False) == "deployed"
+    assert record.outcome(nothing, one, back=False) == "deployed"
+    assert record.outcome(one, one, back=False) == "done"
+    assert record.outcome(nothing, nothing, back=False) == "done"
+    assert record.outcome(two, one, back=True) == "rolled back"
+    assert record.outcome(one, one, back=True) == "done"
+    cut_after_the_switch = serving("r1", "r2", "r2")
+    assert record.outcome(cut_after_the_switch, two, back=False) == "deployed"
+    assert record.outcome(cut_after_the_switch, one, back=True) == "rolled back"

@@ -1,0 +1,242 @@
+"""Going back by command: to which release, whether it can, and in which colours."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.api.exceptions import OperationError
+
+from koprogo_deploy import render
+from koprogo_deploy.door import Environment
+from koprogo_deploy.facts.releases import Image, Images, Kept, ReleaseFiles, Releases
+from koprogo_deploy.facts.stack import Stack, StackState, parse_stack
+from koprogo_deploy.operations import release, rollback
+from koprogo_deploy.settings import NOT_OF_RELEASE, Settings
+from tests import project
+
+BASE = project.settings()
+SECRETS = render.secret_directories(project.sets(BASE))
+ROOT = BASE.install_root
+
+
+def about(identity: str, settings: Settings = BASE, **colours: str) -> dict[str, Any]:
+    rendered = project.release(settings, **colours)
+    return {
+        "id": identity,
+        "hash": rendered.hash,
+        "content": project.release(settings).hash,
+        "specs": rendered.specs,
+        "colours": rendered.colours,
+        "definitions": rendered.definitions,
+        "images": rendered.images,
+        "dynamic": release.dynamic_hash(rendered),
+        "requested": {s: settings.image(s) for s in rendered.images},
+        "values": settings.of_release,
+    }
+
+
+def kept(identity: str, *migrations: str, **more: Any) -> Kept:
+    return Kept({**about(identity), **more}, [f"{m}_x.sql" for m in migrations])
+
+
+KEPT = {i: kept(i, "1", "2") for i in ("r1", "r2", "r3", "r4")}
+
+
+def state(current: str = "r4", **more: Any) -> StackState:
+    served = {"r1": 1.0, "r2": 2.0, "r4": 4.0}
+    values = {"current": {**KEPT[current].manifest, "dynamic": current}, "dynamic": current}
+    return StackState(**{"served": served, **values, **more})
+
+
+def chosen(found: StackState, asked: str | None = None, retry: bool = False) -> str:
+    return str(rollback.choose(found, KEPT, asked, retry).manifest["id"])
+
+
+# --- which ---------------------------------------------------------------------------------------
+
+
+def test_by_itself_it_goes_to_the_one_that_served_before_and_not_to_one_that_never_did() -> None:
+    assert chosen(state()) == "r2"
+    assert chosen(state(marked={"r2": "rolled back by anna"})) == "r1"
+    after_going_back = state("r2", served={"r2": 9.0, "r4": 4.0, "r1": 1.0}, marked={"r4": "bad"})
+    assert chosen(after_going_back) == "r1"
+
+
+def test_releases_of_before_this_was_noted_are_taken_by_age() -> None:
+    assert chosen(state(served={"r4": 4.0})) == "r3"
+
+
+def test_any_kept_release_can_be_asked_for() -> None:
+    assert chosen(state(), "r1") == "r1"
+    assert chosen(state(), "r3") == "r3"
+    assert chosen(state(marked={"r1": "smoke"}), "r1", retry=True) == "r1"
+    with pytest.raises(OperationError, match=r"no release r9 here. Kept: r1, r2, r3, r4"):
+        chosen(state(), "r9")
+    with pytest.raises(OperationError, match=r"r1 is marked as bad: smoke. .*retry_bad_release"):
+        chosen(state(marked={"r1": "smoke"}), "r1")
+
+
+def test_where_there_is_nothing_to_go_back_to_it_says_so() -> None:
+    with pytest.raises(OperationError, match="nothing is deployed"):
+        chosen(StackState())
+    everything_bad = dict.fromkeys(("r1", "r2", "r3"), "bad")
+    with pytest.raises(OperationError, match="no kept release served before r4"):
+        chosen(state(marked=everything_bad))
+
+
+def test_a_rollback_that_was_cut_after_the_switch_is_ended() -> None:
+    candidate = {**KEPT["r2"].manifest, "dynamic": "r2"}
+    cut = state(candidate=candidate, dynamic="r2", marked={"r4": "rolled back by anna"})
+    assert chosen(cut) == "r2"
+
+
+def test_a_deploy_that_was_cut_after_the_switch_goes_back_to_what_counts() -> None:
+    candidate = {**KEPT["r3"].manifest, "dynamic": "r3"}
+    assert chosen(state(candidate=candidate, dynamic="r3")) == "r4"
+
+
+# --- whether -------------------------------------------------------------------------------------
+
+
+def why_not(to: Kept, applied: tuple[str, ...] = ("1", "2"), **secrets: str) -> str:
+    known = dict.fromkeys(applied, True)
+    return rollback.cannot_go_back(to, about("r4"), known, {**SECRETS, **secrets}, ROOT)
+
+
+def test_a_release_with_all_migrations_can_serve_again() -> None:
+    assert why_not(kept("r1", "1", "2")) == ""
+    assert why_not(kept("r1", "1", "2", "3")) == "", "it knows more: it brings them itself"
+
+
+def test_a_migration_between_is_refused_with_the_two_ways() -> None:
+    told = why_not(kept("r1", "1"))
+    assert "a migration stands between: the database has 1 that release r1 lacks (2)" in told
+    assert "backend_image" in told
+    assert "not built yet" in told
+
+
+def test_back_dated_migrations_are_compared_one_by_one() -> None:
+    assert "lacks (1)" in why_not(kept("r1", "2", "3"))
+
+
+def test_changed_secrets_are_not_brought_back() -> None:
+    assert why_not(kept("r1", "1", "2"), backend="backend-other").startswith(
+        "secrets of backend changed since release r1"
+    )
+
+
+def test_another_major_version_of_postgres_is_refused() -> None:
+    old = kept("r1", "1", "2", values={**BASE.of_release, "postgres_major": 16})
+    assert why_not(old) == "release r1 is of Postgres 16, and the data is of Postgres 17"
+    assert why_not(kept("r1", "1", "2", values={})) == "", "an old manifest does not say"
+
+
+# --- how -----------------------------------------------------------------------------------------
+
+
+def test_in_other_colours_it_is_the_release_that_would_be_rendered_in_them() -> None:
+    blue = render.render(BASE, project.sets(BASE), project.digests(BASE), project.COLOURS, "r1")
+    colours = {"backend": "green", "frontend": "blue"}
+    again = render.recoloured(about("r1"), blue.files, colours, "r9")
+    wanted = render.render(BASE, project.sets(BASE), project.digests(BASE), colours, "r9")
+    assert again == wanted
+
+
+def test_settings_of_a_release_make_the_same_settings_again() -> None:
+    values = json.loads(json.dumps(BASE.of_release))
+    assert Settings.model_validate({**project.values(), **values}) == BASE
+    assert set(Settings.model_fields) > NOT_OF_RELEASE
+    assert {"release", "reason"} <= NOT_OF_RELEASE
+    changed = project.settings(frontend_memory="40MB", backend_start_timeout="2min")
+    assert changed.of_release["frontend_memory"] == "40MB"
+    assert Settings.model_validate({**project.values(), **changed.of_release}) == changed
+
+
+def test_what_was_asked_for_in_one_run_is_no_part_of_the_settings_hash() -> None:
+    assert project.settings(reason="because", release="r1").hash == BASE.hash
+
+
+# --- that nothing brings it back -----------------------------------------------------------------
+
+
+def refused(found: StackState, settings: Settings = BASE) -> str:
+    environment = Environment(settings, project.SECRETS, "host", {})
+    wanted = release.wanted_release(
+        environment, project.sets(settings), project.digests(settings), found
+    )
+    return release.refused(found, wanted)
+
+
+def test_a_release_that_was_left_is_not_deployed_again_whatever_its_colours() -> None:
+    left, other = about("r2", backend="green"), project.settings(backend_memory="129MB")
+    back = about("r1", other, backend="blue")
+    by_hash = StackState(current=back, bad={left["hash"]: "rolled back by anna at noon"})
+    assert refused(by_hash).startswith("this very release was rolled back by anna at noon.")
+    again = about("r3", other, backend="green")
+    by_content = StackState(current=again, bad={left["content"]: "smoke tests failed"})
+    assert "was taken back: smoke tests failed" in refused(by_content)
+    assert refused(by_content, project.settings(backend_memory="130MB")) == ""
+
+
+def test_a_deploy_does_not_undo_a_rollback_that_was_cut_after_the_switch() -> None:
+    left = about("r2", backend="green")
+    to = about("r1", project.settings(backend_memory="129MB"), backend="blue")
+    bad = {left["hash"]: "rolled back by anna"}
+    cut = StackState(current=left, candidate=to, dynamic=to["dynamic"], bad=bad)
+    assert refused(cut).startswith("this very release was rolled back by anna")
+    assert refused(StackState(current=left, dynamic=left["dynamic"], bad=bad)) == ""
+
+
+# --- facts ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for identity in ("r1", "r2"):
+        directory = tmp_path / "releases" / identity
+        for name, text in project.release(BASE).files.items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (directory / name).write_text(text)
+        (directory / "manifest.json").write_text(json.dumps(about(identity), indent=1) + "\n")
+        (directory / "migrations.txt").write_text("1_a.sql\n2_b.sql\n")
+    (tmp_path / "releases/r1/bad").write_text("rolled back by anna: too\tslow\n")
+    (tmp_path / "releases/r1/served").write_text("1767225600.123456789\n")
+    return tmp_path
+
+
+def output(command: Any) -> list[str]:
+    done = subprocess.run(
+        ["sh", "-c", command.get_raw_value()], capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()
+
+
+def test_kept_releases_are_read_with_their_migrations(root: Path) -> None:
+    found = Releases().process(output(Releases().command(str(root))))
+    assert list(found) == ["r1", "r2"]
+    assert found["r2"] == Kept(about("r2"), ["1_a.sql", "2_b.sql"])
+
+
+def test_files_of_a_release_are_read_as_they_were_rendered(root: Path) -> None:
+    found = ReleaseFiles().process(output(ReleaseFiles().command(str(root), "r1")))
+    assert found == project.release(BASE).files
+
+
+def test_marks_are_read_by_release_hash_and_content(root: Path) -> None:
+    found = parse_stack(output(Stack().command(str(root))))
+    assert found.marked == {"r1": "rolled back by anna: too\tslow"}
+    assert set(found.bad) == {about("r1")["hash"], about("r1")["content"]}
+    assert found.served == {"r1": 1767225600.123456789}
+
+
+def test_images_are_read_with_all_their_names() -> None:
+    lines = ['123 ["a:1","b c:2"] ["a@sha256:0"]', "5 [] null", "6 null []"]
+    assert Images().process(lines) == [
+        Image(("a:1", "b c:2", "a@sha256:0"), 123),
+        Image((), 5),
+        Image((), 6),
+    ]

@@ -1,0 +1,180 @@
+"""Whether all is well is decided from what was seen, and what is not is named."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from koprogo_deploy import journal, status
+from koprogo_deploy.cli import releases
+from koprogo_deploy.facts.stack import Container, StackState
+from koprogo_deploy.journal import Journal
+from koprogo_deploy.render import container_names
+from tests import project
+
+SETTINGS = project.settings()
+RELEASE = project.release(SETTINGS)
+CLOCK = 1_767_225_600
+STARTED = "2025-12-31T23:00:00.123456789Z"
+EMPTY = Journal([], [], [], journal.FIRST)
+
+
+def manifest(**more: Any) -> dict[str, Any]:
+    return {
+        "id": "r2",
+        "made": "2025-12-31T22:59:00+00:00",
+        "by": "anna@laptop",
+        "specs": RELEASE.specs,
+        "colours": RELEASE.colours,
+        "images": RELEASE.images,
+        "dynamic": "d2",
+        "requested": {s: SETTINGS.image(s) for s in RELEASE.images},
+        **more,
+    }
+
+
+def stack(**changes: Any) -> StackState:
+    containers = {
+        name: Container("id", name, RELEASE.specs[service], "running", "", STARTED)
+        for service, name in container_names(RELEASE.colours).items()
+    }
+    values = {"docker": True, "current": manifest(), "dynamic": "d2", "containers": containers}
+    return StackState(**{**values, **changes})
+
+
+def now(**changes: Any) -> status.Now:
+    return status.Now(
+        **{"clock": CLOCK, "since": CLOCK - 60, "disk_size": 100, "disk_free": 50} | changes
+    )
+
+
+def run(**values: Any) -> dict[str, Any]:
+    line = {
+        "kind": "run",
+        "at": "2026-01-01T00:00:00+00:00",
+        "by": "bert",
+        "run": "full",
+        "seconds": 9,
+    }
+    return {**line, "outcome": "deployed", **values}
+
+
+def chain(*entries: dict[str, Any], broken: tuple[str, ...] = ()) -> Journal:
+    return Journal(list(entries), list(broken), [], journal.FIRST)
+
+
+def with_container(name: str, **changes: Any) -> dict[str, Container]:
+    containers = stack().containers
+    return {**containers, name: replace(containers[name], **changes)}
+
+
+def without(name: str) -> dict[str, Container]:
+    return {k: v for k, v in stack().containers.items() if k != name}
+
+
+def test_a_serving_release_is_well() -> None:
+    found = status.report(stack(), now(), EMPTY)
+    assert (found["well"], found["problems"], found["notes"]) == (True, [], [])
+    assert found["release"] == "r2"
+    assert found["services"]["backend"]["up"] == 3600
+    assert found["since"]["by"] == "anna@laptop"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"docker": False}, "the Docker Engine does not answer"),
+        ({"current": None}, "nothing is deployed"),
+        ({"dynamic": "other"}, "Traefik's routes are not those of release r2"),
+        ({"containers": without("postgres")}, "postgres: has no container"),
+        (
+            {"containers": with_container("backend-blue", health="unhealthy")},
+            "backend-blue: is running, unhealthy",
+        ),
+        ({"containers": with_container("traefik", status="exited")}, "traefik: is exited"),
+        (
+            {"containers": with_container("frontend-blue", spec="x")},
+            "frontend-blue: runs, and not as the release says",
+        ),
+        (
+            {"candidate": manifest(id="r3", dynamic="d3"), "dynamic": "d3"},
+            "release r3 serves and does not count yet: the run was cut; run it again",
+        ),
+    ],
+)
+def test_what_is_not_well_is_named(changes: dict[str, Any], told: str) -> None:
+    assert status.problems(stack(**changes), now(), EMPTY) == [told]
+
+
+def test_disk_and_journal_are_looked_at_too() -> None:
+    found = status.problems(stack(), now(disk_free=10), chain(broken=("line 3 …",)))
+    assert found == ["the journal is broken: line 3 …", "the disk is 90% full"]
+
+
+def test_a_deploy_that_is_running_excuses_what_it_is_doing() -> None:
+    switched = stack(candidate=manifest(id="r3", dynamic="d3"), dynamic="d3")
+    running = now(running="anna@laptop since 2026-01-01 00:00:00 UTC")
+    assert status.problems(switched, running, EMPTY) == []
+    assert status.notes(switched, running, EMPTY)[0].startswith("a deploy is running: anna@laptop")
+
+
+def test_the_last_run_is_a_note_when_it_did_not_end_well() -> None:
+    bad = run(outcome="failed", step="Migrate | x", reason="no room")
+    assert status.notes(stack(), now(), chain(run(), bad)) == [
+        "the last run (2026-01-01 00:00 UTC) ended as: failed at Migrate | x: no room"
+    ]
+    assert status.notes(stack(), now(), chain(bad, run())) == []
+
+
+def test_since_when_and_by_whom_is_what_the_journal_says_of_the_serving_release() -> None:
+    lines = chain(
+        run(serves="r1"), run(serves="r2", why="go", by="carl"), run(serves="r2", outcome="done")
+    )
+    found = status.since(stack(), now(), lines)
+    assert found == {"at": "2026-01-01T00:00:00+00:00", "by": "carl", "why": "go"}
+
+
+def test_the_look_reads_releases_marks_and_lock(tmp_path: Path) -> None:
+    for name in ("r1", "r2"):
+        (tmp_path / "releases" / name).mkdir(parents=True)
+        text = json.dumps({"id": name, "made": "then", "by": "anna@laptop", "z": 1}, indent=1)
+        (tmp_path / "releases" / name / "manifest.json").write_text(text + "\n")
+    (tmp_path / "releases/r1/bad").write_text("rolled back by x\n")
+    (tmp_path / "current").symlink_to("releases/r2")
+    script = status.look_command(str(tmp_path))
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    found = status.parse(done.stdout.splitlines())
+    assert [(kept.id, kept.by, kept.bad) for kept in found.kept] == [
+        ("r1", "anna@laptop", "rolled back by x"),
+        ("r2", "anna@laptop", ""),
+    ]
+    assert found.since > 0
+    assert found.disk_size > found.disk_free > 0
+    with pytest.raises(ValueError, match="unexpected"):
+        status.parse(["what"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (3700, "1 h 1 min"), (200_000, "2 d 7 h")],
+)
+def test_durations(seconds: float, told: str) -> None:
+    assert status.duration(seconds) == told
+
+
+def test_both_tables_say_what_matters_in_words() -> None:
+    console = Console(record=True, width=120, file=io.StringIO())
+    gate = {"kind": "gate", "at": "2026-01-01T00:00:00+00:00", "by": "dora"}
+    lines = chain(run(smoke={"tests": "53 passed"}, why="[b]go"), gate, broken=("line 9 …",))
+    releases.show_history(console, lines, 2)
+    releases.show_status(console, "KoproGo", status.report(stack(), now(), lines))
+    text = console.export_text()
+    for told in ("deployed", "53 passed", "[b]go", "gate", "line 9 …", "not well", "anna@laptop"):
+        assert told in text, told
