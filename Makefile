@@ -7,7 +7,8 @@ SANDBOX := $(BIN)/python -m sandbox
 .DEFAULT_GOAL := help
 .PHONY: help setup deploy plan smoke secrets test test-unit test-integration test-slow lint format \
 	golden lock sandbox-up sandbox-down sandbox-ssh sandbox-logs sandbox-reboot sandbox-status \
-	bench-deploy bench-memory clean
+	bench-deploy bench-memory \
+	bench-tuning bench-scale bench-overhead clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +80,15 @@ bench-deploy: setup ## time of a deploy, cold and unchanged, against plain scrip
 
 bench-memory: setup ## memory of each container, idle and loaded, warm and cold
 	@$(BIN)/python -m bench.memory
+
+bench-tuning: setup ## CPU quotas or weights, and whose Postgres settings, under load
+	@$(BIN)/python -m bench.tuning
+
+bench-scale: setup ## the lists at 1, 10 and 100 times the data, with and without indexes
+	@$(BIN)/python -m bench.scale
+
+bench-overhead: setup ## CPU for each request of monitor, access log, metrics, middlewares
+	@$(BIN)/python -m bench.overhead
 
 clean: ## remove what can be made again; the sandbox has its own: make sandbox-down
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -319,6 +319,6 @@ def interrupted(error: BaseException) -> int:
         return 130
     if isinstance(error, subprocess.TimeoutExpired):
         err.print(f"no end within {error.timeout:.0f} s: {error.cmd}"[:300], markup=False)
-    elif isinstance(error, Refusal | Failed):
+    else:
         err.print(str(error), markup=False, style="red")
     return 1

@@ -1,6 +1,6 @@
 """CPU quotas or weights, and whose Postgres settings: measured, not assumed.
 
-    python -m bench.tuning                         three rounds of everything: 40 minutes
+    python -m bench.tuning                         four rounds of everything: 45 minutes
     python -m bench.tuning --runs 1 --seconds 10   a first look
     python -m bench.tuning --go-on                 what was finished is kept, the rest is measured
 
@@ -14,6 +14,7 @@ The original's settings are those of its `deploy/production/docker-compose.yml` 
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -51,7 +52,6 @@ BY_INITDB = {"shared_buffers": "128MB"}
 RATES = (250, 1000)
 USERS = 50
 RESTARTS = 5.0  # seconds for a change of configuration
-STARTING = 8.0  # seconds a run takes on top: log in, warm up, remove what it wrote
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ CONFIGURATIONS = (
 )
 
 
-def loads(seconds: float) -> tuple[Load, ...]:
+def loads(seconds: int) -> tuple[Load, ...]:
     """What each configuration has to bear: the realistic mix."""
     opened = (Load(f"{rate}/s", seconds, rate=rate) for rate in RATES)
     return (*opened, Load("saturated", seconds, users=USERS))
@@ -105,7 +105,14 @@ def measure_round(box: Box, kept: Kept, todo: Sequence[tuple[Configuration, Load
                 err.print(f"[dim]round {n + 1}, {configuration.name}, {measure.said(measured)}[/]")
 
 
-def tabulate(figures: Figures, measured: Sequence[Measured], seconds: float) -> None:
+def compared(ours: Sequence[Measured], group: Sequence[Measured]) -> str:
+    """Rate and P99 beside ours."""
+    rate = measure.against(ours, group, lambda m: m.phase.achieved_rate, "rate")
+    p99 = measure.against(ours, group, lambda m: m.phase.latency.p99, "P99")
+    return "; ".join(part for part in (rate, p99) if part)
+
+
+def tabulate(figures: Figures, measured: Sequence[Measured], seconds: int) -> None:
     """A row for each load and configuration, and how it compares with ours."""
     for load in loads(seconds):
         ours = [m for m in measured if (m.configuration, m.load) == (OURS.name, load.name)]
@@ -122,7 +129,7 @@ def tabulate(figures: Figures, measured: Sequence[Measured], seconds: float) -> 
                     measure.middle(group, lambda m: m.phase.latency.p99, 1),
                     measure.middle(group, lambda m: m.costs["traefik"].throttled_percent, 0),
                     measure.middle(group, lambda m: m.costs[measure.MACHINE].per_request, 0),
-                    "" if configuration == OURS else measure.against(ours, group),
+                    "" if configuration == OURS else compared(ours, group),
                 )
             )
 
@@ -132,8 +139,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def main(
-    runs: Annotated[int, typer.Option(min=1, help="rounds; the table shows medians")] = 3,
-    seconds: Annotated[float, typer.Option(min=5, help="of load, each time")] = 30,
+    runs: Annotated[int, typer.Option(min=1, help="rounds; the table shows medians")] = 4,
+    seconds: Annotated[int, typer.Option(min=5, help="of load, each time")] = 30,
     only: Annotated[
         list[str] | None, typer.Option(help="a configuration by name; may be repeated")
     ] = None,
@@ -141,10 +148,7 @@ def main(
     markdown: Annotated[bool, typer.Option(help="print the README's table")] = False,
 ) -> None:
     """Measure, print the table, write all runs to bench/results/."""
-    names = [configuration.name for configuration in CONFIGURATIONS]
-    if unknown := sorted({*(only or ())} - {*names}):
-        raise typer.BadParameter(f"no configuration {unknown[0]}; there are: {', '.join(names)}")
-    chosen = [c for c in CONFIGURATIONS if not only or c.name in only]
+    chosen = measure.chosen(CONFIGURATIONS, only, lambda c: c.name)
     todo = [(configuration, load) for configuration in chosen for load in loads(seconds)]
     figures = Figures(
         "CPU quotas and Postgres settings, medians (range)",
@@ -161,7 +165,7 @@ def main(
     )
     with measure.benchmark("tuning") as box:
         kept = measure.kept("tuning", go_on, {"seconds": seconds})
-        whole = runs * sum(load.seconds + STARTING for _, load in todo)
+        whole = runs * sum(load.seconds + measure.STARTING for _, load in todo)
         whole += runs * len(chosen) * RESTARTS
         err.print(f"{runs} rounds of {len(todo)}: {measure.minutes(whole)}")
         for n in range(runs):
@@ -169,7 +173,7 @@ def main(
         measured = kept.all()
         tabulate(figures, measured, seconds)
         figures.notes += measure.caveats(measured)
-        figures.measured["runs"] = [m.model_dump() for m in measured]
+        figures.measured["runs"] = [json.loads(m.model_dump_json()) for m in measured]
         figures.finish("tuning", markdown)
 
 

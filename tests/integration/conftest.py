@@ -29,6 +29,7 @@ ORDER = (
     "test_debug",
     "test_load_truth",
     "test_load",
+    "test_gate",
     "test_dashboard",
     "test_failures",
     "test_rollback",

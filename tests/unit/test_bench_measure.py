@@ -58,10 +58,10 @@ def test_rounds_begin_with_another_one_each() -> None:
     assert [rotated("ABC", n) for n in range(4)] == [list(o) for o in ("ABC", "BCA", "CAB", "ABC")]
 
 
-def measured(round_: int) -> Measured:
-    phase = Phase(name="x", mode="open", began=0, seconds=1, achieved_rate=1, sent_rate=1)
+def measured(round_: int, rate: float = 1, valid: bool = True) -> Measured:
+    phase = Phase(name="x", mode="open", began=0, seconds=1, achieved_rate=rate, sent_rate=1)
     generator = Generator(
-        valid=True, cpu_percent_mean=0, cpu_percent_max=0, late_p99_ms=0, late_max_ms=0,
+        valid=valid, cpu_percent_mean=0, cpu_percent_max=0, late_p99_ms=0, late_max_ms=0,
         connections=1,
     )  # fmt: skip
     run = Run(
@@ -83,6 +83,21 @@ def test_finished_ones_are_found_again(monkeypatch: pytest.MonkeyPatch, tmp_path
         kept("tuning", go_on=True, conditions={"seconds": 10})
     assert kept("tuning", go_on=False, conditions={"seconds": 10}) == Kept(tmp_path / "tuning")
     assert again.all() == [], "begun anew"
+
+
+def rate(one: Measured) -> float | None:
+    return one.phase.achieved_rate
+
+
+def test_a_difference_is_called_one_only_when_it_is_shown() -> None:
+    noisy = [measured(n, value) for n, value in enumerate((100, 112, 95, 104))]
+    alike = [measured(n, value) for n, value in enumerate((101, 96, 110, 108))]
+    apart = [measured(n, value) for n, value in enumerate((200, 190, 210, 205))]
+    assert measure.against(noisy, alike, rate, "rate") == "rate no difference shown"
+    assert measure.against(noisy, apart, rate, "rate").startswith("rate +99 % (")
+    assert measure.against(noisy[:3], apart[:3], rate).endswith("(too few runs)")
+    spoilt = [*apart[:3], measured(3, 205, valid=False)]
+    assert measure.against(noisy[:3], spoilt, rate).endswith("(too few runs)"), "one was invalid"
 
 
 class Cgroups:
