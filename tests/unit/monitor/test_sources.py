@@ -37,8 +37,8 @@ def test_a_service_is_named_without_its_colour() -> None:
 def test_during_a_switch_the_second_colour_has_its_full_name() -> None:
     both = [("backend-green", "2026-01-02"), ("backend-blue", "2026-01-01")]
     assert short_names(both, {}) == {"backend-blue": "backend", "backend-green": "backend-green"}
-    # Blue was made anew: green, which serves, keeps the name it had.
-    again = [("backend-green", "2026-01-02"), ("backend-blue", "2026-01-03")]
+    # The older one was only started again: green, which serves, keeps the name it had.
+    again = [("backend-green", "2026-01-02"), ("backend-blue", "2026-01-01")]
     before = {"backend-green": "backend"}
     assert short_names(again, before) == {
         "backend-green": "backend",
