@@ -110,7 +110,8 @@ def host_is_acceptable() -> Iterator[str]:
     settings = context.current().settings
     state = machine_now()
     found = stack(settings)
-    images = look(Images) if to_pull(settings, found) else []
+    # A new host has no engine to ask yet.
+    images = look(Images) if found.docker and to_pull(settings, found) else []
     needs = disk_needs(settings, state, found, images)
     problems = host_problems(state, settings, int(time.time()), needs)
     if problems:

@@ -48,7 +48,12 @@ def test_dry_run_on_a_host_that_has_nothing(undeployed: Rig) -> None:
     with empty_host(undeployed) as data:
         run = undeployed.deploy("--dry", within=60, **data)
     assert run.code == 0, run.output
-    looking = {"Preflight | Be the only deploy", "Preflight | Check the host"}
+    looking = {
+        "Preflight | Be the only deploy",
+        "Preflight | Check the host",
+        "Preflight | Check for maintenance",
+        "Record | Write the journal",  # written when the run ends, by what it did
+    }
     asked = set(re.findall(r"^ {4}(\S.*? \| .*?) {2,}", run.output, re.MULTILINE))
     assert set(run.would_change) == asked - looking - {"Verify | Run the smoke tests"}, run.output
     assert len(asked) > 10
