@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import typer
@@ -31,6 +31,14 @@ from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.runs.model import Phase, Run
 
 T = TypeVar("T")
+
+# Options that the benchmarks have in common.
+Rounds = Annotated[int, typer.Option(min=1, help="rounds; the table shows medians")]
+Seconds = Annotated[int, typer.Option(min=5, help="of load, each time")]
+Only = Annotated[list[str] | None, typer.Option(help="a configuration by name; may be repeated")]
+GoOn = Annotated[bool, typer.Option("--go-on", help="keep what was finished before")]
+Markdown = Annotated[bool, typer.Option(help="print the README's table")]
+
 CONNECTIONS = 20
 WARM_UP = 4  # seconds
 STARTING = WARM_UP + 6.0  # seconds that a run takes on top: logins, and removing what it wrote

@@ -22,7 +22,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Annotated
 
 import typer
 
@@ -235,10 +234,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def main(
-    runs: Annotated[int, typer.Option(min=1, help="rounds; the table shows medians")] = 3,
-    seconds: Annotated[int, typer.Option(min=5, help="of load, each time")] = 30,
-    go_on: Annotated[bool, typer.Option("--go-on", help="keep what was finished before")] = False,
-    markdown: Annotated[bool, typer.Option(help="print the README's table")] = False,
+    runs: measure.Rounds = 3,
+    seconds: measure.Seconds = 30,
+    go_on: measure.GoOn = False,
+    markdown: measure.Markdown = False,
 ) -> None:
     """Measure, print the table, write all runs to bench/results/."""
     load = Load(f"lists at {RATE}/s", seconds, rate=RATE, mix=MIX)

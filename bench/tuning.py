@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import typer
 
@@ -139,13 +139,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def main(
-    runs: Annotated[int, typer.Option(min=1, help="rounds; the table shows medians")] = 4,
-    seconds: Annotated[int, typer.Option(min=5, help="of load, each time")] = 30,
-    only: Annotated[
-        list[str] | None, typer.Option(help="a configuration by name; may be repeated")
-    ] = None,
-    go_on: Annotated[bool, typer.Option("--go-on", help="keep what was finished before")] = False,
-    markdown: Annotated[bool, typer.Option(help="print the README's table")] = False,
+    runs: measure.Rounds = 4,
+    seconds: measure.Seconds = 30,
+    only: measure.Only = None,
+    go_on: measure.GoOn = False,
+    markdown: measure.Markdown = False,
 ) -> None:
     """Measure, print the table, write all runs to bench/results/."""
     chosen = measure.chosen(CONFIGURATIONS, only, lambda c: c.name)

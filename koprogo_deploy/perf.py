@@ -9,8 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,12 +67,10 @@ class Steps:
         """Seconds since the first step."""
         return time.monotonic() - self._began
 
-    @contextmanager
-    def step(self, title: str) -> Iterator[None]:
+    def begin(self, title: str) -> None:
         """Say that a step begins."""
         self._number += 1
         self._write(f"\n== {self._number}/{self._total} {title} ({self.elapsed:.0f} s)")
-        yield
 
 
 def seed_if_missing(environment: Environment, say: Callable[[str], None]) -> None:
@@ -132,22 +129,22 @@ def measure(
     profile = PROFILES[PROFILE]
     every = legs(environment.settings)
     _refuse(environment, profile, [options_of(leg, base, quick) for leg in every])
-    with steps.step("seed: the realistic data"):
-        seed_if_missing(environment, say)
+    steps.begin("seed: the realistic data")
+    seed_if_missing(environment, say)
     runs: list[Run] = []
     for leg in every:
-        with steps.step(f"{leg.title}, with the monitor; gate"):
-            if runs:
-                time.sleep(REST)
-            shown = view()
-            try:
-                run = execute(environment, profile, options_of(leg, base, quick), shown)
-            finally:
-                shown.close()
-            runs.append(run)
-            after(run, store.save(run))
-            if run.interrupted:
-                break
+        steps.begin(f"{leg.title}, with the monitor; gate")
+        if runs:
+            time.sleep(REST)
+        shown = view()
+        try:
+            run = execute(environment, profile, options_of(leg, base, quick), shown)
+        finally:
+            shown.close()
+        runs.append(run)
+        after(run, store.save(run))
+        if run.interrupted:
+            break
     return runs
 
 

@@ -70,7 +70,7 @@ def seed_state(environment: Environment) -> seed.State:
     try:
         return seed.parse_state(answer)
     except seed.SeedError as error:
-        raise _failed(environment, str(error)) from None
+        raise Refusal("Seed", [Problem("database", str(error))]) from None
 
 
 def now(environment: Environment) -> status.Now:

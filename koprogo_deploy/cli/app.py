@@ -19,7 +19,7 @@ from koprogo_deploy.cli import (
     report,
     show,
 )
-from koprogo_deploy.cli.common import Environment, out
+from koprogo_deploy.cli.common import DataOption, Environment, out
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.problems import Problem, Refusal
 
@@ -59,10 +59,7 @@ def plan(
     offline: Annotated[
         bool, typer.Option("--offline", help="the budget only; no host is asked")
     ] = False,
-    data: Annotated[
-        list[str] | None,
-        typer.Option("--data", metavar="NAME=VALUE", help="try another value of a setting"),
-    ] = None,
+    data: DataOption = None,
 ) -> None:
     """Show the memory budget, and what a deploy would do to each service and why."""
     from koprogo_deploy.command_line import overrides

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import enum
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from koprogo_deploy import door
+from koprogo_deploy.problems import Problem, Refusal
 
 # Piped output is as wide as a wide terminal: a table in a log stays readable.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -25,3 +29,41 @@ Environment = Annotated[Where, typer.Argument(help="whose inventory and group da
 EnvironmentOption = Annotated[
     Where, typer.Option("--env", "-e", help="whose inventory and group data to use")
 ]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option("--data", metavar="NAME=VALUE", help="another value of a setting"),
+]
+
+# Of the commands that load a site.
+LoginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--login",
+        metavar="E-MAIL",
+        help="who asks, in place of the seeded logins; password in KOPROGO_LOAD_PASSWORD",
+    ),
+]
+SecondsOption = Annotated[
+    str,
+    typer.Option("--seconds", metavar="TIME", help="length of a phase after the warm-up: 90, 3min"),
+]
+
+
+def length_of(seconds: str, subject: str) -> int | None:
+    """Seconds of a `SecondsOption`; None if it was not given.
+
+    Raises:
+        Refusal: about `subject`; it is no duration.
+    """
+    from koprogo_deploy.load.plan import parse_seconds
+
+    try:
+        return parse_seconds(seconds) if seconds else None
+    except ValueError as error:
+        what, _, fix = str(error).partition("; ")
+        raise Refusal(subject, [Problem("--seconds", what, fix)]) from None
+
+
+def shown(path: Path) -> str:
+    """A file as people find it: from the project's root, if it is below."""
+    return str(path.relative_to(door.ROOT) if path.is_relative_to(door.ROOT) else path)

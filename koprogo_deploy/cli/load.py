@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from koprogo_deploy import door
-from koprogo_deploy.cli.common import EnvironmentOption, Where, out
+from koprogo_deploy.cli.common import (
+    DataOption,
+    EnvironmentOption,
+    LoginOption,
+    SecondsOption,
+    Where,
+    length_of,
+    out,
+    shown,
+)
 from koprogo_deploy.problems import Problem, Refusal
 
 if TYPE_CHECKING:
@@ -42,9 +51,7 @@ def load(
     users: Annotated[
         int | None, typer.Option(help="users, each asking after its last answer (closed loop)")
     ] = None,
-    seconds: Annotated[
-        str, typer.Option(metavar="TIME", help="length of a phase after the warm-up: 90, 3min")
-    ] = "",
+    seconds: SecondsOption = "",
     connections: Annotated[int | None, typer.Option(help="kept connections, at most")] = None,
     think: Annotated[
         float, typer.Option(help="with --users: seconds between an answer and the next request")
@@ -71,17 +78,8 @@ def load(
     url: Annotated[
         str, typer.Option(help="a site without inventory, such as https://api.koprogo.example.be")
     ] = "",
-    login: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="E-MAIL",
-            help="who asks, in place of the seeded logins; password in KOPROGO_LOAD_PASSWORD",
-        ),
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option("--data", metavar="NAME=VALUE", help="another value of a setting"),
-    ] = None,
+    login: LoginOption = None,
+    data: DataOption = None,
     seed: Annotated[
         int | None, typer.Option(help="of the random numbers: the same gives the same arrivals")
     ] = None,
@@ -108,11 +106,7 @@ def load(
     found = plan.profile_named(profile)
     if isinstance(found, Problem):
         raise Refusal("Load", [found])
-    try:
-        length = plan.parse_seconds(seconds) if seconds else None
-    except ValueError as error:
-        what, _, fix = str(error).partition("; ")
-        raise Refusal("Load", [Problem("--seconds", what, fix)]) from None
+    length = length_of(seconds, "Load")
     options = plan.Options(
         rate=rate, users=users, seconds=length, connections=connections, think=think, keep=keep,
         monitor=monitor, on=on, url=url, logins=tuple(login or ()), seed=seed,
@@ -181,8 +175,7 @@ def _end(run: Run, path: Path, gate: bool, show: Any) -> None:  # noqa: ANN401 -
         show.verdict(out, run.verdict, gate)
     elif not run.interrupted:
         out.print("nothing in it is judged: warm-ups, and closed loops, which make their own rate")
-    shown = path.relative_to(door.ROOT) if path.is_relative_to(door.ROOT) else path
-    out.print(f"\nrun: {shown}", markup=False, soft_wrap=True)
+    out.print(f"\nrun: {shown(path)}", markup=False, soft_wrap=True)
     out.print(f"report: koprogo report {run.id}", markup=False, soft_wrap=True)
 
 

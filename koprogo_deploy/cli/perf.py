@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from koprogo_deploy import door
-from koprogo_deploy.cli.common import EnvironmentOption, Where, out
-from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.cli.common import (
+    DataOption,
+    EnvironmentOption,
+    LoginOption,
+    SecondsOption,
+    Where,
+    length_of,
+    out,
+    shown,
+)
 
 if TYPE_CHECKING:
     from koprogo_deploy.runs.model import Run
@@ -27,23 +35,12 @@ def register(app: typer.Typer) -> None:
 def perf(
     environment: EnvironmentOption = Where.sandbox,
     quick: Annotated[bool, typer.Option("--quick", help="two minutes in all")] = False,
-    seconds: Annotated[
-        str, typer.Option(metavar="TIME", help="length of each judged phase: 90, 3min")
-    ] = "",
+    seconds: SecondsOption = "",
     on: Annotated[
         str, typer.Option(metavar="NAME", help="not the sandbox: type the environment's name")
     ] = "",
-    login: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="E-MAIL",
-            help="who asks, in place of the seeded logins; password in KOPROGO_LOAD_PASSWORD",
-        ),
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option("--data", metavar="NAME=VALUE", help="another value of a setting"),
-    ] = None,
+    login: LoginOption = None,
+    data: DataOption = None,
     file: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="where to write the report")
     ] = None,
@@ -61,15 +58,11 @@ def perf(
     from koprogo_deploy.command_line import overrides
     from koprogo_deploy.load import plan, show
     from koprogo_deploy.load.run import LoadFailed
+    from koprogo_deploy.runs import store
 
     opened = door.open_environment(environment, overrides(data or ()))
-    try:
-        length = plan.parse_seconds(seconds) if seconds else None
-    except ValueError as error:
-        what, _, fix = str(error).partition("; ")
-        raise Refusal("Performance", [Problem("--seconds", what, fix)]) from None
     base = plan.Options(
-        seconds=length,
+        seconds=length_of(seconds, "Performance"),
         on=on,
         logins=tuple(login or ()),
         password=os.environ.get("KOPROGO_LOAD_PASSWORD", ""),
@@ -86,7 +79,7 @@ def perf(
         show.summary(out, run)
         if run.verdict is not None:
             show.verdict(out, run.verdict, gate=True)
-        say(f"run: {_shown(path)}")
+        say(f"run: {shown(path)}")
 
     steps = workflow.Steps(len(workflow.legs(opened.settings)) + 2, say)
     try:
@@ -94,11 +87,11 @@ def perf(
     except (workflow.PerfFailed, LoadFailed) as failed:
         sys.stderr.write(f"\nThe measurement could not be done: {failed}\n")
         raise typer.Exit(MISSED) from None
-    with steps.step("report"):
-        path = file or door.ROOT / "runs" / environment / f"perf-{runs[-1].id}.html"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(report.html(runs), encoding="utf-8")
-        say(f"report: {_shown(path)}")
+    steps.begin("report")
+    path = file or store.FOLDER / environment / f"perf-{runs[-1].id}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(report.html(runs), encoding="utf-8")
+    say(f"report: {shown(path)}")
     if any(run.interrupted for run in runs):
         raise typer.Exit(INTERRUPTED)
     passed = [run.verdict is not None and run.verdict.passed for run in runs]
@@ -109,7 +102,3 @@ def perf(
         out.print(f"{'PASSED' if good else 'FAILED'}: {asked:g} req/s", style=style)
     say(f"done in {steps.elapsed:.0f} s")
     raise typer.Exit(0 if all(passed) else MISSED)
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(door.ROOT) if path.is_relative_to(door.ROOT) else path)

@@ -15,8 +15,7 @@ from koprogo_deploy.dashboard import view
 from koprogo_deploy.dashboard.jobs import Job, Jobs, Plan, Result, program
 from koprogo_deploy.dashboard.watch import Watch
 from koprogo_deploy.facts.stack import StackState
-from koprogo_deploy.operations.shell import psql
-from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.problems import Refusal
 from koprogo_deploy.runs import store
 from koprogo_deploy.runs.model import Run
 
@@ -45,14 +44,6 @@ class NotNow(Exception):
     """A job that cannot be done as things stand; the text says why."""
 
 
-def seed_state(environment: door.Environment) -> seed.State:
-    """What of the seed is in the database."""
-    try:
-        return seed.parse_state(remote.run(environment, f"sudo -n {psql()}", seed.STATE_SQL))
-    except seed.SeedError as error:
-        raise Refusal("Seed", [Problem("database", str(error))]) from None
-
-
 @dataclass
 class Desk:
     """One environment's dashboard, without the web part.
@@ -69,7 +60,7 @@ class Desk:
     jobs: Jobs
     profiles: Mapping[str, str]
     look_at_stack: Callable[[door.Environment], StackState] = remote.stack
-    look_at_seed: Callable[[door.Environment], seed.State] = seed_state
+    look_at_seed: Callable[[door.Environment], seed.State] = remote.seed_state
     _runs: dict[tuple[Path, int], Run | str] = field(default_factory=dict)
 
     # --- look ------------------------------------------------------------------------------------

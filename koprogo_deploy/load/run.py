@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import importlib
 import os
 import pickle
 import secrets
@@ -29,6 +28,7 @@ from koprogo_deploy.load.hold import LEEWAY, Hold, exempt_for_good
 from koprogo_deploy.load.ledger import Ledger, Progress
 from koprogo_deploy.load.plan import Account, Options, Plan, Target
 from koprogo_deploy.load.profiles import Profile
+from koprogo_deploy.monitor import Monitor
 from koprogo_deploy.operations.context import revision
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.runs import store
@@ -234,26 +234,21 @@ def _monitor(
     run: Run,
     seconds: int,
     tell: Tell,
-) -> Any:  # noqa: ANN401 - optional
+) -> Monitor | None:
     if environment is None:
         run.monitor_problem = "no host to watch with --url"
         return None
     if not options.monitor:
         run.monitor_problem = "switched off with --no-monitor"
         return None
-    try:
-        module = importlib.import_module("koprogo_deploy.monitor")
-    except ImportError:
-        run.monitor_problem = "this version has no monitor"
-        return None
     tell("starting the monitor on the host")
-    monitor = stack.enter_context(module.Monitor(environment, longest=float(seconds)))
+    monitor = stack.enter_context(Monitor(environment, longest=float(seconds)))
     if not monitor.wait(MONITOR_WITHIN):
         tell(f"the monitor has seen nothing yet: {monitor.problem or 'no sample'}")
     return monitor
 
 
-def _watched(monitor: Any, run: Run) -> None:  # noqa: ANN401
+def _watched(monitor: Monitor | None, run: Run) -> None:
     if monitor is None:
         return
     time.sleep(LAST_SAMPLE)

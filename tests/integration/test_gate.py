@@ -229,23 +229,19 @@ def test_a_leak_that_ends_at_the_limit_is_named_all_the_same(rig: Rig) -> None:
 
 
 @pytest.mark.slow
-def test_memory_in_postgres_is_missed(rig: Rig) -> None:
-    with roomier(rig, "postgres", 800), held(rig, "postgres", 500):
+@pytest.mark.parametrize(
+    ("service", "limit", "more", "objective"),
+    [("postgres", 800, 500, 512), ("traefik", 160, 75, 75)],
+)
+def test_memory_in_use_is_missed(
+    rig: Rig, service: str, limit: int, more: int, objective: int
+) -> None:
+    with roomier(rig, service, limit), held(rig, service, more):
         outcome = gate()
-    judgement = outcome.names("postgres_memory")
+    judgement = outcome.names(f"{service}_memory")
     assert judgement.value is not None
-    assert 512 < judgement.value < 800
-    assert outcome.missed == {"postgres_memory"}
-
-
-@pytest.mark.slow
-def test_memory_in_traefik_is_missed(rig: Rig) -> None:
-    with roomier(rig, "traefik", 160), held(rig, "traefik", 75):
-        outcome = gate()
-    judgement = outcome.names("traefik_memory")
-    assert judgement.value is not None
-    assert 75 < judgement.value < 160
-    assert outcome.missed == {"traefik_memory"}
+    assert objective < judgement.value < limit
+    assert outcome.missed == {f"{service}_memory"}
 
 
 @pytest.mark.slow
