@@ -16,11 +16,14 @@ from koprogo_deploy.settings import SERVICES, Settings
 from koprogo_deploy.units import GB, MB
 
 CAREFUL = ("production", "staging")
+# States that Postgres does not list when nobody is in them: then it is none, not unknown.
+STATES = ("active", "idle", "idle in transaction")
 KINDS = ("organizations", "buildings", "units", "owners", "expenses", "users")
 
 
 def point(sample: Sample) -> dict[str, Any]:
     """What the charts need of a sample."""
+    connections = sample.postgres.connections
     return {
         "at": sample.at,
         "cpu": {name: part.cpu_percent for name, part in sample.containers.items()},
@@ -29,7 +32,7 @@ def point(sample: Sample) -> dict[str, Any]:
         },
         "load": sample.host.load1,
         "requests": sample.traefik.requests,
-        "connections": sample.postgres.connections,
+        "connections": (None if connections is None else dict.fromkeys(STATES, 0) | connections),
         "commits": sample.postgres.commits,
         "rollbacks": sample.postgres.rollbacks,
     }

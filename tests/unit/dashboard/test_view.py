@@ -11,7 +11,13 @@ from koprogo_deploy.dashboard.watch import Seen
 from koprogo_deploy.facts.stack import Container, StackState
 from koprogo_deploy.monitor import reading
 from koprogo_deploy.runs.model import Judgement, Verdict
-from koprogo_deploy.runs.sample import ContainerSample, HostSample, Sample, TraefikSample
+from koprogo_deploy.runs.sample import (
+    ContainerSample,
+    HostSample,
+    PostgresSample,
+    Sample,
+    TraefikSample,
+)
 from koprogo_deploy.units import MB
 from tests import made_runs, project
 from tests.unit.dashboard.conftest import seeded
@@ -51,6 +57,25 @@ def test_a_value_that_was_not_read_is_unknown_and_says_why() -> None:
     assert backend["memory"] == {"text": "?", "level": "unknown", "why": "no such cgroup"}
     assert "containers.backend.memory: no such cgroup" in found["unread"]
     assert "traefik: no answer on 8082" in found["unread"]
+
+
+@pytest.mark.parametrize(
+    ("read", "drawn"),
+    [
+        ({"idle": 8}, {"active": 0, "idle": 8, "idle in transaction": 0}),
+        (
+            {"active": 1, "disabled": 2},
+            {"active": 1, "idle": 0, "idle in transaction": 0, "disabled": 2},
+        ),
+        (None, None),
+    ],
+)
+def test_a_state_that_no_connection_is_in_is_zero(
+    read: dict[str, int] | None, drawn: dict[str, int] | None
+) -> None:
+    """Postgres counts the states that there are: a gap in the line would say "unknown"."""
+    sample = Sample(at=1.0, postgres=PostgresSample(connections=read))
+    assert view.point(sample)["connections"] == drawn
 
 
 def test_nothing_requested_is_zero_and_not_unknown() -> None:
