@@ -5,10 +5,10 @@ PYTEST := $(BIN)/python -m pytest
 SANDBOX := $(BIN)/python -m sandbox
 
 .DEFAULT_GOAL := help
-.PHONY: help setup deploy plan smoke secrets test test-unit test-integration test-slow lint format \
+.PHONY: help setup deploy plan smoke monitor load perf dashboard secrets test test-unit test-integration test-slow lint format \
 	golden lock sandbox-up sandbox-down sandbox-ssh sandbox-logs sandbox-reboot sandbox-status \
 	bench-deploy bench-memory \
-	bench-tuning bench-scale bench-overhead clean
+	bench-tuning bench-scale bench-overhead bench-monitor bench-generator clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,18 @@ plan: setup ## the memory budget, and what a deploy would change
 
 smoke: setup ## the smoke tests: from outside, and on the host
 	@$(BIN)/koprogo smoke $(ENV)
+
+monitor: setup ## the host, live: containers, machine, Postgres, proxy
+	@$(BIN)/koprogo monitor --env $(ENV)
+
+load: setup ## the realistic load, judged by the objectives
+	@$(BIN)/koprogo load realistic --env $(ENV) --gate
+
+perf: setup ## seed, monitor, load, gate, report: does it meet its objectives?
+	@$(BIN)/koprogo perf --env $(ENV)
+
+dashboard: setup ## the same by looking and clicking, on 127.0.0.1
+	@$(BIN)/koprogo dashboard --env $(ENV) --open
 
 secrets: setup ## write .env.<environment> with generated secrets; never overwrites
 	@$(BIN)/koprogo secrets init $(ENV)
@@ -89,6 +101,12 @@ bench-scale: setup ## the lists at 1, 10 and 100 times the data, with and withou
 
 bench-overhead: setup ## CPU for each request of monitor, access log, metrics, middlewares
 	@$(BIN)/python -m bench.overhead
+
+bench-monitor: setup ## CPU of the monitor, the box idle
+	@$(BIN)/python -m bench.monitor
+
+bench-generator: setup ## whether the load generator is the limit
+	@$(BIN)/python -m bench.generator
 
 clean: ## remove what can be made again; the sandbox has its own: make sandbox-down
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

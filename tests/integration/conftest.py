@@ -30,6 +30,7 @@ ORDER = (
     "test_load_truth",
     "test_load",
     "test_gate",
+    "test_perf",
     "test_dashboard",
     "test_failures",
     "test_rollback",

@@ -1,4 +1,8 @@
-"""Files as kernels wrote them: one container's in both versions of control groups, and /proc."""
+"""Files in the form that kernels give them: one container in both versions of control groups.
+
+Version 1 was read in the sandbox (values changed where a test needs it); version 2 is written to
+the kernel's documentation with the same figures.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from pathlib import Path
 
 ID = "cbe9e465bf4e6ef436cfd5a0bc308a449d3d6c8c9d17acf693cfb1cc7be0ca55"
 
-# Linux 6.18, version 1: Traefik in the sandbox.
+# Linux 6.18, version 1.
 V1 = {
     "memory/memory.usage_in_bytes": "22269952\n",
     "memory/memory.limit_in_bytes": "83886080\n",
