@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.render import template
@@ -12,6 +13,15 @@ from koprogo_deploy.units import show_size
 SWAP_FILE = "/swapfile"
 ACCOUNT_FILES = ("/etc/sudoers.d/60-koprogo-*", "/etc/ssh/authorized_keys.d/*")
 BINARY_UNIT = "/etc/systemd/system/koprogo-traefik-binary.service"
+
+# Modules that koprogo-data needs on the host, as they stand in the package.
+DATA_MODULES = (
+    "__init__",
+    "database",
+    "journal",
+    *(f"data/{name}" for name in ("__init__", "dump", "hashes", "host", "main", "scratch")),
+)
+_PACKAGE = Path(__file__).resolve().parent
 
 # Docker Engine and Compose v2 of the distribution, by system and version: those we deploy to.
 # Debian 12 has only the retired Compose in Python.
@@ -65,7 +75,7 @@ def host_files(settings: Settings) -> list[RemoteFile]:
         files.append(
             RemoteFile(f"/etc/ssh/authorized_keys.d/{name}", "".join(f"{k}\n" for k in keys))
         )
-    return files
+    return files + data_files(settings)
 
 
 def daemon_file() -> RemoteFile:
@@ -81,6 +91,24 @@ def binary_files(settings: Settings) -> list[RemoteFile]:
         RemoteFile(
             f"{root}/bin/traefik-binary", template("scripts/traefik-binary.sh", root=root), "755"
         ),
+    ]
+
+
+def data_files(settings: Settings) -> list[RemoteFile]:
+    """`koprogo-data`: the program, the modules it is made of, and its settings."""
+    root = settings.install_root
+    values = {"environment": settings.environment, "memory": settings.backup_memory}
+    modules = [
+        RemoteFile(
+            f"{root}/data/lib/{_PACKAGE.name}/{name}.py",
+            (_PACKAGE / f"{name}.py").read_text(encoding="utf-8"),
+        )
+        for name in DATA_MODULES
+    ]
+    return [
+        *modules,
+        RemoteFile(f"{root}/data/settings.json", json.dumps(values, indent=1) + "\n"),
+        RemoteFile(f"{root}/bin/koprogo-data", template("scripts/koprogo-data.py"), "755"),
     ]
 
 
