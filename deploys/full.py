@@ -3,6 +3,7 @@
 pyinfra inventories/production.py deploys/full.py
 """
 
+from koprogo_deploy.operations.backup import schedule_stage
 from koprogo_deploy.operations.cutover import cutover_stage
 from koprogo_deploy.operations.engine import engine_stage
 from koprogo_deploy.operations.host import host_stage
@@ -23,4 +24,5 @@ cutover_stage()  # Traefik, frontend, the switch; the old colours stay warm
 seed_stage()  # the realistic data, where the environment asks for it
 verify_stage()  # smoke tests from outside and on the host; if they fail, what was serves again
 settle_stage()  # `current` moves; the old colours and the oldest releases go
+schedule_stage()  # backups and restore drills, made by the host itself
 record_stage()  # a run that changed something gets its line in the journal

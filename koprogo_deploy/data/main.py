@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from koprogo_deploy.data import dump, hashes, scratch
+from koprogo_deploy.data import backup, dump, hashes, live, repository, scratch
 from koprogo_deploy.data.host import (
     CLIENTS,
     DATA_LOCK,
+    DEPLOY_LOCK,
     POSTGRES,
     Config,
     Failed,
@@ -22,6 +26,8 @@ from koprogo_deploy.data.host import (
 )
 
 WAIT = 600  # seconds for another command of ours
+DEPLOY_WAIT = 3 * 3600  # seconds that a timer's run waits for a deploy to end
+_SCHEDULED = {"backup": backup.backup, "drill": backup.drill}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,6 +45,19 @@ def parser() -> argparse.ArgumentParser:
     back.add_argument("file", type=Path)
     content = commands.add_parser("hash", help="content hash of every table")
     content.add_argument("--scratch", action="store_true", help="of the scratch server")
+    for name, what in (("backup", "make a backup"), ("drill", "prove the newest backup")):
+        run = commands.add_parser(name, help=f"{what}, and write it down")
+        run.add_argument("--by", default="the timer", help="who asks, for the journal")
+        run.add_argument("--locked", action="store_true", help="the caller is a deploy")
+    clean = commands.add_parser("clean", help="after a run that a timer's unit ended")
+    clean.add_argument("kind", choices=tuple(_SCHEDULED))
+    commands.add_parser("list", help="backups in the repository")
+    beside = commands.add_parser("prepare", help="a backup beside what is live, compared")
+    beside.add_argument("backup", help="latest, or the beginning of an id")
+    swap = commands.add_parser("swap", help="have what was restored serve; the old one stays")
+    swap.add_argument("--before", action="store_true", help="what served before the restore")
+    commands.add_parser("discard", help="remove what was restored and not swapped")
+    commands.add_parser("drop-old", help="remove what served before restores")
     return top
 
 
@@ -57,7 +76,46 @@ def work(config: Config, given: argparse.Namespace) -> Any:  # noqa: ANN401 - wh
             return dump.restore(given.file)
         case "hash":
             return hashes.tables(scratch.NAME if given.scratch else POSTGRES)
+        case "backup" | "drill":
+            return scheduled(config, given.command, given.by)
+        case "clean":
+            return ended(config, given.kind)
+        case "list":
+            return repository.snapshots(config)
+        case "prepare":
+            return live.prepare(config, given.backup)
+        case "swap":
+            return live.swap(config, given.before)
+        case "discard":
+            live.discard()
+            return {}
+        case "drop-old":
+            return live.drop_old(config)
     raise AssertionError(given.command)
+
+
+def scheduled(config: Config, kind: str, by: str) -> dict[str, Any]:
+    """A backup or a drill; either way the journal gets its line."""
+    began = time.monotonic()
+    try:
+        result = _SCHEDULED[kind](config)
+    except (Failed, OSError) as failed:
+        seconds = round(time.monotonic() - began, 1)
+        backup.write_down(config, kind, by, outcome="failed", reason=str(failed), seconds=seconds)
+        raise
+    backup.write_down(config, kind, by, outcome="done", **result)
+    return result
+
+
+def ended(config: Config, kind: str) -> dict[str, Any]:
+    """What systemd runs after a timer's run: one that was killed could write nothing itself."""
+    backup.clean(kind)
+    result = os.environ.get("SERVICE_RESULT", "success")
+    if result not in ("success", "exit-code"):
+        reason = {"oom-kill": "it was out of memory", "timeout": "it took too long"}
+        told = reason.get(result, f"it was ended: {result}")
+        backup.write_down(config, kind, "the timer", outcome="failed", reason=told)
+    return {"result": result}
 
 
 def main(root: Path, arguments: list[str]) -> int:
@@ -75,7 +133,13 @@ def main(root: Path, arguments: list[str]) -> int:
     try:
         config = read_config(root)
         limit(CLIENTS, [sys.executable, "-I", sys.argv[0], *arguments])
-        with lock(DATA_LOCK, WAIT, f"koprogo-data {given.command}"):
+        with contextlib.ExitStack() as held:
+            if given.command in _SCHEDULED and not given.locked:
+                since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+                held.enter_context(
+                    lock(DEPLOY_LOCK, DEPLOY_WAIT, f"a {given.command} of {given.by} since {since}")
+                )
+            held.enter_context(lock(DATA_LOCK, WAIT, f"koprogo-data {given.command}"))
             print(json.dumps(work(config, given)))
     except Failed as failed:
         print(f"koprogo-data {given.command}: {failed}", file=sys.stderr)
