@@ -20,7 +20,6 @@ _SERVER = {
     "autovacuum": "off",
     "fsync": "off",
     "full_page_writes": "off",
-    "listen_addresses": "*",
     "maintenance_work_mem": "16MB",
     "max_connections": "30",
     "max_parallel_maintenance_workers": "0",
