@@ -9,6 +9,7 @@ import typer
 
 from koprogo_deploy import connection, door, remote, secrets, seed, smoke
 from koprogo_deploy.cli import (
+    backups,
     dashboard,
     debug,
     load,
@@ -70,6 +71,7 @@ def plan(
         return
     state = remote.stack(opened)
     show.changes(out, opened, state, *remote.wanted(opened, state))
+    show.backups(out, opened)
 
 
 @app.command()
@@ -176,3 +178,4 @@ perf.register(app)
 dashboard.register(app)
 maintenance.register(app)
 releases.register(app)
+backups.register(app)
