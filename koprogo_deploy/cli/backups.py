@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
@@ -60,7 +61,7 @@ def rows(snapshots: list[dict[str, Any]], journal: Journal) -> list[dict[str, An
         found.append(
             {
                 "id": each["short_id"],
-                "at": each["time"],
+                "at": datetime.fromisoformat(each["time"]).astimezone(UTC).isoformat(),
                 "release": releases[0] if releases else None,
                 "rows": line.get("rows"),
                 "uploads": line.get("uploads"),
@@ -81,7 +82,16 @@ def show(out: Console, found: list[dict[str, Any]], place: str) -> None:
         out.print(f"no backup in {place} yet", markup=False)
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("backup", "made", "release", "size", "rows", "uploads", "read back", "drill"):
+    for column in (
+        "backup",
+        "made (UTC)",
+        "release",
+        "size",
+        "rows",
+        "uploads",
+        "read back",
+        "drill",
+    ):
         right = column in ("size", "rows", "uploads")
         table.add_column(column, no_wrap=True, justify="right" if right else "left")
     words = {True: "[green]yes", False: "[red]no", None: "by another host"}

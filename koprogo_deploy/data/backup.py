@@ -111,7 +111,12 @@ def backup(config: Config) -> dict[str, Any]:
             "uploads": hashes.files(stage / FILES),
         }
         (stage / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        stored = repository.store(config, stage, serving["id"])
+        try:
+            stored = repository.store(config, stage, serving["id"])
+        except Failed:
+            with contextlib.suppress(Failed):
+                repository.tidy(config)
+            raise
     try:
         problems = differences(manifest, read(config, stored))
     except Failed as error:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -172,7 +173,7 @@ def snapshots(config: Config) -> list[dict[str, Any]]:
             config, "snapshots", "--json", "--no-lock", "--tag", TAG, "--host", config.environment
         )
     )
-    return sorted(found or [], key=lambda each: str(each["time"]))
+    return sorted(found or [], key=lambda each: datetime.fromisoformat(each["time"]))
 
 
 def find(snapshots: list[dict[str, Any]], asked: str) -> dict[str, Any]:
@@ -232,6 +233,12 @@ def forget(config: Config) -> None:
     )
 
 
+def tidy(config: Config) -> None:
+    """Let go what a backup that failed half-way left in the repository, so that there is room."""
+    restic(config, "unlock", "--quiet")
+    restic(config, "prune", "--quiet")
+
+
 def discard(config: Config, snapshot: str) -> None:
-    """Take one snapshot out: it is no backup. Its data goes with the next prune."""
-    restic(config, "forget", "--quiet", snapshot)
+    """Take one snapshot out: it is no backup."""
+    restic(config, "forget", "--quiet", "--prune", snapshot)

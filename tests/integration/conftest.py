@@ -37,6 +37,7 @@ ORDER = (
     "test_rollback_command",
     "test_history",
     "test_maintenance",
+    "test_backup",
     "test_secrets",
     "test_interruptions",
     "test_containment",
