@@ -5,16 +5,21 @@ pyinfra inventories/production.py deploys/rollback.py --data release=ID --data r
 """
 
 from koprogo_deploy.operations.cutover import cutover_stage
-from koprogo_deploy.operations.migrate import migrate_stage
+from koprogo_deploy.operations.migrate import migrate_stage, postgres_stage
 from koprogo_deploy.operations.preflight import preflight
 from koprogo_deploy.operations.record import record_stage
+from koprogo_deploy.operations.rehearse import rehearse_stage
 from koprogo_deploy.operations.rollback import rollback_stage
 from koprogo_deploy.operations.settle import settle_stage
+from koprogo_deploy.operations.trial import trial_stage
 from koprogo_deploy.operations.verify import verify_stage
 
 preflight()
 rollback_stage()  # the one that served before, or the named one; refused where it cannot run
+postgres_stage()
+rehearse_stage()  # it may know migrations that the database lacks
 migrate_stage()  # its backend comes up unrouted
+trial_stage()  # and answers as it should
 cutover_stage()  # the switch; the release that is left is marked, so that nothing brings it back
 verify_stage()  # by the settings of that release; if it fails, what was serves again
 settle_stage()
