@@ -17,7 +17,7 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy import database, direct, seed
 from koprogo_deploy.facts.stack import Database, StackState
 from koprogo_deploy.operations import context, on_host
-from koprogo_deploy.operations.looks import look
+from koprogo_deploy.operations.looks import look, only_looking
 from koprogo_deploy.operations.migrate import stack, target
 from koprogo_deploy.operations.record import about, note
 from koprogo_deploy.operations.routes import put_away_command
@@ -45,8 +45,10 @@ def failures(**services: str) -> tuple[list[str], list[str]]:
     Args:
         services: Compose's name by `backend` or `frontend`.
     """
-    asked = {service: container(name) for service, name in services.items()}
-    answer = on_host.run("ask", {**asked, "login": login()})
+    asked: dict[str, Any] = {service: container(name) for service, name in services.items()}
+    asked["login"] = login()
+    with only_looking():
+        answer = on_host.run("ask", asked)
     return answer["failures"], answer["log"]
 
 

@@ -174,8 +174,10 @@ class Rig:
     def leftovers(self) -> list[str]:
         """What an interrupted deploy left behind: nothing, after one that ran to its end."""
         found = self.on_host(
-            "cd /opt/koprogo; ls -d candidate candidate.new current.new secrets/new "
-            "releases/.[!.]* config/.[!.]* traefik/dynamic/.[!.]* 2>/dev/null; true"
+            "cd /opt/koprogo; ls -d candidate candidate.new current.new secrets/new rehearsal "
+            "releases/.[!.]* config/.[!.]* traefik/dynamic/.[!.]* dumps/*.part dumps/.[!.]* "
+            "2>/dev/null; docker ps -a --format '{{.Names}}' | grep -E 'scratch|rehearsal'; "
+            "docker network ls --format '{{.Name}}' | grep scratch; true"
         ).split()
         wanted = set(container_names(self.manifest()["colours"]).values())
         return found + sorted(set(self.containers()) ^ wanted)
@@ -186,6 +188,26 @@ class Rig:
             self.on_host(f"python3 -c {shlex.quote(_CGROUP)} koprogo-{service}-1")
         )
         return found
+
+    def backend_image(self, tag: str, script: str) -> str:
+        """Another backend image, in the box's registry: group data's after a script as root."""
+        base = self.environment.settings.backend_image
+        made = f"{base.rpartition(':')[0]}:{tag}"
+        self.on_host(
+            f"set -e; docker pull -q {base}; docker rm -f made 2>/dev/null || :; "
+            f"docker run --user 0 --name made --entrypoint sh {base} -ec {shlex.quote(script)}; "
+            f"docker commit made {made}; docker rm made; docker push -q {made}; "
+            f"docker image rm {made}",
+            within=120,
+        )
+        return made
+
+    def migrating_image(self, version: int, sql: str, script: str = "") -> str:
+        """A backend image with one migration more; `script` changes what else is in it."""
+        file = f"/app/migrations/{version}_of_a_test.sql"
+        return self.backend_image(
+            f"test-{time.time_ns()}", f"printf '%s' {shlex.quote(sql)} > {file}\n{script}"
+        )
 
     # --- disturb ---------------------------------------------------------------------------------
 
