@@ -56,7 +56,8 @@ class Backend:
         found, content = self.ask(path, token, body)
         if found != status:
             told = content.get("error") if isinstance(content, dict) else None
-            raise Wrong(f"{path}: {found}, not {status}{f' ({told})' if told else ''}")
+            short = path.partition("?")[0]
+            raise Wrong(f"{short}: {found}, not {status}{f' ({told})' if told else ''}")
         return content
 
 

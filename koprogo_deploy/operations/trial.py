@@ -54,10 +54,10 @@ def failures(**services: str) -> tuple[list[str], list[str]]:
 
 def unrouted(found: StackState) -> dict[str, str]:
     """Compose's names of the target's colours that have no traffic yet; none on a new host."""
-    if found.live is None:
+    if found.live is None or found.target is None:
         return {}
     live = container_names(found.live["colours"])
-    new = container_names(target(found)["colours"])
+    new = container_names(found.target["colours"])
     return {service: name for service, name in new.items() if name != live[service]}
 
 

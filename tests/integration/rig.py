@@ -189,15 +189,16 @@ class Rig:
         )
         return found
 
-    def backend_image(self, tag: str, script: str) -> str:
-        """Another backend image, in the box's registry: group data's after a script as root."""
-        base = self.environment.settings.backend_image
-        made = f"{base.rpartition(':')[0]}:{tag}"
+    def image(self, base: str, script: str) -> str:
+        """Another image in the box's registry: `base` after a script that runs in it as root."""
+        made = f"{base.rpartition(':')[0]}:test-{time.time_ns()}"
+        look = f"docker pull -q {base} >&2; docker image inspect -f '{{{{.Config.User}}}}' {base}"
+        user = self.on_host(look).strip() or "0"
+        run = json.dumps(["sh", "-ec", script])
+        build = "DOCKER_BUILDKIT=0 docker build -q -t"
         self.on_host(
-            f"set -e; docker pull -q {base}; docker rm -f made 2>/dev/null || :; "
-            f"docker run --user 0 --name made --entrypoint sh {base} -ec {shlex.quote(script)}; "
-            f"docker commit made {made}; docker rm made; docker push -q {made}; "
-            f"docker image rm {made}",
+            f"set -e; {build} {made} -; docker push -q {made}; docker image rm {made}",
+            stdin=f"FROM {base}\nUSER 0\nRUN {run}\nUSER {user}\n",
             within=120,
         )
         return made
@@ -205,9 +206,8 @@ class Rig:
     def migrating_image(self, version: int, sql: str, script: str = "") -> str:
         """A backend image with one migration more; `script` changes what else is in it."""
         file = f"/app/migrations/{version}_of_a_test.sql"
-        return self.backend_image(
-            f"test-{time.time_ns()}", f"printf '%s' {shlex.quote(sql)} > {file}\n{script}"
-        )
+        write = f"printf '%s' {shlex.quote(sql)} > {file}"
+        return self.image(self.environment.settings.backend_image, f"{write}\n{script}")
 
     # --- disturb ---------------------------------------------------------------------------------
 
