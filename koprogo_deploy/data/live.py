@@ -88,6 +88,32 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
     }
 
 
+def prepare_dump(config: Config, file: Path) -> dict[str, Any]:
+    """Bring a dump beside what is live, the uploads being left as they are.
+
+    Args:
+        config: for the install root.
+        file: a dump in custom format, such as of before a migration.
+
+    Raises:
+        Failed: it cannot be restored; nothing of it is left.
+    """
+    began = time.monotonic()
+    finish(config)
+    discard()
+    dump.room(backup.volume(), dump.size(), "the restored database")
+    try:
+        sql(POSTGRES, database.DATABASE_SQL.replace(DATABASE, NEW), "postgres")
+        sql(POSTGRES, database.ROLE_SETTINGS_SQL.replace(DATABASE, NEW), "postgres")
+        dump.restore(file, POSTGRES, NEW)
+        sql(POSTGRES, "ANALYZE", NEW)
+    except BaseException:
+        with contextlib.suppress(Failed):
+            discard()
+        raise
+    return {"dump": str(file), "seconds": round(time.monotonic() - began, 1)}
+
+
 def rows_since(restored: dict[str, Any], live: dict[str, Any]) -> dict[str, int]:
     """By how many rows each live table is ahead of the backup; equal ones are left out. Pure."""
     counts = {

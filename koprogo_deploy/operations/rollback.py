@@ -129,10 +129,10 @@ def two_ways(
     )
     if dump is None:
         return f"{told}; but no dump is kept that fits, so today the first way is the only one"
-    run = f"pyinfra inventories/{settings.environment}.py deploys"
+    run = f"pyinfra inventories/{settings.environment}.py deploys/rollback.py"
+    at = dump["at"][:19].replace("T", " ")
     return (
-        f"{told}: {run}/restore.py --data dump={dump['release']}, then {run}/rollback.py --data "
-        f"release={identity}. It is of {dump['at'][:19].replace('T', ' ')} UTC, "
+        f"{told}: {run} --data release={identity} --data restore_dump=true. It is of {at} UTC, "
         f"{megabytes(dump['bytes'])}. {database.lost_told(lost)}"
     )
 
@@ -164,11 +164,14 @@ def kept_release_is_candidate() -> Iterator[StringCommand | str]:
     # Where the database does not answer, what serves tells what it has.
     applied = found or dict.fromkeys(database.versions(kept[live["id"]].migrations), True)
     secrets = render.secret_directories(context.secret_sets(environment))
-    reason = cannot_go_back(to, live, secrets, root)
+    dump, reason = None, cannot_go_back(to, live, secrets, root)
     if missing := between(to, applied):
         dump = fitting_dump(to, look(Dumps, root=root) if state.dumps else {})
         lost = look(Database, query=database.written_since(dump["at"])) if dump else {}
-        reason = two_ways(to, missing, dump, lost, settings)
+        if dump and settings.restore_dump:
+            logger.warning("    the data is of %s again. %s", dump["at"], database.lost_told(lost))
+        else:
+            reason = two_ways(to, missing, dump, lost, settings)
     if reason:
         raise OperationError(f"no rollback to release {manifest['id']}: {reason}")
     made = datetime.now(UTC)
@@ -177,7 +180,7 @@ def kept_release_is_candidate() -> Iterator[StringCommand | str]:
     mark = f"rolled back by {context.who()} at {made:%Y-%m-%d %H:%M} UTC{why}"
     left_id = left["id"] if left else ""
     old = _old_settings(settings.environment, manifest)
-    context.go_back(context.GoingBack(left_id, mark, old))
+    context.go_back(context.GoingBack(left_id, mark, old, dump["release"] if dump else ""))
     if live["id"] == manifest["id"]:
         context.plan(manifest)
         logger.info("    release %s serves already", manifest["id"])

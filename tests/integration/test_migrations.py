@@ -116,12 +116,60 @@ def test_it_is_rehearsed_and_dumped_then_applied_and_the_way_back_says_what_it_l
     back = rig.deploy(deploy="rollback")
     assert back.code == 1, back.output
     assert "There are two ways: (1) deploy an image that has these migrations" in back.output
-    assert f"restore.py --data dump={release}" in back.output
+    assert f"rollback.py --data release={before} --data restore_dump=true" in back.output
     assert re.search(
         r"Lost would be, since then: buildings 1 new; .*refresh_tokens \d+ new", back.output
     )
     assert rig.started() == started
     rig.sql("DELETE FROM buildings WHERE name = 'Since the dump';")
+
+
+def test_back_over_a_migration_with_the_data_of_before_it(migrating: Rig) -> None:
+    rig, before = migrating, migrating.manifest()["id"]
+    image = rig.migrating_image(VERSION, SLOW.format(seconds=0))
+    rig.converge(backend_image=image)
+    left = rig.manifest()["id"]
+    create_building(rig)
+    run = rig.deploy(deploy="rollback", release=before, restore_dump=True, reason="a test")
+    try:
+        assert run.code == 0, run.output
+        assert "Lost would be, since then: buildings 1 new" in run.output
+        now = rig.manifest()
+        assert before in (now["id"], now.get("again"))
+        assert not applied(rig)
+        assert rig.sql("SELECT count(*) FROM buildings WHERE name = 'Since the dump'") == "0"
+        assert mark(rig, left).startswith("rolled back by ")
+        assert rig.leftovers() == []
+        kept = line(rig)["returned"]["kept"]
+        there = rig.sql("SELECT datname FROM pg_database").split()
+        assert kept in there, "what served is not lost"
+        assert rig.converge().changed == []
+        assert "maintenance" not in rig.on_host("ls /opt/koprogo/traefik/dynamic")
+    finally:
+        rig.on_host("/opt/koprogo/bin/koprogo-data drop-old")
+
+
+@pytest.mark.slow
+def test_back_with_the_data_to_a_release_that_does_not_work_puts_all_back(migrating: Rig) -> None:
+    rig = migrating
+    broken = {"STANDIN_FAULTS": "errors_percent=100", "TEST_RUN": str(time.time_ns())}
+    assert rig.deploy(backend_environment=broken).code == 1
+    bad = line(rig)["release"]
+    rig.converge(backend_image=rig.migrating_image(VERSION, SLOW.format(seconds=0)))
+    serving, building = rig.manifest()["id"], "SELECT count(*) FROM buildings WHERE name = '{}'"
+    create_building(rig)
+    run = rig.deploy(deploy="rollback", release=bad, restore_dump=True, retry_bad_release=True)
+    assert run.code == 1, run.output
+    assert "the data of before the rollback serves again" in run.output
+    assert "it does not" not in run.output
+    rig.wait_for_site(within=20)
+    assert applied(rig)
+    assert rig.sql(building.format("Since the dump")) == "1"
+    assert rig.manifest()["id"] == serving
+    assert "maintenance" not in rig.on_host("ls /opt/koprogo/traefik/dynamic")
+    assert rig.deploy(deploy="verify").code == 0
+    rig.sql("DELETE FROM buildings WHERE name = 'Since the dump';")
+    rig.on_host("/opt/koprogo/bin/koprogo-data discard")
 
 
 def test_one_that_fails_on_a_copy_never_touches_the_real_database(migrating: Rig) -> None:

@@ -19,7 +19,7 @@ from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.facts.releases import Image
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.files import RemoteFile
-from koprogo_deploy.operations import host, preflight, release, routes, settle, shell
+from koprogo_deploy.operations import host, preflight, release, return_data, routes, settle, shell
 from koprogo_deploy.render import Release
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import GB, MB
@@ -138,6 +138,8 @@ def test_commands_are_shell_that_parses() -> None:
         settle.prune_command("/opt/koprogo", ["r1"]),
         settle.prune_dumps_command("/opt/koprogo", ["r1"]),
         shell.stop("backend-blue", "frontend-blue", remove=True),
+        return_data.under_page_command(BASE, "backend-blue", "koprogo_before_1"),
+        return_data.undo_command(BASE, "backend-blue", "backend-green", "koprogo_before_1"),
         routes.back_command(BASE, {"id": "r1", "colours": rendered.colours}),
         settle.remove_images_command(["a b", "c'd"]),
         shell.wait_until_healthy("backend-blue", 90),

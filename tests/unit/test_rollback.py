@@ -143,8 +143,8 @@ def test_a_migration_between_is_refused_with_the_two_ways() -> None:
     assert "a migration stands between: the database has 1 that release r1 lacks (2)" in told
     assert "(1) deploy an image" in told
     assert "backend_image" in told
-    assert "restore.py --data dump=r2, then " in told
-    assert "pyinfra inventories/production.py deploys/rollback.py --data release=r1" in told
+    run = "pyinfra inventories/production.py deploys/rollback.py"
+    assert f"{run} --data release=r1 --data restore_dump=true. " in told
     assert "It is of 2026-01-01 10:00:00 UTC, 3 MB" in told
     assert "Lost would be, since then: buildings 2 new, 1 changed; owners 5 new (" in told
     assert "nor the tables without created_at: tags)" in told
