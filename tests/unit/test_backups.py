@@ -80,7 +80,7 @@ def test_places_that_restic_knows(place: str) -> None:
 )
 def test_what_is_wrong_is_said(setting: str, value: object, told: str) -> None:
     with pytest.raises(ValidationError, match=told):
-        project.settings(**{setting: value})
+        project.settings("production", **{setting: value})
 
 
 def test_sftp_needs_a_key_and_to_know_the_storage() -> None:
@@ -329,9 +329,11 @@ def test_what_was_read_back_is_what_was_written(stored: list[bytes], tmp_path: P
         (archive(b=b"!"), "is damaged: upload b differs"),
         (archive(more=b""), "is damaged: upload more is not in the manifest"),
         (archive(manifest(uploads={**manifest()["uploads"], "x": {}})), "upload x is missing"),
-        (archive()[:1536], "has no manifest"),
+        (archive()[:1500], "has no manifest"),
+        (archive()[:1536], "ends before its end"),
         (archive()[:700], "ends before its end"),
-        (archive(**{"../../etc/cron.d/x": b"!"}), "which is refused"),
+        (archive(None, b"the dump", **{"../../etc/cron.d/x": b"!"}), "which is refused"),
+        (archive().replace(b'{"dump"', b'{"dump!'), "manifest is not readable"),
     ],
 )
 def test_a_damaged_backup_is_refused(
