@@ -188,7 +188,10 @@ def _entry(
     name = entry.name.lstrip("/")
     if name == MANIFEST:
         content = tar.extractfile(entry)
-        found["manifest"] = json.loads(content.read()) if content else None
+        try:
+            found["manifest"] = json.loads(content.read()) if content else None
+        except ValueError:
+            raise Failed("its manifest is not readable") from None
     elif name == DUMP:
         found["dump"] = _keep(tar, entry, dump_to)
     elif name.startswith(FILES) and (entry.isreg() or entry.issym()):
@@ -280,14 +283,15 @@ def fits(config: Config, manifest: dict[str, Any]) -> None:
 
 
 def drill(config: Config) -> dict[str, Any]:
-    """Prove the newest backup: read it, restore it into a scratch server, compare every hash.
+    """Prove the newest backup: restore it into a scratch server, compare every hash, and have a
+    backend like the serving one come up on it.
 
     Raises:
         Failed: it is not what it should be; says how.
     """
     began = time.monotonic()
     scratch.down()
-    repository.restic(config, "check", "--quiet")
+    repository.check(config)
     with staged() as stage:
         dump.room(stage, dump.size(), "the drill")
         snapshot, manifest = fetch(config, "latest", stage / DUMP)
@@ -298,6 +302,7 @@ def drill(config: Config) -> dict[str, Any]:
             dump.restore(stage / DUMP)
             found = hashes.tables(scratch.NAME)
             applied = [str(v) for v in json.loads(sql(scratch.NAME, _MIGRATIONS))]
+            up = scratch.try_backend(backend(config))
         finally:
             scratch.down()
     problems = hashes.differences(manifest["tables"], found, "table")
@@ -311,8 +316,15 @@ def drill(config: Config) -> dict[str, Any]:
         "tables": len(found),
         "rows": sum(table["rows"] for table in found.values()),
         "uploads": len(manifest["uploads"]),
+        "backend_up": round(up, 1),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def backend(config: Config) -> str:
+    """Name of the serving release's backend container."""
+    text = (config.root / "current/manifest.json").read_text(encoding="utf-8")
+    return f"koprogo-backend-{json.loads(text)['colours']['backend']}-1"
 
 
 def write_down(config: Config, kind: str, by: str, **values: Any) -> None:  # noqa: ANN401

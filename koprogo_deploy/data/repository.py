@@ -77,7 +77,7 @@ def command(config: Config, *words: str) -> list[str]:
         scope += ["-p", each]
     if not Path("/run/systemd/system").is_dir():
         scope = []
-    return [*scope, "restic", "--retry-lock", "5m", *options(config), *words]
+    return [*scope, "restic", "--retry-lock", "2m", *options(config), *words]
 
 
 def restic(config: Config, *words: str) -> str:
@@ -127,7 +127,7 @@ class Reader:
     def __enter__(self) -> IO[bytes]:
         (self._config.root / "data/tmp").mkdir(mode=0o700, exist_ok=True)
         self._process = subprocess.Popen(
-            command(self._config, "dump", "--archive", "tar", self._where, "/"),
+            command(self._config, "dump", "--no-lock", "--archive", "tar", self._where, "/"),
             env=environment(self._config),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -174,6 +174,16 @@ def snapshots(config: Config) -> list[dict[str, Any]]:
         )
     )
     return sorted(found or [], key=lambda each: datetime.fromisoformat(each["time"]))
+
+
+def check(config: Config) -> None:
+    """Look at the repository's structure. Whoever only reads takes no lock: one of a process that
+    was killed would keep it waiting.
+
+    Raises:
+        Failed: something is missing or damaged.
+    """
+    restic(config, "check", "--quiet", "--no-lock")
 
 
 def find(snapshots: list[dict[str, Any]], asked: str) -> dict[str, Any]:

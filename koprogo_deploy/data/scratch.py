@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 import time
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from koprogo_deploy import database
 from koprogo_deploy.data.host import DATABASE, POSTGRES, Config, Failed, inside, run, sql
 
 NAME = "koprogo-scratch-1"
+BACKEND = "koprogo-scratch-backend-1"
 NETWORK = "koprogo-scratch"
 START_TIMEOUT = 90  # seconds; making an empty data directory on one busy CPU takes ten
 
@@ -122,12 +124,64 @@ def _wait(image: str) -> None:
         time.sleep(0.2)
 
 
+def backend_command(live: dict[str, Any]) -> list[str]:
+    """Command line that starts a backend like the live one, on the scratch server. Pure.
+
+    The same image, settings and secret files, which are mounted; no uploads of its own.
+
+    Args:
+        live: `docker inspect` of the live backend's container.
+    """
+    asked, limits = live["Config"], live["HostConfig"]
+    program, *words = (asked["Entrypoint"] or []) + (asked["Cmd"] or [])
+    options = [word for each in asked["Env"] for word in ("-e", each)]
+    for mount in live["Mounts"]:
+        place = mount["Destination"]
+        if mount["Type"] == "bind":
+            options += ["-v", f"{mount['Source']}:{place}:ro"]
+        else:
+            options += ["--tmpfs", f"{place}:size=16m,mode=1777"]
+    return [
+        *("docker", "run", "-d", "--name", BACKEND, "--pull", "never", "--network", NETWORK),
+        *("--memory", str(limits["Memory"]), "--memory-swap", str(limits["Memory"])),
+        *("--cpu-shares", "128", "--cap-drop", "ALL", "--pids-limit", "128", "--read-only"),
+        *("--security-opt", "no-new-privileges:true", "--user", asked["User"]),
+        *("--tmpfs", "/tmp:size=16m,mode=1777,noexec,nosuid,nodev"),  # noqa: S108
+        *options,
+        *("--entrypoint", program, asked["Image"], *words),
+    ]
+
+
+def try_backend(live: str) -> float:
+    """Have a backend like the live one come up on the scratch server's data; after how long.
+
+    It migrates and writes at its start, so it does not come up on data that it cannot use.
+
+    Raises:
+        Failed: it does not, with its last words.
+    """
+    began = time.monotonic()
+    found = json.loads(run("docker", "inspect", live))[0]
+    run(*backend_command(found))
+    healthy = found["Config"]["Healthcheck"]["Test"][1:]
+    while True:
+        with contextlib.suppress(Failed):
+            run(*inside(BACKEND, *healthy))
+            return time.monotonic() - began
+        state = run("docker", "inspect", "-f", "{{.State.Status}}", BACKEND).strip()
+        if state != "running" or time.monotonic() > began + START_TIMEOUT:
+            said = run("sh", "-c", f"docker logs --tail 5 {BACKEND} 2>&1").strip().splitlines()
+            raise Failed(f"the backend does not come up on it: {' | '.join(said)}")
+        time.sleep(0.2)
+
+
 def down() -> list[str]:
     """Remove the server with its volume and its network; what was there, by name."""
     found = []
-    if _exists("container", NAME):
-        run("docker", "rm", "-f", "-v", NAME)
-        found.append(NAME)
+    for name in (BACKEND, NAME):
+        if _exists("container", name):
+            run("docker", "rm", "-f", "-v", name)
+            found.append(name)
     if _exists("network", NETWORK):
         for name in _attached():
             # Of a rehearsal that was cut: the network cannot go before it.

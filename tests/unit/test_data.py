@@ -144,6 +144,30 @@ def test_the_scratch_server_is_bounded_closed_and_throw_away() -> None:
     assert Config(Path("/"), "x", SETTINGS.backup_memory).scratch_memory >= 96 * MB
 
 
+def test_a_backend_is_tried_as_the_live_one_is_and_without_its_uploads() -> None:
+    live = {
+        "Config": {
+            "Entrypoint": ["/bin/sh", "/run/koprogo/start.sh"],
+            "Cmd": ["/app/koprogo-api"],
+            "Env": ["ACTIX_WORKERS=1"],
+            "Image": "backend@sha256:1",
+            "User": "1000:1000",
+        },
+        "HostConfig": {"Memory": 128 * MB},
+        "Mounts": [
+            {"Type": "bind", "Source": "/opt/s", "Destination": "/run/secrets/jwt_secret"},
+            {"Type": "volume", "Source": "/var/lib/x", "Destination": "/app/uploads"},
+        ],
+    }
+    command = " ".join(scratch.backend_command(live))
+    assert command.endswith(
+        "--entrypoint /bin/sh backend@sha256:1 /run/koprogo/start.sh /app/koprogo-api"
+    )
+    assert "-v /opt/s:/run/secrets/jwt_secret:ro" in command
+    assert "/var/lib/x" not in command
+    assert f"--network {scratch.NETWORK} --memory {128 * MB}" in command
+
+
 def test_a_dump_is_refused_with_the_numbers_where_there_is_no_room(tmp_path: Path) -> None:
     dump.room(tmp_path, 1, "it")
     with pytest.raises(Failed, match=r"the dump needs up to \d+ MB in .*: \d+ MB are. Nothing was"):

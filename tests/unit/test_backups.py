@@ -1,0 +1,527 @@
+"""Backups: what is decided without a host, from the settings to what a damaged one is called."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import stat
+import tarfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from pydantic import ValidationError
+from rich.console import Console
+
+from koprogo_deploy import backups, journal, machine, status
+from koprogo_deploy.cli import backups as listing
+from koprogo_deploy.data import backup, live, main, repository
+from koprogo_deploy.data.host import CLIENTS, MB, Config, Failed
+from koprogo_deploy.facts.stack import StackState
+from koprogo_deploy.journal import Journal
+from koprogo_deploy.operations import restore
+from koprogo_deploy.secrets import Secrets
+from koprogo_deploy.settings import Contradictions
+from tests import project
+
+SETTINGS = project.settings()
+KEY = "ssh-ed25519 " + "A" * 68
+SFTP: dict[str, Any] = {
+    "backup_repository": "sftp:store@storage.example.be:/backups/koprogo",
+    "backup_ssh_key": "backup_key",
+    "backup_host_key": KEY,
+}
+S3: dict[str, Any] = {"backup_repository": "s3:https://s3.example.be/bucket"}
+CONFIG = Config(Path("/opt/koprogo"), "production", 192 * MB, {"repository": "/backups"})
+HOUR, DAY = 3600, 86400
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/srv/backups",
+        "sftp:u123@u123.storage.example.be:koprogo",
+        "sftp://u123@storage.example.be:23/koprogo",
+        "s3:https://s3.example.be/bucket/koprogo",
+        "s3:http://10.0.0.7:9000/bucket",
+    ],
+)
+def test_places_that_restic_knows(place: str) -> None:
+    keys = {k: v for k, v in SFTP.items() if k != "backup_repository"}
+    settings = project.settings(backup_repository=place, **keys)
+    assert backups.place(settings) == place
+    assert backups.off_site(settings) != place.startswith("/")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("backup_repository", "backups", "is no place for backups; write"),
+        ("backup_repository", "/", "is no directory for backups"),
+        ("backup_repository", "sftp:storage:/x", "is no place for backups"),
+        ("backup_repository", "s3:bucket", "is no place for backups"),
+        ("backup_repository", "s3:https://key:secret@host/bucket", "is no place for backups"),
+        ("backup_schedule", ["3:30"], "is no time of day; write"),
+        ("backup_schedule", ["24:00"], "is no time of day"),
+        ("backup_schedule", [], "at least 1 item"),
+        ("backup_drill_schedule", "04:30", "is no day and time; write"),
+        ("backup_drill_schedule", "Sunday 04:30", "is no day and time"),
+        ("backup_host_key", "SHA256:abc", "not the key of an SSH server; write"),
+        ("backup_keep_daily", 0, "greater than or equal to 1"),
+    ],
+)
+def test_what_is_wrong_is_said(setting: str, value: object, told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        project.settings("production", **{setting: value})
+
+
+def test_sftp_needs_a_key_and_to_know_the_storage() -> None:
+    with pytest.raises(ValidationError) as refused:
+        project.settings(backup_repository=SFTP["backup_repository"])
+    [error] = refused.value.errors()
+    cause = error["ctx"]["error"]
+    assert isinstance(cause, Contradictions)
+    assert [field for field, _ in cause.problems] == ["backup_ssh_key", "backup_host_key"]
+
+
+def test_backups_are_no_part_of_a_release() -> None:
+    other = project.settings(**SFTP, backup_schedule=["01:00"], backup_keep_daily=3)
+    assert other.of_release == SETTINGS.of_release
+
+
+def test_s3_needs_the_storage_s_own_keys_and_restic_gets_them() -> None:
+    settings = project.settings(**S3)
+    problems = backups.missing_secrets(settings, project.SECRETS)
+    assert [p.what.split()[0] for p in problems] == ["BACKUP_S3_ACCESS_KEY", "BACKUP_S3_SECRET_KEY"]
+    kept = Secrets(
+        {**project.SECRETS.values, "BACKUP_S3_ACCESS_KEY": "AK", "BACKUP_S3_SECRET_KEY": "/+"}
+    )
+    assert backups.missing_secrets(settings, kept) == []
+    assert backups.missing_secrets(SETTINGS, project.SECRETS) == []
+    [keys] = [f for f in machine.backup_secrets(settings, kept, "") if f.path.endswith("s3.json")]
+    assert json.loads(keys.content) == {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "/+"}
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("sftp:a@host.be:/x", "host.be"),
+        ("sftp://a@host.be/x", "host.be"),
+        ("sftp://a@host.be:22/x", "host.be"),
+        ("sftp://a@host.be:2222//x", "[host.be]:2222"),
+    ],
+)
+def test_the_storage_is_known_by_name_and_port(place: str, name: str) -> None:
+    settings = project.settings(**{**SFTP, "backup_repository": place})
+    assert backups.known_host(settings) == f"{name} {KEY}\n"
+    assert backups.known_host(SETTINGS) == ""
+
+
+# --- on the host ---------------------------------------------------------------------------------
+
+
+def test_only_root_reads_what_opens_the_repository_and_only_what_is_needed() -> None:
+    here = machine.backup_secrets(SETTINGS, project.SECRETS, "")
+    assert [file.path.rpartition("/")[2] for file in here] == ["password"]
+    there = machine.backup_secrets(project.settings(**SFTP), project.SECRETS, "the key\n")
+    assert [f.path.rpartition("/")[2] for f in there] == ["password", "ssh_key", "known_hosts"]
+    assert {file.mode for file in there} == {"400"}
+    looked_at = machine.compared(SETTINGS)["files"]
+    assert {file.path for file in there} <= set(looked_at)
+
+
+def test_units_are_on_time_bounded_and_catch_up() -> None:
+    settings = project.settings(
+        backup_schedule=["03:30", "15:30"], backup_drill_schedule="Mon 05:00"
+    )
+    units = {file.path.rpartition("/")[2]: file.content for file in machine.backup_units(settings)}
+    assert set(units) == {
+        f"koprogo-{k}.{s}" for k in ("backup", "drill") for s in ("service", "timer")
+    }
+    timer = units["koprogo-backup.timer"]
+    assert "OnCalendar=*-*-* 03:30:00\nOnCalendar=*-*-* 15:30:00\n" in timer
+    assert "Persistent=true" in timer
+    assert "OnCalendar=Mon *-*-* 05:00:00\n" in units["koprogo-drill.timer"]
+    assert f"MemoryMax={CLIENTS}\nMemorySwapMax=0" in units["koprogo-drill.service"]
+    for path in machine.compared(settings)["files"]:
+        units.pop(path.rpartition("/")[2], None)
+    assert units == {}
+
+
+def test_restic_is_bounded_and_no_secret_is_in_its_arguments(tmp_path: Path) -> None:
+    config = Config(tmp_path, "production", 192 * MB, {"repository": SFTP["backup_repository"]})
+    secrets = tmp_path / repository.SECRETS
+    secrets.mkdir(parents=True)
+    (secrets / "s3.json").write_text('{"AWS_SECRET_ACCESS_KEY": "hidden"}')
+    variables = repository.environment(config)
+    assert variables["RESTIC_PASSWORD_FILE"] == str(secrets / "password")
+    assert variables["AWS_SECRET_ACCESS_KEY"] == "hidden"
+    assert int(variables["GOMEMLIMIT"]) < config.scratch_memory == 192 * MB - CLIENTS
+    assert variables["TMPDIR"].startswith(str(tmp_path))
+    words = repository.command(config, "backup", "/x")
+    assert "hidden" not in " ".join(words)
+    [ssh] = [word for word in words if word.startswith("sftp.args=")]
+    assert "StrictHostKeyChecking=yes" in ssh
+    assert "BatchMode=yes" in ssh
+    assert not any(w.startswith("sftp.args") for w in repository.command(CONFIG, "snapshots"))
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "told"),
+    [
+        (12, "Fatal: wrong password", "made with another BACKUP_PASSWORD"),
+        (1, "Fatal: wrong password or no key found", "made with another BACKUP_PASSWORD"),
+        (10, "Fatal: repository does not exist", "there is no repository at /r"),
+        (1, "Is there a repository at the following location?", "there is no repository at /r"),
+        (137, "", "out of memory?"),
+        (-9, "", "signal 9"),
+        (1, "a\nFatal: no space left on device", "restic: a | Fatal: no space left on device"),
+    ],
+)
+def test_what_restic_s_failures_mean(code: int, said: str, told: str) -> None:
+    assert told in str(repository.told("/r", said, code))
+    absent = isinstance(repository.told("/r", said, code), repository.NoRepository)
+    assert absent == ("no repository" in told)
+
+
+def snapshot(identity: str, time: str = "2026-11-25T10:00:00.123456789+01:00") -> dict[str, Any]:
+    return {
+        "id": identity * 8,
+        "short_id": identity * 4,
+        "time": time,
+        "paths": ["/s"],
+        "tags": ["koprogo", "release:r1"],
+    }
+
+
+def test_a_backup_is_found_by_the_beginning_of_its_id_or_as_the_latest() -> None:
+    there = [snapshot("ab"), snapshot("cd")]
+    assert repository.find(there, "latest") is there[1]
+    assert repository.find(there, "abab") is there[0]
+    with pytest.raises(Failed, match="no backup is 'x'; there are: abababab, cdcdcdcd"):
+        repository.find(there, "x")
+    with pytest.raises(Failed, match="more than one backup is 'ab'"):
+        repository.find([there[0], snapshot("ab")], "ab")
+    with pytest.raises(Failed, match="has no backup"):
+        repository.find([], "latest")
+
+
+def test_the_newest_is_the_latest_whatever_the_clock_s_zone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    summer = snapshot("ab", "2026-10-25T02:50:00.123456789+02:00")
+    winter = snapshot("cd", "2026-10-25T02:10:00.123456789+01:00")
+    said = json.dumps([winter, summer])
+    monkeypatch.setattr(repository, "restic", lambda *_: said)
+    assert repository.snapshots(CONFIG) == [summer, winter]
+
+
+def test_the_snapshot_s_id_is_in_restic_s_last_words() -> None:
+    said = '{"message_type":"status"}\n{"message_type":"summary","snapshot_id":"ab"}\n'
+    assert repository.summary(said)["snapshot_id"] == "ab"
+    with pytest.raises(Failed, match="which snapshot"):
+        repository.summary('{"message_type":"status"}')
+
+
+def test_uploads_are_linked_not_copied(tmp_path: Path) -> None:
+    source = tmp_path / "volume"
+    (source / "é/deep").mkdir(parents=True)
+    (source / "é/deep/a").write_text("x")
+    (source / "top").write_text("y")
+    (source / "link").symlink_to("top")
+    (source / "folder").symlink_to("é")
+    backup.link(source, tmp_path / "stage")
+    assert (tmp_path / "stage/é/deep/a").stat().st_ino == (source / "é/deep/a").stat().st_ino
+    assert os.readlink(tmp_path / "stage/folder") == "é"  # noqa: PTH115
+    (source / "top").unlink()
+    assert (tmp_path / "stage/top").read_text() == "y"
+    assert sorted(p.name for p in (tmp_path / "stage").iterdir()) == ["folder", "link", "top", "é"]
+
+
+# --- read back -----------------------------------------------------------------------------------
+
+UPLOADS = {"a/één.pdf": b"content", "b": b""}
+
+
+def digest(content: bytes) -> dict[str, Any]:
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "dump": digest(b"the dump"),
+        "uploads": {**{n: digest(c) for n, c in UPLOADS.items()}, "l": {"link": "b"}},
+        "migrations": ["1"],
+    }
+    return values | changes
+
+
+def archive(
+    said: dict[str, Any] | None = None, dump: bytes = b"the dump", **uploads: bytes
+) -> bytes:
+    """What restic gives for a snapshot."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+
+        def put(name: str, content: bytes) -> None:
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode, entry.uid, entry.gid = (
+                len(content),
+                0o640,
+                os.getuid(),
+                os.getgid(),
+            )
+            tar.addfile(entry, io.BytesIO(content))
+
+        put("database.dump", dump)
+        put("manifest.json", json.dumps(said or manifest()).encode())
+        for name, content in {**UPLOADS, **uploads}.items():
+            put(f"uploads/{name}", content)
+        entry = tarfile.TarInfo("uploads/l")
+        entry.type, entry.linkname, entry.uid, entry.gid = (
+            tarfile.SYMTYPE,
+            "b",
+            os.getuid(),
+            os.getgid(),
+        )
+        tar.addfile(entry)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The content of the one snapshot in the repository; tests put it in."""
+    content: list[bytes] = []
+
+    @contextlib.contextmanager
+    def reader(_config: Config, _snapshot: dict[str, Any]) -> Iterator[IO[bytes]]:
+        yield io.BytesIO(content[-1])
+
+    monkeypatch.setattr(repository, "Reader", reader)
+    monkeypatch.setattr(repository, "snapshots", lambda _config: [snapshot("ab")])
+    return content
+
+
+def test_what_was_read_back_is_what_was_written(stored: list[bytes], tmp_path: Path) -> None:
+    stored.append(archive())
+    (tmp_path / "up").mkdir()
+    found, said = backup.fetch(CONFIG, "latest", tmp_path / "d", tmp_path / "up")
+    assert (found["short_id"], said) == ("abababab", manifest())
+    assert (tmp_path / "d").read_bytes() == b"the dump"
+    assert (tmp_path / "up/a/één.pdf").read_bytes() == b"content"
+    assert stat.S_IMODE((tmp_path / "up/b").stat().st_mode) == 0o640
+    assert os.readlink(tmp_path / "up/l") == "b"  # noqa: PTH115
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (archive(dump=b"the dumq"), "is damaged: the dump differs"),
+        (archive(manifest(dump=digest(b"other"))), "is damaged: the dump differs"),
+        (archive(b=b"!"), "is damaged: upload b differs"),
+        (archive(more=b""), "is damaged: upload more is not in the manifest"),
+        (archive(manifest(uploads={**manifest()["uploads"], "x": {}})), "upload x is missing"),
+        (archive()[:1500], "has no manifest"),
+        (archive()[:1536], "ends before its end"),
+        (archive()[:700], "ends before its end"),
+        (archive(None, b"the dump", **{"../../etc/cron.d/x": b"!"}), "which is refused"),
+        (archive().replace(b'{"dump"', b'{"dump!'), "manifest is not readable"),
+    ],
+)
+def test_a_damaged_backup_is_refused(
+    stored: list[bytes], tmp_path: Path, content: bytes, told: str
+) -> None:
+    stored.append(content)
+    (tmp_path / "up").mkdir()
+    with pytest.raises(Failed, match=told):
+        backup.fetch(CONFIG, "latest", tmp_path / "d", tmp_path / "up")
+    assert not list(tmp_path.parent.rglob("cron.d"))
+
+
+def test_a_backup_without_a_manifest_is_none(stored: list[bytes], tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    tarfile.open(fileobj=buffer, mode="w").close()
+    stored.append(buffer.getvalue())
+    with pytest.raises(Failed, match="abababab has no manifest"):
+        backup.fetch(CONFIG, "latest", tmp_path / "d")
+
+
+def test_the_serving_release_has_to_know_every_migration_of_a_backup(tmp_path: Path) -> None:
+    (tmp_path / "current").mkdir()
+    (tmp_path / "current/migrations.txt").write_text("1_a.sql\n2_b.sql\n")
+    config = Config(tmp_path, "production", 0)
+    backup.fits(config, manifest())
+    with pytest.raises(Failed, match=r"does not fit the backup: .* 1 migration\(s\) .* \(3\)"):
+        backup.fits(config, manifest(migrations=["1", "3"]))
+
+
+def test_the_first_differences_are_told_and_the_others_counted() -> None:
+    assert backup.told(["a", "b"]) == "a; b"
+    assert backup.told(list("abcde")) == "a; b; c; and 2 more"
+
+
+# --- restore -------------------------------------------------------------------------------------
+
+
+def test_what_a_restore_loses_is_counted() -> None:
+    restored = {
+        "public.a": {"rows": 1, "hash": "x"},
+        "public.b": {"rows": 5, "hash": "x"},
+        "public.c": {"rows": 1, "hash": "x"},
+    }
+    now = {
+        "public.a": {"rows": 3, "hash": "y"},
+        "public.b": {"rows": 5, "hash": "y"},
+        "public.c": {"rows": 1, "hash": "x"},
+    }
+    since = live.rows_since(restored, now)
+    assert since == {"public.a": 2, "public.b": 0}
+    told = restore.told_since(since)
+    assert "a +2" in told
+    assert "1 more changed without a row more or less" in told
+    assert restore.told_since({}) == "nothing was written since"
+
+
+def test_the_swap_is_both_renames_or_none() -> None:
+    text = live.swap_sql("koprogo_before_x", live.NEW)
+    inside = text[text.index("BEGIN;") : text.index("COMMIT;")]
+    assert inside.count("RENAME TO") == 2
+    assert (
+        text.index("ALLOW_CONNECTIONS false")
+        < text.index("pg_terminate_backend")
+        < text.index("BEGIN")
+    )
+
+
+def test_the_page_goes_again_whether_the_swap_succeeds_or_not() -> None:
+    around, page = restore.under_page(SETTINGS)
+    assert around.count("{}") == 1
+    on, off = around.split("{}")
+    assert "maintenance.yaml" in on
+    assert "rm -f" in off
+    assert off.index("failed=$?") < off.index("rm -f") < off.index("exit $failed")
+    assert restore.MESSAGE in page
+
+
+# --- written down --------------------------------------------------------------------------------
+
+
+def line(kind: str, outcome: str, age: int, **values: Any) -> dict[str, Any]:
+    moment = datetime.fromtimestamp(CLOCK - age, UTC).isoformat()
+    return {"kind": kind, "outcome": outcome, "at": moment, "backup": "abababab", **values}
+
+
+CLOCK = 1_800_000_000
+LONGEST = backups.longest(SETTINGS)
+LIVE = StackState(
+    current={"id": "r1", "dynamic": "d", "made": "2020-01-01T00:00:00+00:00"}, dynamic="d"
+)
+
+
+def wrong(*lines: dict[str, Any]) -> list[str]:
+    entries = [line("run", "done", 90 * DAY), *lines]
+    found = Journal(entries, [], [], journal.FIRST)
+    return status.data_problems(LIVE, status.Now(clock=CLOCK), found, LONGEST)
+
+
+def test_how_old_is_too_old_follows_the_schedule() -> None:
+    assert LONGEST == {"backup": 30 * HOUR, "drill": 8 * DAY}
+    twice = project.settings(backup_schedule=["04:00", "16:00"])
+    assert backups.longest(twice)["backup"] == 18 * HOUR
+
+
+def test_status_is_not_well_while_a_backup_or_drill_is_old_failed_or_was_never_made() -> None:
+    good = line("backup", "done", HOUR), line("drill", "done", DAY)
+    assert wrong(*good) == []
+    assert [w.split(" since")[0] for w in wrong(line("backup", "done", 31 * HOUR), good[1])] == [
+        "no backup"
+    ]
+    assert [w.split(" since")[0] for w in wrong(good[0], line("drill", "done", 9 * DAY))] == [
+        "no drill"
+    ]
+    failed = wrong(*good, line("backup", "failed", 60, reason="no space left"))
+    assert len(failed) == 1
+    assert failed[0].startswith("the newest backup (")
+    assert failed[0].endswith("failed: no space left")
+    assert [w.split("; ")[0] for w in wrong()] == [
+        "no backup ever was made",
+        "no drill ever was made",
+    ]
+    assert (
+        status.data_problems(
+            StackState(), status.Now(clock=CLOCK), Journal([], [], [], ""), LONGEST
+        )
+        == []
+    )
+
+
+def test_a_new_host_is_well_until_its_first_backup_is_due() -> None:
+    young = Journal([line("run", "deployed", HOUR)], [], [], journal.FIRST)
+    assert status.data_problems(LIVE, status.Now(clock=CLOCK), young, LONGEST) == []
+    assert status.data(young, status.Now(clock=CLOCK)) == {"backup": None, "drill": None}
+
+
+def test_the_list_says_what_is_proven_and_what_another_host_made() -> None:
+    entries = [
+        line("backup", "done", 60, rows=7, uploads=2),
+        line("drill", "failed", 50),
+        line("drill", "done", 40),
+    ]
+    there = [snapshot("ab"), snapshot("cd")]
+    first, second = listing.rows(there, Journal(entries, [], [], ""))
+    assert (first["read_back"], first["rows"], first["release"]) == (True, 7, "r1")
+    assert first["drilled"] == entries[2]["at"]
+    assert first["at"].startswith("2026-11-25T09:00:00")
+    assert (second["read_back"], second["drilled"]) == (None, None)
+    out = Console(file=io.StringIO(), width=120)
+    listing.show(out, [first, second], "/srv/backups")
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "abababab" in text
+    assert "by another host" in text
+    assert "in /srv/backups" in text
+
+
+def test_a_failure_of_a_timer_s_run_is_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(backup, "write_down", lambda _c, kind, _by, **v: written.append((kind, v)))
+
+    def fail(_config: Config) -> dict[str, Any]:
+        raise Failed("no room")
+
+    monkeypatch.setitem(main._SCHEDULED, "backup", fail)
+    with pytest.raises(Failed):
+        main.scheduled(CONFIG, "backup", "anna")
+    monkeypatch.setitem(main._SCHEDULED, "backup", lambda _config: {"backup": "ab"})
+    main.scheduled(CONFIG, "backup", "anna")
+    assert [(k, v["outcome"], v.get("reason")) for k, v in written] == [
+        ("backup", "failed", "no room"),
+        ("backup", "done", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        ("success", None),
+        ("exit-code", None),
+        ("oom-kill", "out of memory"),
+        ("signal", "ended: signal"),
+    ],
+)
+def test_what_was_killed_is_written_down_by_its_unit(
+    monkeypatch: pytest.MonkeyPatch, result: str, told: str | None
+) -> None:
+    written: list[dict[str, Any]] = []
+    monkeypatch.setattr(backup, "write_down", lambda _c, _kind, _by, **v: written.append(v))
+    monkeypatch.setattr(backup, "clean", lambda _kind: None)
+    monkeypatch.setenv("SERVICE_RESULT", result)
+    main.ended(CONFIG, "backup")
+    assert [told in entry["reason"] for entry in written] == ([True] if told else [])
