@@ -115,6 +115,9 @@ load_max_rate = 1000  # in production: never more requests a second than this
 load_max_duration = "10min"  # and never longer
 
 lock_wait = "5s"  # how long to wait for another deploy to end before giving up
+image_pull_timeout = (
+    "10min"  # for each image; one that takes longer ends the deploy, changing nothing
+)
 retry_bad_release = False  # a release that was taken back is not deployed again as it is
 releases_kept = 5
 release = None  # deploys/rollback.py alone: which kept release; None: what served before

@@ -206,7 +206,14 @@ NOT_OF_RELEASE = frozenset(
         *("objective_backend_memory", "objective_postgres_memory", "objective_traefik_memory"),
         *("objective_load_average", "goal_p99", "goal_rate"),
         *("load_cpus", "load_max_rate", "load_max_duration"),
-        *("lock_wait", "retry_bad_release", "releases_kept", "reason", "release"),
+        *(
+            "lock_wait",
+            "image_pull_timeout",
+            "retry_bad_release",
+            "releases_kept",
+            "reason",
+            "release",
+        ),
     }
 )
 
@@ -325,6 +332,7 @@ class Settings(BaseModel):
 
     # releases
     lock_wait: Seconds
+    image_pull_timeout: Seconds
     retry_bad_release: bool
     releases_kept: Annotated[int, Field(ge=2, le=50)]
 
