@@ -76,9 +76,28 @@ def small_disk(rig: Rig, directory: str, options: str, prepare: str = "true") ->
         rig.on_host(f"umount -l {directory}; umount -l /run/small; rmdir /run/small")
 
 
+@contextmanager
+def instead_of(rig: Rig, program: str, script: str) -> Iterator[None]:
+    """Another program under this name, for whoever looks by it."""
+    shim = f"/usr/local/bin/{program}"
+    rig.on_host(f"cat > {shim}; chmod 755 {shim}", stdin=f"#!/bin/sh\n{script}\n")
+    try:
+        yield
+    finally:
+        rig.on_host(f"rm -f {shim}")
+
+
+# The box shares the machine's disk, which is not to be filled: its `df` sees a small file system in
+# the place of the images'.
+SMALL_DF = """\
+exec unshare -m sh -c 'mount -t tmpfs -o size=100m small /var/lib/docker && exec /usr/bin/df "$@"' \
+  df "$@"
+"""
+
+
 def test_a_disk_that_is_full_before_the_release_is_told_in_numbers(serving: Rig) -> None:
     data = other(serving)
-    with small_disk(serving, "/var/lib/docker", "size=100m"):
+    with instead_of(serving, "df", SMALL_DF):
         told = refused(serving, data, r"disk", r"100 MB free, and \d+ MB needed: ")
     assert "Starting operation: Release" not in told
     goes_through(serving, data)
@@ -98,7 +117,7 @@ def test_a_disk_that_fills_during_the_release(serving: Rig, what: str, words: st
     used = int(serving.on_host(f"du -sk {ROOT}").split()[0])
     number = int(serving.on_host(f"find {ROOT} | wc -l"))
     options = f"size={used + 1024}k" if what == "bytes" else f"size=1g,nr_inodes={number + 12}"
-    fill = "head -c 1g /dev/zero > /run/small/full 2>/dev/null || true"
+    fill = "head -c 1G /dev/zero > /run/small/full 2>/dev/null || true"
     copy = f"cp -a {ROOT}/. /run/small/" + (f"; {fill}" if what == "bytes" else "")
     with small_disk(serving, ROOT, options, copy):
         refused(serving, data, words)
@@ -114,16 +133,10 @@ def test_a_disk_that_fills_during_the_release(serving: Rig, what: str, words: st
 @pytest.mark.parametrize("hours", [1, -1])
 def test_a_clock_that_is_wrong_is_told_by_how_much(serving: Rig, hours: int) -> None:
     """The box has no clock of its own: its `date` is another one in the meantime."""
-    shim = "/usr/local/bin/date"
-    script = (
-        f'#!/bin/sh\nexec /usr/bin/date -d "@$(( $(/usr/bin/date +%s) + {hours * 3600} ))" "$@"\n'
-    )
+    script = f'exec /usr/bin/date -d "@$(( $(/usr/bin/date +%s) + {hours * 3600} ))" "$@"'
     data = other(serving)
-    serving.on_host(f"cat > {shim}; chmod 755 {shim}", stdin=script)
-    try:
+    with instead_of(serving, "date", script):
         refused(serving, data, r"clock", r"(3[56]\d\d) s away from this machine's")
-    finally:
-        serving.on_host(f"rm -f {shim}")
     goes_through(serving, data)
 
 
