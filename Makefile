@@ -5,9 +5,9 @@ PYTEST := $(BIN)/python -m pytest
 SANDBOX := $(BIN)/python -m sandbox
 
 .DEFAULT_GOAL := help
-.PHONY: help setup deploy plan smoke monitor load perf dashboard secrets test test-unit test-integration test-slow lint format \
+.PHONY: help setup deploy plan smoke monitor load perf dashboard secrets test test-unit test-integration test-slow test-faults lint format \
 	golden lock sandbox-up sandbox-down sandbox-ssh sandbox-logs sandbox-reboot sandbox-status \
-	bench-deploy bench-memory \
+	bench-deploy bench-release bench-memory \
 	bench-tuning bench-scale bench-overhead bench-monitor bench-generator clean
 
 help: ## this list
@@ -49,10 +49,13 @@ test-unit: setup ## unit tests only: seconds
 	@$(PYTEST) tests/unit
 
 test-integration: setup ## tests that deploy to the sandbox
-	@$(PYTEST) tests/integration -m "not slow"
+	@$(PYTEST) tests/integration -m "not slow and not faults"
 
 test-slow: setup ## the integration tests that take long
 	@$(PYTEST) tests/integration -m slow
+
+test-faults: setup ## ten releases and three rollbacks, every kill and fault: half an hour and more
+	@$(PYTEST) tests/integration -m faults -s
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -89,6 +92,9 @@ sandbox-status: setup ## what of the sandbox is up
 
 bench-deploy: setup ## time of a deploy, cold and unchanged, against plain scripts
 	@$(BIN)/python -m bench.deploy
+
+bench-release: setup ## a new tag: ours, docker compose up --wait, docker-rollout, under load
+	@$(BIN)/python -m bench.release
 
 bench-memory: setup ## memory of each container, idle and loaded, warm and cold
 	@$(BIN)/python -m bench.memory

@@ -129,6 +129,7 @@ backup_keep_monthly = 6
 lock_wait = "5s"  # how long to wait for another deploy to end before giving up
 migration_lock_warning = "1s"  # a pending migration that locks a table for longer is warned of
 migration_lock_limit = None  # and refused, from this on; None: never for that alone
+image_pull_timeout = "10min"  # for each image; then the deploy ends, and nothing is changed
 retry_bad_release = False  # a release that was taken back is not deployed again as it is
 releases_kept = 5
 release = None  # deploys/rollback.py alone: which kept release; None: what served before

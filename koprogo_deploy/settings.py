@@ -255,7 +255,7 @@ NOT_OF_RELEASE = frozenset(
         *("backup_repository", "backup_ssh_key", "backup_host_key"),
         *("backup_schedule", "backup_drill_schedule"),
         *("backup_keep_daily", "backup_keep_weekly", "backup_keep_monthly"),
-        *("lock_wait", "retry_bad_release", "releases_kept", "reason", "release", "backup"),
+        *("lock_wait", "image_pull_timeout", "retry_bad_release", "releases_kept", "reason", "release", "backup"),
         *("migration_lock_warning", "migration_lock_limit", "restore_dump"),
     }
 )
@@ -377,6 +377,7 @@ class Settings(BaseModel):
     lock_wait: Seconds
     migration_lock_warning: Milliseconds
     migration_lock_limit: Milliseconds | None
+    image_pull_timeout: Seconds
     retry_bad_release: bool
     releases_kept: Annotated[int, Field(ge=2, le=50)]
 

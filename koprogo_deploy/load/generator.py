@@ -156,9 +156,9 @@ class Generator:
         plan = self.plan
         timeout = aiohttp.ClientTimeout(total=plan.timeout, sock_connect=CONNECT_WITHIN)
         async with (
-            _session(plan.target, plan.connections, timeout) as self._session,
+            session(plan.target, plan.connections, timeout) as self._session,
             # Of its own: a login or a renewal does not queue behind the load.
-            _session(plan.target, 1, aiohttp.ClientTimeout(total=CONNECT_WITHIN)) as self._control,
+            session(plan.target, 1, aiohttp.ClientTimeout(total=CONNECT_WITHIN)) as self._control,
         ):
             yield
 
@@ -504,23 +504,31 @@ class Generator:
 
 
 @asynccontextmanager
-async def _session(
-    target: Target, connections: int, timeout: aiohttp.ClientTimeout
+async def session(
+    target: Target, connections: int, timeout: aiohttp.ClientTimeout, kept: bool = True
 ) -> AsyncIterator[aiohttp.ClientSession]:
+    """An HTTP client that sends nothing twice.
+
+    Args:
+        target: where to, and how its name and certificate are to be taken.
+        connections: at most so many at a time; 0: as many as are asked for.
+        timeout: of each request.
+        kept: connections serve one request after the other; else each has its own.
+    """
     secure = target.url.startswith("https:")
     connector = aiohttp.TCPConnector(
         limit=connections,
         resolver=_To(target.address) if target.address else None,
         ttl_dns_cache=None,
         ssl=ssl.create_default_context(cafile=target.ca) if secure else True,
-        keepalive_timeout=120.0,
+        **({"keepalive_timeout": 120.0} if kept else {"force_close": True}),
     )
     async with aiohttp.ClientSession(
         connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
-    ) as session:
+    ) as made:
         # A GET on a connection that breaks would be sent again in silence; here it is an error.
-        session._retry_connection = False
-        yield session
+        made._retry_connection = False
+        yield made
 
 
 def _headers(token: str) -> dict[str, str]:

@@ -22,12 +22,16 @@ from koprogo_deploy.operations import context
 from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.settings import SERVICES, SWITCHED, Settings
+from koprogo_deploy.units import MB
 
 CONFIG_FILES = {
     "traefik": ("traefik/traefik.yaml",),
     "postgres": ("postgres/postgresql.conf", "postgres/pg_hba.conf", "postgres/pg_ident.conf"),
     "backend": ("backend/start.sh",),
 }
+
+
+ROOM = 1 * MB  # for the files of a release
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,8 @@ def release_pushed() -> Iterator[StringCommand | str]:
     elif wanted.exists == "current" and state.candidate and state.current:
         context.plan(state.current)
     if unresolved:
-        yield pull_command(sorted(set(unresolved.values())))
+        references = sorted(set(unresolved.values()))
+        yield pull_command(references, settings.image_pull_timeout)
         found = look(ImageDigests, references=tuple(unresolved.values()))
         for service, reference in unresolved.items():
             if reference not in found:
@@ -189,23 +194,45 @@ def release_pushed() -> Iterator[StringCommand | str]:
     identity = f"{made:%Y%m%dT%H%M%SZ}-{wanted.release.hash[:8]}"
     release = render.render(settings, sets, images, wanted.release.colours, identity)
     about = manifest(replace(wanted, release=release), environment, identity, made)
-    yield push(root, identity, release, about)
+    yield push(settings, identity, release, about)
 
 
-def push(root: str, identity: str, release: render.Release, about: dict[str, Any]) -> StringCommand:
+def push(
+    settings: Settings, identity: str, release: render.Release, about: dict[str, Any]
+) -> StringCommand:
     """The command that brings a release and its manifest to the host, as candidate."""
     files = [RemoteFile(path, text) for path, text in sorted(release.files.items())]
     files.append(RemoteFile("manifest.json", json.dumps(about, indent=1) + "\n"))
-    return StringCommand(push_command(root, identity, release), _stdin=archive(files))
+    command = push_command(settings.install_root, identity, release, settings.image_pull_timeout)
+    return StringCommand(command, _stdin=archive(files))
 
 
-def pull_command(references: list[str]) -> str:
-    """Pull images side by side; fail, and say which, if one fails."""
-    pulls = "\n".join(
-        f"( docker pull -q {shlex.quote(r)} >/dev/null || "
-        f'{{ echo {shlex.quote("cannot pull " + r)} >&2; exit 1; }} ) & jobs="$jobs $!"'
-        for r in references
+def pull(reference: str, seconds: int) -> str:
+    """Shell command that pulls an image; fails, and says why, also where it takes too long.
+
+    Args:
+        reference: the image.
+        seconds: how long at most.
+    """
+    slow = (
+        f"cannot pull {reference}: not there after {seconds} s, so the registry or the line to it "
+        "is slow. Layers that came whole are kept: run it again, or give "
+        "--data image_pull_timeout=30min"
     )
+    wrong = (
+        f"cannot pull {reference}: the engine says why above. Is the tag or digest right, and does "
+        f"its registry answer? On the host: sudo docker pull {reference}"
+    )
+    return (
+        f"{{ timeout -k 5 {seconds} docker pull -q {shlex.quote(reference)} >/dev/null || "
+        f"if [ $? = 124 ]; then echo {shlex.quote(slow)} >&2; exit 1; "
+        f"else echo {shlex.quote(wrong)} >&2; exit 1; fi; }}"
+    )
+
+
+def pull_command(references: list[str], seconds: int) -> str:
+    """Pull images side by side; fail, and say which, if one fails."""
+    pulls = "\n".join(f'( {pull(r, seconds)} ) & jobs="$jobs $!"' for r in references)
     return f'jobs=""\n{pulls}\nbad=0; for job in $jobs; do wait "$job" || bad=1; done; exit $bad'
 
 
@@ -218,18 +245,27 @@ def promote_command(root: str, identity: str) -> str:
     )
 
 
-def push_command(root: str, identity: str, release: render.Release) -> str:
+def push_command(root: str, identity: str, release: render.Release, seconds: int) -> str:
     """Unpack a release beside the others, check it, and only then let it count.
 
-    What is mounted is copied to content-addressed directories, each by an atomic rename; a run
-    that was cut leaves an `.incoming` directory, which the next one removes.
+    What is mounted is copied to content-addressed directories, each by an atomic rename. One that
+    fails takes its own room back; a run that was cut leaves an `.incoming` directory, which the
+    next one removes.
+
+    Args:
+        root: where releases lie.
+        identity: the release's.
+        release: its files.
+        seconds: for an image that the host lacks, at most.
     """
     lines = [
         "set -eu; umask 022",
+        room(root, ROOM),
         f"cd {root}; mkdir -p releases config traefik/dynamic traefik/acme",
         f"chown {render.USERS['traefik']}:{render.USERS['traefik']} traefik/acme",
         "chmod 700 traefik/acme; rm -rf releases/.incoming-* config/.incoming-*",
         f"new=releases/.incoming-{identity}; mkdir $new",
+        "trap 'rm -rf $new config/.incoming-*' EXIT",
         unpack_command("$new"),
     ]
     for service, directory in config_directories(release).items():
@@ -239,7 +275,7 @@ def push_command(root: str, identity: str, release: render.Release) -> str:
             f"cp {files} config/.incoming-{service}/; mv -T config/.incoming-{service} "
             f"config/{directory}; fi"
         )
-    lines.append(have_images(release.images.values()))
+    lines.append(have_images(release.images.values(), seconds))
     # The backend migrates at boot; its image carries a copy of the files it embeds.
     backend = shlex.quote(release.images["backend"])
     lines += [
@@ -252,11 +288,26 @@ def push_command(root: str, identity: str, release: render.Release) -> str:
     return "\n".join(lines)
 
 
-def have_images(references: Iterable[str]) -> str:
-    """Shell commands that pull each image that the host lacks."""
+def room(directory: str, needed: int) -> str:
+    """Shell command that fails, and says the numbers, where a directory has too little room.
+
+    Args:
+        directory: on the file system in question.
+        needed: bytes.
+    """
+    needs = f"kB free, and {needed // 1024} kB needed"
+    return (
+        f"free=$(df -Pk {shlex.quote(directory)} | awk 'NR==2 {{print $4}}'); "
+        f'[ "$free" -ge {needed // 1024} ] || '
+        f'{{ echo "no room in {directory}: $free {needs}. '
+        'Make room: df -h, docker system df, a lower releases_kept" >&2; exit 1; }'
+    )
+
+
+def have_images(references: Iterable[str], seconds: int) -> str:
+    """Shell commands that pull each image that the host lacks, within so many seconds each."""
     return "\n".join(
-        f"docker image inspect {shlex.quote(ref)} >/dev/null 2>&1 || "
-        f"docker pull -q {shlex.quote(ref)} >/dev/null"
+        f"docker image inspect {shlex.quote(ref)} >/dev/null 2>&1 || {pull(ref, seconds)}"
         for ref in sorted(set(references))
     )
 

@@ -189,7 +189,8 @@ def kept_release_is_candidate() -> Iterator[StringCommand | str]:
     for service, told in INTERRUPTION.items():
         if manifest["specs"][service] != live["specs"][service]:
             logger.warning("    %s is another one in release %s: %s", service, manifest["id"], told)
-    steps = [f"set -e; cd {root}", have_images(manifest["images"].values())]
+    images = manifest["images"].values()
+    steps = [f"set -e; cd {root}", have_images(images, settings.image_pull_timeout)]
     if state.current and manifest["id"] == state.current["id"]:
         context.plan(manifest)  # what was switched to and does not count yet is left
         yield "\n".join([*steps, "rm -f candidate"])
@@ -220,7 +221,7 @@ def kept_release_is_candidate() -> Iterator[StringCommand | str]:
         "again": manifest["id"],
     }
     context.plan(about)
-    yield push(root, identity, again, about)
+    yield push(settings, identity, again, about)
 
 
 @deploy("Roll back")

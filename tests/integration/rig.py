@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 
 from koprogo_deploy import connection, door
+from koprogo_deploy.operations import lock
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.outside import Outside
 from koprogo_deploy.render import container_names
@@ -58,6 +59,11 @@ class Run:
         """Operations that `--dry` says would change something."""
         found = re.findall(r"^ {4}(\S.*? \| .*?) {2,}(\d+ \(|-)", self.output, re.MULTILINE)
         return [name for name, change in found if change != "-"]
+
+    @property
+    def asked(self) -> list[str]:
+        """Operations that `--dry` asked whether they would change something, in their order."""
+        return re.findall(r"^ {4}(\S.*? \| .*?) {2,}(?:\d+ \(|-)", self.output, re.MULTILINE)
 
     def _rows(self) -> list[tuple[str, ...]]:
         _, _, results = self.output.partition("--> Results:")
@@ -166,6 +172,18 @@ class Rig:
         manifest: dict[str, Any] = json.loads(found)
         return manifest
 
+    def routed(self) -> dict[str, Any]:
+        """Manifest of the release that requests go to, the one that counts or the next one."""
+        text = self.on_host(
+            "cd /opt/koprogo; sha256sum < traefik/dynamic/dynamic.yaml | cut -d' ' -f1; "
+            "for link in current candidate; do "
+            "[ ! -e $link ] || tr -d '\\n' < $link/manifest.json; echo; done"
+        )
+        digest, *manifests = text.strip().splitlines()
+        found = [json.loads(line) for line in manifests if line]
+        (routed,) = [each for each in found if each["dynamic"] == digest]
+        return dict(routed)
+
     def files(self) -> dict[str, list[Any]]:
         """Inode, size, mode, owner and time of every file that a deploy could write."""
         found: dict[str, list[Any]] = json.loads(self.on_host(f"python3 -c {shlex.quote(_FILES)}"))
@@ -177,7 +195,9 @@ class Rig:
             "cd /opt/koprogo; ls -d candidate candidate.new current.new secrets/new rehearsal "
             "releases/.[!.]* config/.[!.]* traefik/dynamic/.[!.]* dumps/*.part dumps/.[!.]* "
             "2>/dev/null; docker ps -a --format '{{.Names}}' | grep -E 'scratch|rehearsal'; "
-            "docker network ls --format '{{.Name}}' | grep scratch; true"
+            "docker network ls --format '{{.Name}}' | grep scratch; "
+            "ls -d /tmp/*koprogo* /tmp/pyinfra* 2>/dev/null; "
+            f"ls {lock.PATH}.holder 2>/dev/null; true"
         ).split()
         wanted = set(container_names(self.manifest()["colours"]).values())
         return found + sorted(set(self.containers()) ^ wanted)
@@ -255,15 +275,25 @@ class Rig:
             time.sleep(0.05)
         raise AssertionError(f"no 200 within {within:.0f} s: {reason}")
 
-    def wait_until_healthy(self, within: float = 60) -> None:
-        """Until every container runs, and is healthy if it has a healthcheck."""
+    def wait_until_healthy(self, within: float = 60, only: Mapping[str, str] | None = None) -> None:
+        """Until every container runs, and is healthy if it has a healthcheck.
+
+        Args:
+            within: seconds.
+            only: Compose services to look at, by service; all that there are without it.
+        """
         deadline = time.monotonic() + within
         while True:
-            bad = {
+            there = self.containers()
+            bad = dict.fromkeys(set(only.values() if only else ()) - set(there), "not there")
+            bad |= {
                 name: found["State"]["Status"]
-                for name, found in self.containers().items()
-                if found["State"]["Status"] != "running"
-                or found["State"].get("Health", {}).get("Status", "healthy") != "healthy"
+                for name, found in there.items()
+                if (only is None or name in only.values())
+                and (
+                    found["State"]["Status"] != "running"
+                    or found["State"].get("Health", {}).get("Status", "healthy") != "healthy"
+                )
             }
             if not bad:
                 return

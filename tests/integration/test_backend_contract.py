@@ -382,6 +382,60 @@ def test_an_expense_is_validated(
     assert_text_error(response, 400, "Json deserialize error: unknown variant")
 
 
+# Documents
+
+
+def upload(
+    api: httpx.Client, headers: Headers, building_id: str, content: bytes, **changes: str
+) -> httpx.Response:
+    fields = {
+        "building_id": building_id,
+        "document_type": "Invoice",
+        "title": "Contract test",
+        "uploaded_by": NOBODY,
+        **changes,
+    }
+    files = {"file": ("../facture.pdf", content, "application/pdf")}
+    return api.post("/documents", data=fields, files=files, headers=headers)
+
+
+def test_a_document_comes_back_as_it_was_sent(
+    api: httpx.Client, auth: Headers, building: dict[str, Any]
+) -> None:
+    content = uuid.uuid4().bytes * 100_000
+    response = upload(api, auth, building["id"], content, description="Toit")
+    assert response.status_code == 201, response.text
+    document = response.json()
+    assert document["document_type"] == "Invoice"
+    assert (document["file_size"], document["mime_type"]) == (len(content), "application/pdf")
+    assert document["file_path"].startswith(f"{building['id']}/")
+    assert "/.." not in document["file_path"].partition("/")[2]
+    assert api.get(f"/documents/{document['id']}").json() == document
+    download = api.get(f"/documents/{document['id']}/download")
+    assert download.content == content
+    assert download.headers["content-type"] == "application/pdf"
+    assert "attachment" in download.headers["content-disposition"]
+    assert api.delete(f"/documents/{document['id']}").status_code == 401
+    assert api.delete(f"/documents/{document['id']}", headers=auth).status_code == 204
+    gone = api.get(f"/documents/{document['id']}/download")
+    assert (gone.status_code, gone.json()) == (404, "Document not found")
+
+
+def test_an_upload_is_checked(api: httpx.Client, auth: Headers, building: dict[str, Any]) -> None:
+    assert_text_error(upload(api, {}, building["id"], b"x"), 401, "Missing authorization")
+    unknown = upload(api, auth, building["id"], b"x", document_type="Poem")
+    assert (unknown.status_code, unknown.json()) == (400, "Invalid document_type")
+    nowhere = upload(api, auth, "home", b"x")
+    assert (nowhere.status_code, nowhere.json()) == (400, "Invalid building_id")
+    empty = upload(api, auth, building["id"], b"")
+    assert (empty.status_code, empty.json()) == (500, "File content cannot be empty")
+    alone = api.post("/documents", files={"file": ("a", b"x")}, headers=auth)
+    assert alone.status_code == 400, alone.text
+    homeless = upload(api, auth, NOBODY, b"x")
+    assert homeless.status_code == 500
+    assert "Database error" in homeless.json()
+
+
 # What the proxy closes
 
 

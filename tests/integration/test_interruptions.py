@@ -1,4 +1,8 @@
-"""A deploy cut off in the middle: the site serves, and the next run ends what was begun."""
+"""A deploy cut off in the middle: the site serves, and the next run ends what was begun.
+
+Where it is cut is enumerated: each step of a run as it begins, and those that change something
+also in their midst. A sample is part of `make test`, all of it of `make test-faults`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ BACKEND = "Migrate | Start the backend unrouted and verify its migrations"
 FRONTEND = "Cut over | Run frontend and Traefik"
 SWITCH = "Cut over | Switch to the release"
 SETTLE = "Settle | Let the release count"
+VERIFY = "Verify | Run the smoke tests"
 MUTATING = (PUSH, BACKEND, FRONTEND, SWITCH, SETTLE)
 
 SAMPLE = [
@@ -28,13 +33,17 @@ SAMPLE = [
     ("cut", SWITCH, 0.3),
     ("killed", SETTLE, 0.1),
 ]
-REST = [
+HOW = ("killed", "cut")
+MIDST = [
     (how, operation, delay)
-    for operation in (*MUTATING, "Host | Configure the host", "Verify | Run the smoke tests")
-    for how in ("killed", "cut")
-    for delay in (0.0, 0.4, 1.2)
+    for operation in (*MUTATING, VERIFY)
+    for how in HOW
+    for delay in (0.4, 1.2)
     if (how, operation, delay) not in SAMPLE
 ]
+# Steps of a run are found by looking; a test says if there are more than this.
+MOST_STEPS = 24
+POWER_CUTS = (BACKEND, FRONTEND, SWITCH, VERIFY, SETTLE)
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +85,8 @@ def check(rig: Rig, how: str, operation: str, delay: float) -> None:
     with Watch(rig) as watch:
         cut = interrupted(rig, data, how, operation, delay)
         run = rig.deploy(**data)
-    # A second or more later a quick machine may be done.
-    assert cut.code != 0 or delay > 1, cut.output
+    # A second or more later a quick machine may be done, and the last step is one of milliseconds.
+    assert cut.code != 0 or delay > 1 or operation.startswith("Record | "), cut.output
     assert run.code == 0, f"{cut.output[-1500:]}\n--- the next run\n{run.output[-5000:]}"
     assert watch.failures == []
     assert rig.manifest()["id"] != before
@@ -85,8 +94,20 @@ def check(rig: Rig, how: str, operation: str, delay: float) -> None:
     assert rig.deploy("--dry", **data).would_change == []
 
 
+@pytest.fixture(scope="module")
+def steps(rig: Rig) -> list[str]:
+    """Every step of a run, in its order."""
+    return rig.deploy("--dry", **CHANGE).asked
+
+
 def test_points_are_all_the_mutating_ones(rig: Rig) -> None:
     assert rig.deploy("--dry", **CHANGE).would_change == list(MUTATING)
+
+
+def test_every_step_is_a_point(steps: list[str]) -> None:
+    assert {*MUTATING, VERIFY} <= set(steps)
+    assert len(steps) <= MOST_STEPS, "a longer road: raise MOST_STEPS"
+    assert len(HOW) * len(steps) + len(MIDST) + len(SAMPLE) >= 20
 
 
 @pytest.mark.parametrize(("how", "operation", "delay"), SAMPLE)
@@ -139,9 +160,45 @@ def test_network_that_goes_silent_ends_the_run(changed: Rig) -> None:
     assert changed.leftovers() == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("how", "operation", "delay"), REST)
-def test_next_run_converges_from_anywhere(
+@pytest.mark.faults
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("number", range(MOST_STEPS))
+def test_next_run_converges_from_the_beginning_of_each_step(
+    changed: Rig, steps: list[str], number: int, how: str
+) -> None:
+    if number >= len(steps):
+        pytest.skip(f"a run has {len(steps)} steps")
+    check(changed, how, steps[number], 0.0)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("how", "operation", "delay"), MIDST)
+def test_next_run_converges_from_the_midst_of_a_step(
     changed: Rig, how: str, operation: str, delay: float
 ) -> None:
     check(changed, how, operation, delay)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("operation", POWER_CUTS)
+def test_power_cut_leaves_one_of_the_two_releases_whole(changed: Rig, operation: str) -> None:
+    data = other(changed)
+    changed.hang_up()
+    process = changed.start(**data)
+    assert process.stdout
+    for line in process.stdout:
+        if f"Starting operation: {operation}" in line:
+            break
+    time.sleep(0.2)
+    changed.reboot(hard=True)
+    try:
+        process.communicate(timeout=90)
+    finally:
+        end(process)
+    changed.wait_for_ssh()
+    changed.wait_for_site(within=90)
+    changed.wait_until_healthy(within=60, only=container_names(changed.routed()["colours"]))
+    run = changed.deploy(**data)
+    assert run.code == 0, run.output
+    assert changed.leftovers() == []
+    assert changed.deploy("--dry", **data).would_change == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import shlex
 import subprocess
 import tarfile
@@ -118,7 +119,7 @@ def test_one_image_that_cannot_be_pulled_fails_the_pull_and_is_named(tmp_path: P
     fake.chmod(0o755)
     for images, code in ((["good:1", "good:2"], 0), (["good:1", "bad:1"], 1)):
         done = subprocess.run(
-            ["sh", "-c", release.pull_command(images)],
+            ["sh", "-c", release.pull_command(images, 1)],
             env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
             capture_output=True,
             text=True,
@@ -128,11 +129,40 @@ def test_one_image_that_cannot_be_pulled_fails_the_pull_and_is_named(tmp_path: P
         assert ("cannot pull bad:1" in done.stderr) == bool(code)
 
 
+def test_an_image_that_takes_too_long_is_given_up_and_the_number_is_told(tmp_path: Path) -> None:
+    fake = tmp_path / "docker"
+    fake.write_text("#!/bin/sh\nexec sleep 5\n")
+    fake.chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", release.pull_command(["slow:1"], 1)],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=4,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "cannot pull slow:1: not there after 1 s" in done.stderr
+
+
+@pytest.mark.parametrize(("needed", "code"), [(1 * MB, 0), (1 << 60, 1)])
+def test_too_little_room_is_told_in_numbers(tmp_path: Path, needed: int, code: int) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{release.room(str(tmp_path), needed)}; echo enough"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (code, "" if code else "enough\n")
+    if code:
+        assert re.search(rf"no room in {tmp_path}: \d+ kB free, and \d+ kB needed", done.stderr)
+
+
 def test_commands_are_shell_that_parses() -> None:
     rendered = project.release(BASE)
     commands = [
-        release.push_command("/opt/koprogo", "r1", rendered),
-        release.pull_command(["a b", "c'd"]),
+        release.push_command("/opt/koprogo", "r1", rendered, 600),
+        release.pull_command(["a b", "c'd"], 600),
         routes.read_back(BASE, rendered.colours),
         routes.place_dynamic("/opt/koprogo", "/opt/koprogo/releases/r1"),
         settle.prune_command("/opt/koprogo", ["r1"]),

@@ -34,7 +34,9 @@ class Counting:
         await send({"type": "http.response.body", "body": b""})
 
 
-def ask(middleware: Any, path: str, times: int) -> list[int]:
+def ask(
+    middleware: Any, path: str, times: int, headers: list[tuple[bytes, bytes]] | None = None
+) -> list[int]:
     """Statuses of so many requests."""
     statuses: list[int] = []
 
@@ -47,7 +49,8 @@ def ask(middleware: Any, path: str, times: int) -> list[int]:
 
     async def everything() -> None:
         for _ in range(times):
-            await middleware({"type": "http", "path": path, "method": "GET"}, receive, send)
+            scope = {"type": "http", "path": path, "method": "GET", "headers": headers or []}
+            await middleware(scope, receive, send)
 
     asyncio.run(everything())
     return statuses
@@ -76,7 +79,13 @@ def test_errors_come_in_their_share(standin: Any) -> None:
 
 @pytest.mark.parametrize(
     ("text", "disturbs"),
-    [("", False), ("never_healthy", False), ("slow_ms=1", True), ("tenant_filter,leak_kb=1", True)],
+    [
+        ("", False),
+        ("never_healthy", False),
+        ("slow_ms=1", True),
+        ("tenant_filter,leak_kb=1", True),
+        ("slow_on_request", True),
+    ],
 )
 def test_only_what_requests_notice_is_put_around_them(
     standin: Any, text: str, disturbs: bool
@@ -87,3 +96,21 @@ def test_only_what_requests_notice_is_put_around_them(
 def test_unknown_fault_is_refused_with_those_there_are(standin: Any) -> None:
     with pytest.raises(ValueError, match=r"no fault 'leak'; there are: .*leak_kb=N"):
         standin("faults").parse("leak")
+
+
+def test_a_request_waits_as_long_as_it_asks_to(standin: Any, monkeypatch: Any) -> None:
+    middleware, waited = standin("middleware"), []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(middleware.asyncio, "sleep", sleep)
+    disturbed = middleware.Disturb(Counting(), standin("faults").parse("slow_on_request"))
+    for wait in (b"5000", b"9999999", b"-1", b"soon"):
+        ask(disturbed, "/api/v1/units", 1, headers=[(b"x-standin-wait", wait)])
+    ask(disturbed, "/api/v1/units", 1)
+    ask(disturbed, "/api/v1/health", 1, headers=[(b"x-standin-wait", b"5000")])
+    assert waited == [5.0, 60.0]
+    undisturbed = middleware.Disturb(Counting(), standin("faults").parse("slow_ms=0"))
+    ask(undisturbed, "/api/v1/units", 1, headers=[(b"x-standin-wait", b"5000")])
+    assert waited == [5.0, 60.0], "nobody can slow down a backend without the fault"

@@ -84,10 +84,13 @@ class Site:
         app.router.add_post("/api/v1/auth/login", self._login)
         app.router.add_post("/api/v1/auth/refresh", self._renew)
         app.router.add_route("*", "/api/v1/{path:.*}", self._answer)
+        app.router.add_get("/", self._page)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.tls, backlog=self.backlog)
-        await site.start()
+        self._listener = web.TCPSite(
+            self._runner, "127.0.0.1", 0, ssl_context=self.tls, backlog=self.backlog
+        )
+        await self._listener.start()
         self.port = self._runner.addresses[0][1]
 
     @property
@@ -100,7 +103,14 @@ class Site:
         self.served.clear()
         self._load, self._first = itertools.count(), 0.0
 
+    def refuse(self) -> None:
+        """From now on take no new connection; those there are go on."""
+        asyncio.run_coroutine_threadsafe(self._listener.stop(), self._loop).result(10)
+
     # --- answers -----------------------------------------------------------------------------
+
+    async def _page(self, _request: web.Request) -> web.Response:
+        return web.Response(text="<html><body>KoproGo</body></html>\n", content_type="text/html")
 
     def _pair(self, email: str) -> dict[str, Any]:
         number = next(self._serial)
@@ -140,10 +150,17 @@ class Site:
         number = next(self._load)
         self._first = self._first or began
         self.seen[f"{request.method} /{path}"] += 1
-        sent = await request.json() if request.method == "POST" else {}
+        sent: dict[str, Any] = {}
+        if path == "documents" and request.method == "POST":
+            form = await request.post()
+            content = form["file"].file.read()  # type: ignore[union-attr]
+            sent = {"title": form["title"], "file_size": len(content)}
+        elif request.method == "POST":
+            sent = await request.json()
         if request.method == "POST":
             self.bodies.append((path, sent))
         wait = self.latency(number, began - self._first)
+        wait += int(request.headers.get("X-Standin-Wait", 0)) / 1000
         if wait:
             await asyncio.sleep(wait)
         faulty = self.fault(request, number) if self.fault else None

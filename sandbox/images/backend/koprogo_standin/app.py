@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from koprogo_standin import admin, auth, context, lists, seeds, writes
+from koprogo_standin import admin, auth, context, documents, lists, seeds, writes
 from koprogo_standin.context import Context
 from koprogo_standin.errors import HttpError, answer, not_found, refused
 from koprogo_standin.middleware import HEALTH, AccessLog, Disturb, RateLimit
@@ -49,6 +49,10 @@ def routes() -> list[Route]:
         ("GET", "/organizations", admin.organizations),
         ("GET", "/stats/dashboard", admin.stats),
         ("DELETE", "/buildings/{id}", writes.delete_building),
+        ("POST", "/documents", documents.upload),
+        ("GET", "/documents/{id}", documents.single),
+        ("GET", "/documents/{id}/download", documents.download),
+        ("DELETE", "/documents/{id}", documents.delete),
         ("POST", "/seed/demo", seeds.demo_data),
         ("POST", "/seed/realistic", seeds.realistic_data),
         ("POST", "/seed/clear", seeds.clear),

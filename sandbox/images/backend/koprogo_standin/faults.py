@@ -9,6 +9,7 @@ SWITCHES = {
     "never_healthy": "health answers 503",
     "no_superadmin_reset": "keep a superadmin password that was changed (the real one does not)",
     "seed_fails": "the realistic seed breaks at its first INSERT, as in f88f8439",
+    "slow_on_request": "a request with the header X-Standin-Wait waits so many ms, at most 60 s",
     "tenant_filter": "units and expenses filtered by organisation (the real one leaks them)",
 }
 NUMBERS = {
@@ -28,7 +29,8 @@ class Faults:
     @property
     def disturb(self) -> bool:
         """Requests are to suffer, not the start."""
-        return bool(self.slow_ms or self.errors_percent or self.leak_kb)
+        on_request = "slow_on_request" in self.on
+        return bool(self.slow_ms or self.errors_percent or self.leak_kb or on_request)
 
     def __contains__(self, name: str) -> bool:
         return name in self.on

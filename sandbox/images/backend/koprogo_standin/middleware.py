@@ -14,6 +14,7 @@ from koprogo_standin.faults import Faults
 log = logging.getLogger("koprogo_standin.requests")
 
 HEALTH = "/api/v1/health"
+MOST_WAIT = 60_000  # ms
 
 
 class AccessLog:
@@ -75,12 +76,19 @@ class RateLimit:
         await self.app(scope, receive, send)
 
 
+def asked_wait(scope: Scope) -> float:
+    """Seconds that a request asks to wait."""
+    value = dict(scope.get("headers", ())).get(b"x-standin-wait", b"")
+    return min(int(value), MOST_WAIT) / 1000 if value.isdigit() else 0.0
+
+
 class Disturb:
     """Faults for a smoke test or the gate to notice, so health is spared."""
 
     def __init__(self, app: ASGIApp, faults: Faults) -> None:
         self.app = app
         self.pause = faults.slow_ms / 1000
+        self.on_request = "slow_on_request" in faults
         self.percent = faults.errors_percent
         self.due = 0
         self.leak = faults.leak_kb * 1024
@@ -93,8 +101,9 @@ class Disturb:
         if self.leak:
             # Written to, or the kernel would give no memory for it.
             self.leaked.append(b"x" * self.leak)
-        if self.pause:
-            await asyncio.sleep(self.pause)
+        pause = max(self.pause, asked_wait(scope) if self.on_request else 0.0)
+        if pause:
+            await asyncio.sleep(pause)
         # Spread evenly rather than thrown: a test can count on the share.
         self.due += self.percent
         if self.due >= 100:

@@ -16,10 +16,10 @@ from koprogo_standin.settings import Settings
 
 log = logging.getLogger("koprogo_standin")
 
-# Longer than the 90 s after which Traefik drops an idle connection, so that it never sends a
-# request on one that is being closed here.
-KEEP_ALIVE = 120
-GRACE = 5
+# actix-web's defaults, which KoproGo leaves: seconds that an idle connection is kept, and that
+# requests under way have after SIGTERM. The proxy has to cope with both.
+KEEP_ALIVE = 5
+GRACE = 30
 CRASH_AFTER = 1.0
 
 
