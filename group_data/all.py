@@ -118,4 +118,5 @@ lock_wait = "5s"  # how long to wait for another deploy to end before giving up
 retry_bad_release = False  # a release that was taken back is not deployed again as it is
 releases_kept = 5
 release = None  # deploys/rollback.py alone: which kept release; None: what served before
+plan = None  # deploys/full.py alone: a file of koprogo plan --out, carried out as it is
 reason = None  # why this run, for the journal: --data reason="…"; None: the newest commit's subject

@@ -206,7 +206,7 @@ NOT_OF_RELEASE = frozenset(
         *("objective_backend_memory", "objective_postgres_memory", "objective_traefik_memory"),
         *("objective_load_average", "goal_p99", "goal_rate"),
         *("load_cpus", "load_max_rate", "load_max_duration"),
-        *("lock_wait", "retry_bad_release", "releases_kept", "reason", "release"),
+        *("lock_wait", "retry_bad_release", "releases_kept", "reason", "release", "plan"),
     }
 )
 
@@ -330,6 +330,7 @@ class Settings(BaseModel):
 
     # of one run, so no part of the hash
     reason: Annotated[Words | None, Field(exclude=True)]
+    plan: Annotated[Words | None, Field(exclude=True)]
     release: Annotated[Words | None, Field(exclude=True)]
 
     @property

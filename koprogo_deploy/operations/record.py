@@ -23,7 +23,7 @@ from koprogo_deploy.operations.progress import Progress
 from koprogo_deploy.operations.step import said, step
 
 TIMEOUT = 20  # seconds for a line, on a connection that may be the reason of the failure
-CHECKS = "Preflight | "  # a run that these end has touched nothing
+CHECKS = ("Preflight | ", "Plan | ")  # a run that these end has touched nothing
 
 
 class Recorder(BaseStateCallback):

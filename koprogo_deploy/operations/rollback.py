@@ -22,10 +22,11 @@ from koprogo_deploy.operations import context
 from koprogo_deploy.operations.cutover import START_TIMEOUT, place_dynamic, read_back
 from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.migrate import POSTGRES_TIMEOUT, stack
-from koprogo_deploy.operations.release import dynamic_hash, have_images, promote_command, push
+from koprogo_deploy.operations.release import have_images, promote_command, push
 from koprogo_deploy.operations.shell import compose_up, container, wait_until_healthy
 from koprogo_deploy.operations.step import step
-from koprogo_deploy.plan import INTERRUPTION
+from koprogo_deploy.plan.services import INTERRUPTION
+from koprogo_deploy.plan.wanted import dynamic_hash
 from koprogo_deploy.problems import Refusal
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import Settings
