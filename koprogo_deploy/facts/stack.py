@@ -52,6 +52,7 @@ class StackState:
             has whatever its colours.
         marked: the same reasons by the release's id.
         maintenance: first line of the maintenance page's file, JSON; empty while it is off.
+        restarting: the page that a deploy puts up while it restarts Postgres is there.
         served: when each release began to serve last, in seconds since 1970, by id.
     """
 
@@ -69,6 +70,7 @@ class StackState:
     marked: dict[str, str] = field(default_factory=dict)
     served: dict[str, float] = field(default_factory=dict)
     maintenance: str = ""
+    restarting: bool = False
 
     @property
     def live(self) -> dict[str, Any] | None:
@@ -117,6 +119,7 @@ done
   printf 'dynamic\t%s\n' "$(sha256sum < "$root/traefik/dynamic/dynamic.yaml" | cut -c1-64)"
 page=$root/traefik/dynamic/maintenance.yaml
 [ -f "$page" ] && printf 'maintenance\t%s\n' "$(head -n 1 "$page" | cut -c3-)"
+[ -f "$root/traefik/dynamic/restart.yaml" ] && printf 'restarting\tyes\n'
 printf 'unit\t%s\n' "$(systemctl is-active koprogo-traefik-binary.service 2>/dev/null)"
 if ids=$(docker ps -aq --filter label=com.docker.compose.project=koprogo 2>/dev/null); then
   printf 'docker\tyes\n'
@@ -155,6 +158,8 @@ def parse_stack(lines: list[str]) -> StackState:
                 state.dynamic = value
             case "maintenance":
                 state.maintenance = value
+            case "restarting":
+                state.restarting = True
             case "unit":
                 state.binary_unit = value
             case "bad":

@@ -17,7 +17,7 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.looks import look
-from koprogo_deploy.operations.record import note
+from koprogo_deploy.operations.notes import note
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.plan import gather, given, make, seen, words
 from koprogo_deploy.plan.model import Plan

@@ -15,7 +15,7 @@ from pyinfra import host, logger
 from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy import database, door, render
+from koprogo_deploy import database, door, maintenance, render
 from koprogo_deploy.facts.releases import Kept, ReleaseFiles, Releases
 from koprogo_deploy.facts.stack import Database, StackState
 from koprogo_deploy.operations import context
@@ -51,6 +51,12 @@ def take_back_command(
     root = settings.install_root
     directory = f"{root}/releases/{serving['id']}"
     mark = f"{root}/releases/{failed['id']}/bad"
+    both = {container(container_names(m["colours"])["backend"]) for m in (serving, failed)}
+
+    def behind_the_page(up: str) -> str:
+        now = datetime.now(UTC)
+        return maintenance.during(settings, up, context.who(), now, sorted(both))
+
     lines = [
         "set -e",
         place_dynamic(root, directory),
@@ -58,7 +64,8 @@ def take_back_command(
     ]
     for service, timeout in (("traefik", START_TIMEOUT), ("postgres", POSTGRES_TIMEOUT)):
         if serving["specs"][service] != failed["specs"][service]:
-            lines += [compose_up(directory, service), wait_until_healthy(service, timeout)]
+            up = f"{compose_up(directory, service)}\n{wait_until_healthy(service, timeout)}"
+            lines.append(behind_the_page(up) if service == "postgres" else up)
     kept = set(container_names(serving["colours"]).values())
     new = sorted(set(container_names(failed["colours"]).values()) - kept)
     lines += [
