@@ -28,6 +28,7 @@ from koprogo_deploy.machine import (
 from koprogo_deploy.operations import context, release
 from koprogo_deploy.operations.host import APT
 from koprogo_deploy.operations.shell import psql
+from koprogo_deploy.plan.wanted import Wanted
 from koprogo_deploy.settings import SERVICES, SWITCHED
 
 # As they lie in the stand-in's image; a deploy reads them from there.
@@ -114,7 +115,7 @@ def _files(environment: door.Environment, made: render.Release, now: datetime) -
             RemoteFile(f"{root}/config/{directory}/{name.rpartition('/')[2]}", made.files[name])
             for name in release.CONFIG_FILES[service]
         ]
-    wanted = release.Wanted(made, "", made.hash)
+    wanted = Wanted(made, "", made.hash)
     about = release.manifest(wanted, environment, RELEASE, now)
     migrations = "".join(f"{file.name}\n" for file in sorted(MIGRATIONS.glob("*.sql")))
     kept = {**made.files, "manifest.json": json.dumps(about), "migrations.txt": migrations}

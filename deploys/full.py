@@ -8,6 +8,7 @@ from koprogo_deploy.operations.cutover import cutover_stage
 from koprogo_deploy.operations.engine import engine_stage
 from koprogo_deploy.operations.host import host_stage
 from koprogo_deploy.operations.migrate import migrate_stage, postgres_stage
+from koprogo_deploy.operations.planning import plan_stage
 from koprogo_deploy.operations.preflight import preflight
 from koprogo_deploy.operations.record import record_stage
 from koprogo_deploy.operations.rehearse import rehearse_stage
@@ -18,6 +19,7 @@ from koprogo_deploy.operations.trial import trial_stage
 from koprogo_deploy.operations.verify import verify_stage
 
 preflight()  # settings, secrets, budget and host are acceptable; nothing is touched
+plan_stage()  # what will change, said before it does; the stages below carry it out
 host_stage()  # packages, swap, sysctl, time, journal, updates, accounts, SSH
 engine_stage()  # Docker Engine and Compose of the distribution, daemon.json
 release_stage()  # secrets, and one directory with every rendered file; images by digest

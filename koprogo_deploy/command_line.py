@@ -39,9 +39,13 @@ def check() -> None:
     if "deploys" not in " ".join(map(str, parameters.get("operations") or ())):
         return  # pyinfra's own verbs: fact, exec, debug-inventory
     try:
-        door.open_environment(
+        opened = door.open_environment(
             Path(parameters["inventory"]).stem, overrides(parameters.get("data") or ())
         )
+        if opened.settings.plan:
+            from koprogo_deploy.plan import given
+
+            given.read(opened.settings.plan, opened)
     except Refusal as refusal:
         _refuse(str(refusal))
 
@@ -139,6 +143,9 @@ def command_problems(parameters: Mapping[str, Any], root: Path) -> list[Problem]
     if "backup" not in given and {"restore", "recover"} & set(named):
         fix = "koprogo backups <environment> lists them; then --data backup=ID, or backup=latest"
         problems.append(Problem("--data backup", "which one to restore is not said", fix))
+    if "plan" in given and named != ["full"]:
+        fix = "pyinfra inventories/<environment>.py deploys/full.py --data plan=FILE"
+        problems.append(Problem("--data plan", "only deploys/full.py takes it", fix))
     if parameters.get("no_wait"):
         fix = "leave it out"
         problems.append(Problem("--no-wait", "pyinfra exits 0 with it when a step fails", fix))

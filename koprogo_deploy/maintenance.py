@@ -1,7 +1,8 @@
 """Maintenance: Traefik itself answers 503 to everybody but listed addresses. Pure.
 
 One more file beside the routes of a release, which no deploy touches: it stays through deploys,
-restarts and reboots until it is taken away.
+restarts and reboots until it is taken away. A deploy that has to restart Postgres puts up a page
+of its own for that time, above it: what was put up by hand is still there afterwards.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from koprogo_deploy.render import short_hash, template, traefik_address
@@ -19,6 +21,16 @@ HEADER = "X-Maintenance"  # tells our 503 from any other one, and carries the me
 MESSAGE = "KoproGo is being maintained"
 RETURNING = "KoproGo goes back to an earlier state"  # the page of a rollback with its data
 SECONDS = 10  # Traefik reads a changed file within 0.1
+
+BY_HAND = "maintenance"  # names of the two pages: of their file, router and middleware
+RESTART = "restart"
+_PRIORITY = {BY_HAND: 100000, RESTART: 100001}
+_WRITTEN = {
+    BY_HAND: "koprogo maintenance on; koprogo maintenance off takes it away",
+    RESTART: "a deploy that restarts Postgres; it takes it away, and so does a reboot",
+}
+ENDS_WITHIN = 30  # seconds that requests have to end, before Postgres stops under them
+ASK_AGAIN = 5  # seconds; a restart takes about so long
 
 
 @dataclass(frozen=True)
@@ -58,18 +70,21 @@ def rule(allow: tuple[str, ...]) -> str:
     return " && ".join(["PathPrefix(`/`)", *(f"!ClientIP(`{address}`)" for address in allow)])
 
 
-def service(wanted: Maintenance) -> str:
+def service(wanted: Maintenance, name: str = BY_HAND) -> str:
     """Name of Traefik's service: another one for other values."""
-    return f"maintenance-{short_hash(json.dumps(asdict(wanted)))}"
+    return f"{name}-{short_hash(json.dumps(asdict(wanted)))}"
 
 
-def render(wanted: Maintenance) -> str:
+def render(wanted: Maintenance, name: str = BY_HAND) -> str:
     """The file, with all that was asked for on its first line."""
     return template(
         "traefik/maintenance.yaml",
+        name=name,
+        by_command=_WRITTEN[name],
+        priority=_PRIORITY[name],
         about=json.dumps(asdict(wanted)),
         rule=rule(wanted.allow),
-        service=service(wanted),
+        service=service(wanted, name),
         retry_after=wanted.retry_after,
         header=HEADER,
         message=wanted.message,
@@ -89,19 +104,19 @@ def told(wanted: Maintenance) -> str:
     return f'maintenance is on since {since} by {wanted.by}: "{wanted.message}"; passes: {passing}'
 
 
-def file(root: str) -> str:
+def file(root: str, name: str = BY_HAND) -> str:
     """Where it lies on the host: Traefik reads every file of the directory."""
-    return f"{root}/traefik/dynamic/maintenance.yaml"
+    return f"{root}/traefik/dynamic/{name}.yaml"
 
 
-def _router(settings: Settings) -> str:
+def _router(settings: Settings, name: str = BY_HAND) -> str:
     api = f"http://{traefik_address(settings.edge_network)}:8082/api/http/routers"
-    return f"curl -s -m 2 {api}/maintenance@file"
+    return f"curl -s -m 2 {api}/{name}@file"
 
 
-def _until(settings: Settings, condition: str, otherwise: str) -> str:
+def _until(settings: Settings, condition: str, otherwise: str, name: str = BY_HAND) -> str:
     return f"""end=$(( $(date +%s) + {SECONDS} ))
-until found=$({_router(settings)}); printf %s "$found" | {condition}; do
+until found=$({_router(settings, name)}); printf %s "$found" | {condition}; do
   [ "$(date +%s)" -lt "$end" ] || {{ echo {shlex.quote(otherwise)} >&2; exit 1; }}
   sleep 0.1
 done"""
@@ -125,6 +140,63 @@ def off_command(settings: Settings) -> str:
     return f"""set -eu
 rm -f {shlex.quote(file(settings.install_root))}
 {_until(settings, gone, told)}"""
+
+
+def during(settings: Settings, restart: str, by: str, now: datetime, backends: list[str]) -> str:
+    """Shell commands that restart Postgres while everybody gets the page, and say for how long.
+
+    No request is lost: new ones get 503 with Retry-After from the moment Traefik has read the
+    page, and Postgres stops when those under way have ended. The page goes whatever happens to the
+    restart; a machine that loses its power takes it away when it boots.
+
+    Args:
+        settings: for the paths and Traefik's address.
+        restart: shell commands; they fail if Postgres is not well afterwards.
+        by: who deploys.
+        now: the present.
+        backends: names of the containers whose requests are waited for.
+
+    Returns:
+        A subshell; prints `interrupted<TAB>seconds`.
+    """
+    since = now.isoformat(timespec="seconds")
+    wanted = Maintenance(since, by, "Postgres restarts; ask again in a moment", ASK_AGAIN, ())
+    page = shlex.quote(file(settings.install_root, RESTART))
+    new = shlex.quote(f"{settings.install_root}/traefik/dynamic/.{RESTART}")
+    served = f'grep -q \'"service":"{service(wanted, RESTART)}".*"status":"enabled"\''
+    failed = "Traefik does not serve the maintenance page, so Postgres was not restarted"
+    return f"""(
+set -e
+# Who started this may be gone: it goes on to its end all the same.
+trap '' HUP PIPE; trap 'exit 143' INT TERM; trap 'rm -f {page}' EXIT
+# What is written now need not be written while everybody waits.
+timeout 60 docker exec koprogo-postgres-1 psql -XqAt -U postgres -c CHECKPOINT >/dev/null 2>&1 || :
+printf %s {shlex.quote(render(wanted, RESTART))} > {new}
+sync {new}; began=$(date +%s.%N); mv -T {new} {page}
+{_until(settings, served, failed, RESTART)}
+{no_requests(backends)}
+{restart}
+rm -f {page}
+printf 'interrupted\\t%s\\n' "$(awk "BEGIN {{print $(date +%s.%N) - $began}}")"
+)"""
+
+
+def no_requests(backends: list[str]) -> str:
+    """Shell commands that wait until nothing is connected to these containers' port 8080.
+
+    Traefik closes a connection that has nothing to do after 4 s; one that is left is at work.
+    """
+    return f"""ends=$(( $(date +%s) + {ENDS_WITHIN} ))
+for c in {shlex.join(backends)}; do
+  pid=$(docker inspect -f '{{{{.State.Pid}}}}' "$c" 2>/dev/null) || continue
+  # An established connection to port 8080 that is not the healthcheck's own.
+  while [ "$pid" != 0 ] && cat /proc/"$pid"/net/tcp /proc/"$pid"/net/tcp6 2>/dev/null |
+    awk '$4 == "01" && $2 ~ /:1F90$/ && $2 !~ /0100007F:/ {{ f = 1 }} END {{ exit !f }}'; do
+    [ "$(date +%s)" -lt "$ends" ] || {{ echo "$c is still at requests after {ENDS_WITHIN} s" >&2
+      break; }}
+    sleep 0.1
+  done
+done"""
 
 
 def look_command(settings: Settings) -> str:

@@ -7,16 +7,20 @@ import gzip
 import shlex
 import subprocess
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from koprogo_deploy import connection, journal, render, seed, status
+from pyinfra.api import FactBase, StringCommand
+
+from koprogo_deploy import connection, journal, seed, status
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.stack import Stack, StackState, parse_stack
 from koprogo_deploy.operations import context
-from koprogo_deploy.operations.release import known_digests, wanted_release
 from koprogo_deploy.operations.shell import psql
+from koprogo_deploy.plan import make
+from koprogo_deploy.plan.gather import gather
+from koprogo_deploy.plan.model import Plan
 from koprogo_deploy.problems import Problem, Refusal
-from koprogo_deploy.settings import SERVICES
 
 
 def run(environment: Environment, command: str, stdin: str = "") -> str:
@@ -104,11 +108,17 @@ def write_down(environment: Environment, kind: str, **values: Any) -> None:  # n
     as_root(environment, script, line)
 
 
-def wanted(environment: Environment, state: StackState) -> tuple[render.Release, list[str]]:
-    """The release that a deploy would make, and images whose tag it would resolve first."""
-    images = known_digests(environment.settings, state)
-    unresolved = [s for s in SERVICES if s not in images]
-    for service in unresolved:
-        images[service] = environment.settings.image(service)
+def look(environment: Environment, fact: type[FactBase], **arguments: Any) -> Any:  # noqa: ANN401
+    """A fact of the host, as a deploy gathers it."""
+    gatherer = fact()
+    script = gatherer.command(**arguments)
+    text = script.get_raw_value() if isinstance(script, StringCommand) else script
+    return gatherer.process(as_root(environment, text).splitlines())
+
+
+def plan(environment: Environment) -> Plan:
+    """What a deploy would do to the host as it is now."""
     sets = context.secret_sets(environment)
-    return wanted_release(environment, sets, images, state).release, unresolved
+    found = gather(partial(look, environment), environment, sets)
+    planner = make.Planner(datetime.now(UTC), context.who(), context.revision())
+    return make.make(environment, sets, found, planner)

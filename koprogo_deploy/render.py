@@ -11,7 +11,7 @@ import hashlib
 import ipaddress
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -221,6 +221,12 @@ def render(
     files = {"compose.yaml": compose, **mounted}
     whole = release_hash({**mounted, "compose.yaml": unnamed})
     return Release(files, definitions, specs, dict(colours), dict(images), whole)
+
+
+def named(release: Release, identity: str) -> Release:
+    """A release under its id: the heading of compose.yaml says it, and nothing else changes."""
+    compose = release.files["compose.yaml"].replace("release .", f"release {identity}.", 1)
+    return replace(release, files={**release.files, "compose.yaml": compose})
 
 
 def release_hash(files: Mapping[str, str]) -> str:

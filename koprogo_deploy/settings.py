@@ -255,7 +255,16 @@ NOT_OF_RELEASE = frozenset(
         *("backup_repository", "backup_ssh_key", "backup_host_key"),
         *("backup_schedule", "backup_drill_schedule"),
         *("backup_keep_daily", "backup_keep_weekly", "backup_keep_monthly"),
-        *("lock_wait", "image_pull_timeout", "retry_bad_release", "releases_kept", "reason", "release", "backup"),
+        *(
+            "lock_wait",
+            "image_pull_timeout",
+            "retry_bad_release",
+            "releases_kept",
+            "reason",
+            "release",
+            "backup",
+            "plan",
+        ),
         *("migration_lock_warning", "migration_lock_limit", "restore_dump"),
     }
 )
@@ -393,6 +402,7 @@ class Settings(BaseModel):
 
     # of one run, so no part of the hash
     reason: Annotated[Words | None, Field(exclude=True)]
+    plan: Annotated[Words | None, Field(exclude=True)]
     release: Annotated[Words | None, Field(exclude=True)]
     restore_dump: Annotated[bool, Field(exclude=True)]
     backup: Annotated[Words | None, Field(exclude=True)]

@@ -90,27 +90,68 @@ def parse(lines: Iterable[str]) -> Now:
     return now
 
 
+@dataclass(frozen=True)
+class Trouble:
+    """Something that is not well, and what to do about it, in a line each."""
+
+    what: str
+    do: str
+
+
 def problems(stack: StackState, now: Now, journal: Journal) -> list[str]:
     """What is not well, each in a line; empty when all is."""
-    found = [f"the journal is broken: {gap}" for gap in journal.broken]
+    return [trouble.what for trouble in troubles(stack, now, journal, "production")]
+
+
+def troubles(stack: StackState, now: Now, journal: Journal, environment: str) -> list[Trouble]:
+    """What is not well, and what to do; empty when all is.
+
+    Args:
+        stack: releases, containers, routes.
+        now: disk, and whether a deploy runs.
+        journal: its chain followed.
+        environment: its name, for the commands.
+    """
+    deploy = f"pyinfra inventories/{environment}.py deploys/full.py"
+    ssh = f"koprogo ssh {environment}"
+    found = [
+        Trouble(
+            f"the journal is broken: {gap}",
+            f"find out who wrote to it: koprogo history {environment} shows the lines around it",
+        )
+        for gap in journal.broken
+    ]
     used = 1 - now.disk_free / now.disk_size
     if used > DISK_ALERT:
-        found.append(f"the disk is {used:.0%} full")
+        room = "sudo journalctl --vacuum-size=100M, docker image ls; then a lower releases_kept"
+        found.append(Trouble(f"the disk is {used:.0%} full", f"make room: {ssh}, {room}"))
     if not stack.docker:
-        return [*found, "the Docker Engine does not answer"]
+        what = "the Docker Engine does not answer"
+        return [*found, Trouble(what, f"{ssh}, sudo journalctl -u docker -n 50; then {deploy}")]
     if stack.maintenance:
-        found.append(maintenance.told(maintenance.parse(stack.maintenance)))
+        told = maintenance.told(maintenance.parse(stack.maintenance))
+        found.append(Trouble(told, f"to let everybody in: koprogo maintenance off {environment}"))
     live = stack.live
     if live is None:
-        return [*found, "nothing is deployed"]
+        return [*found, Trouble("nothing is deployed", deploy)]
+    if stack.restarting and not now.running:
+        what = "the page of a deploy that restarted Postgres is still up: everybody gets 503"
+        found.append(Trouble(what, f"its run was cut; this takes it away: {deploy}"))
     if stack.dynamic != live["dynamic"]:
-        found.append(f"Traefik's routes are not those of release {live['id']}")
+        what = f"Traefik's routes are not those of release {live['id']}"
+        found.append(Trouble(what, f"put them back: {deploy}"))
     for service, name in container_names(live["colours"]).items():
-        if wrong := _wrong(stack.containers.get(name), live["specs"][service]):
-            found.append(f"{name}: {wrong}")
+        container = stack.containers.get(name)
+        if wrong := _wrong(container, live["specs"][service]):
+            logs = f"{ssh}, sudo docker logs koprogo-{name}-1; then " if container else ""
+            found.append(Trouble(f"{name}: {wrong}", f"{logs}{deploy} brings it up"))
     if live is stack.candidate and not now.running:
         found.append(
-            f"release {live['id']} serves and does not count yet: the run was cut; run it again"
+            Trouble(
+                f"release {live['id']} serves and does not count yet: the run was cut; "
+                "run it again",
+                deploy,
+            )
         )
     return found
 
@@ -123,28 +164,35 @@ def _wrong(container: Container | None, spec: str) -> str:
     return "" if container.spec == spec else "runs, and not as the release says"
 
 
-def data_problems(
-    stack: StackState, now: Now, journal: Journal, longest: Mapping[str, int]
-) -> list[str]:
+def data_troubles(
+    stack: StackState, now: Now, journal: Journal, environment: str, longest: Mapping[str, int]
+) -> list[Trouble]:
     """What is wrong with backups and drills: the newest one failed, or is too old.
 
     Args:
         stack: what is deployed; without a live release there is nothing to back up.
         now: for the host's clock.
         journal: what was done.
+        environment: its name, for the commands.
         longest: `backups.longest` of the settings.
     """
     live, found = stack.live, []
+    again = {
+        "backup": f"pyinfra inventories/{environment}.py deploys/backup.py makes one now",
+        "drill": f"koprogo ssh {environment}, sudo systemctl start koprogo-drill runs it now",
+    }
     if live is None:
         return []
     for kind, seconds in longest.items():
         last, done = backups.newest(journal, kind), backups.newest(journal, kind, "done")
         if last and last is not done:
-            found.append(f"the newest {kind} ({_minute(last['at'])}) failed: {last.get('reason')}")
+            what = f"the newest {kind} ({_minute(last['at'])}) failed: {last.get('reason')}"
+            found.append(Trouble(what, f"mend that; then {again[kind]}"))
         age = now.clock - _seconds(done["at"] if done else _first(journal, live))
         if age > seconds:
             since = "ever was made" if not done else f"since {_minute(done['at'])}"
-            found.append(f"no {kind} {since}; one is due every {duration(seconds)} at the latest")
+            what = f"no {kind} {since}; one is due every {duration(seconds)} at the latest"
+            found.append(Trouble(what, again[kind]))
     return found
 
 
@@ -211,15 +259,17 @@ def report(
     stack: StackState,
     now: Now,
     journal: Journal,
+    environment: str = "production",
     longest: Mapping[str, int] | None = None,
     warning: str = "",
 ) -> dict[str, Any]:
-    """Everything, as JSON has it.
+    """Everything, as JSON has it: `advice` is what to do about each of `problems`.
 
     Args:
         stack: what is deployed.
         now: what its facts do not hold.
         journal: what was done.
+        environment: its name, for the commands.
         longest: after how many seconds a backup and a drill are too old; None: not judged.
         warning: what is to be said of where backups go.
     """
@@ -239,10 +289,12 @@ def report(
             "up": up_seconds(container, now) if container else None,
             "wrong": _wrong(container, live["specs"][service]) or None,
         }
-    wrong = problems(stack, now, journal) + data_problems(stack, now, journal, longest or {})
+    wrong = troubles(stack, now, journal, environment)
+    wrong += data_troubles(stack, now, journal, environment, longest or {})
     return {
         "well": not wrong,
-        "problems": wrong,
+        "problems": [trouble.what for trouble in wrong],
+        "advice": [trouble.do for trouble in wrong],
         "notes": notes(stack, now, journal) + ([warning] if warning else []),
         "data": data(journal, now),
         "release": live["id"] if live else None,

@@ -16,11 +16,12 @@ from koprogo_deploy.cli import (
     maintenance,
     monitor,
     perf,
+    plan,
     releases,
     report,
     show,
 )
-from koprogo_deploy.cli.common import DataOption, Environment, out
+from koprogo_deploy.cli.common import Environment, out
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.problems import Problem, Refusal
 
@@ -54,24 +55,7 @@ def check(environment: Environment) -> None:
     out.print(f"{environment}: settings, secrets, budget and tuning are valid ({opened.host})")
 
 
-@app.command()
-def plan(
-    environment: Environment,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="the budget only; no host is asked")
-    ] = False,
-    data: DataOption = None,
-) -> None:
-    """Show the memory budget, and what a deploy would do to each service and why."""
-    from koprogo_deploy.command_line import overrides
-
-    opened = door.open_environment(environment, overrides(data or ()))
-    show.budget(out, opened)
-    if offline:
-        return
-    state = remote.stack(opened)
-    show.changes(out, opened, state, *remote.wanted(opened, state))
-    show.backups(out, opened)
+plan.register(app)
 
 
 @app.command()

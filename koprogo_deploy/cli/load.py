@@ -152,6 +152,8 @@ def _run(
     finally:
         view.close()
     path = _save(run, file) if file else store.save(run)
+    if gate and opened is not None:
+        _write_down(opened, run)
     if as_json:
         lines.finished(run, path)
     else:
@@ -160,6 +162,20 @@ def _run(
         return INTERRUPTED
     missed = run.verdict is not None and not run.verdict.passed
     return MISSED if gate and missed else 0
+
+
+def _write_down(opened: door.Environment, run: Run) -> None:
+    """The journal on the host gets the gate's line; the verdict stands whether it could or not."""
+    from koprogo_deploy import gate, remote
+
+    line = gate.line(run)
+    if line is None:
+        return
+    try:
+        remote.write_down(opened, "gate", **line)
+    except Refusal as refusal:
+        why = refusal.problems[0].what
+        sys.stderr.write(f"\nThe host's journal has no line of this gate: {why}\n")
 
 
 def _save(run: Run, file: Path) -> Path:

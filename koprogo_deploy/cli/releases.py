@@ -15,7 +15,10 @@ from koprogo_deploy import backups, door
 from koprogo_deploy.cli.common import Environment, out
 from koprogo_deploy.journal import Journal
 
-_STYLES = {"deployed": "green", "rolled back": "cyan", "done": "green", "gate": "cyan"}
+_STYLES = {
+    "deployed": "green", "rolled back": "cyan", "done": "green", "passed": "green",
+    "on": "yellow", "off": "green",
+}  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="for machines")]
 
 
@@ -80,6 +83,11 @@ def _row(entry: dict[str, Any]) -> tuple[str | Text, ...]:
         str(entry.get("reason", "")),
         str(entry.get("why", "")),
         f"smoke: {smoke['tests']}" if smoke else "",
+        str(entry.get("measured", "")),
+        *(
+            f"{service} restarted: interrupted for {seconds:.1f} s"
+            for service, seconds in (entry.get("interrupted") or {}).items()
+        ),
     ]
     return (
         _minute(str(entry.get("at", ""))),
@@ -102,6 +110,7 @@ def status(environment: Environment, as_json: Json = False) -> None:
         remote.stack(opened),
         remote.now(opened),
         remote.journal_of(opened),
+        environment,
         backups.longest(opened.settings),
         backups.not_off_site(opened.settings),
     )
@@ -119,8 +128,9 @@ def show_status(out: Console, title: str, found: dict[str, Any]) -> None:
 
     verdict = "[green]all is well" if found["well"] else "[red]not well"
     out.print(f"[bold]{title}[/]: {verdict}")
-    for problem in found["problems"]:
+    for problem, advice in zip(found["problems"], found["advice"], strict=True):
         out.print(Text(f"  {problem}", style="red"))
+        out.print(Text(f"    -> {advice}"), soft_wrap=True)
     for note in found["notes"]:
         out.print(Text(f"  {note}", style="yellow"))
     disk, last, since = found["disk"], found["last"], found["since"]

@@ -7,16 +7,13 @@ from rich.table import Table
 
 from koprogo_deploy import backups as where
 from koprogo_deploy import budget as budgets
-from koprogo_deploy import plan, seed
+from koprogo_deploy import seed
 from koprogo_deploy.door import Environment
-from koprogo_deploy.facts.stack import StackState
-from koprogo_deploy.render import Release
-from koprogo_deploy.settings import SERVICES, Settings
+from koprogo_deploy.settings import Settings
 from koprogo_deploy.tuning import tune
 from koprogo_deploy.units import megabytes
 
 _KINDS = {"limit": "limit", "switch": "during a switch", "reserve": "reserve"}
-_STYLE = {"keep": "dim", "start": "green", "switch": "cyan", "recreate": "yellow"}
 
 
 def _table(*columns: str) -> Table:
@@ -52,35 +49,6 @@ def tuning(out: Console, environment: Environment) -> None:
         table.add_row(setting.name, setting.value, f"[dim]{setting.reason}")
     out.print(table)
     out.print()
-
-
-def changes(
-    out: Console,
-    environment: Environment,
-    state: StackState,
-    release: Release,
-    unresolved: list[str],
-) -> None:
-    """What a deploy would do to each service, why, and what users notice."""
-    live = state.current
-    requested = {service: environment.settings.image(service) for service in SERVICES}
-    found = plan.changes(live, release, requested, state.containers)
-    serving = f"serving: {live['id']} since {live['made']}" if live else "nothing deployed yet"
-    out.print(f"[bold]Deploy to {environment.host}[/] ({serving})")
-    table = _table("service", "action", "why")
-    for change in found:
-        action = (
-            f"{change.action} to {change.detail}" if change.action == "switch" else change.action
-        )
-        why = "\n".join((*change.reasons, change.interruption)).strip()
-        table.add_row(change.service, f"[{_STYLE[change.action]}]{action}", why)
-    out.print(table)
-    if unresolved:
-        out.print(f"resolved to a digest first: {', '.join(unresolved)}")
-    if all(change.action == "keep" for change in found):
-        routes = live is not None and state.dynamic == live["dynamic"]
-        same = live is not None and live["hash"] == release.hash
-        out.print("nothing to do" if routes and same else "routes change; no container does")
 
 
 def backups(out: Console, environment: Environment) -> None:

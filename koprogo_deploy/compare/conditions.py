@@ -81,6 +81,7 @@ def _conditions(run: Run) -> dict[str, str]:
             dict.fromkeys(sorted(one.name for phase in run.phases for one in phase.endpoints))
         ),
         "settings": deployed.settings_hash,
+        "seed's scale": str(deployed.seed_scale or ""),
         "revision": run.revision,
     }
     found |= {f"image of {name}": image for name, image in deployed.images.items()}

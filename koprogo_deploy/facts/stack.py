@@ -54,6 +54,7 @@ class StackState:
         maintenance: first line of the maintenance page's file, JSON; empty while it is off.
         dumps: ids of the releases before whose migrations the database was dumped, oldest first.
         rehearsal: a run was killed or cut off while it rehearsed migrations.
+        restarting: the page that a deploy puts up while it restarts Postgres is there.
         served: when each release began to serve last, in seconds since 1970, by id.
     """
 
@@ -73,6 +74,7 @@ class StackState:
     maintenance: str = ""
     dumps: list[str] = field(default_factory=list)
     rehearsal: bool = False
+    restarting: bool = False
 
     @property
     def live(self) -> dict[str, Any] | None:
@@ -122,6 +124,7 @@ done
 [ -e "$root/rehearsal" ] && printf 'rehearsal\tcut\n'
 page=$root/traefik/dynamic/maintenance.yaml
 [ -f "$page" ] && printf 'maintenance\t%s\n' "$(head -n 1 "$page" | cut -c3-)"
+[ -f "$root/traefik/dynamic/restart.yaml" ] && printf 'restarting\tyes\n'
 printf 'unit\t%s\n' "$(systemctl is-active koprogo-traefik-binary.service 2>/dev/null)"
 if ids=$(docker ps -aq --filter label=com.docker.compose.project=koprogo 2>/dev/null); then
   printf 'docker\tyes\n'
@@ -165,6 +168,8 @@ def parse_stack(lines: list[str]) -> StackState:
                 state.dynamic = value
             case "maintenance":
                 state.maintenance = value
+            case "restarting":
+                state.restarting = True
             case "unit":
                 state.binary_unit = value
             case "bad":

@@ -49,6 +49,9 @@ CONNECT_WITHIN = 10.0
 # After an interruption, for answers that are on their way.
 GRACE = 2.0
 LOGIN_TRIES = 3
+# Seconds that a phase may go on beyond its end to send what it is behind with; then it gives up.
+# Nor are answers waited for longer than this beyond their own timeout.
+BEHIND = 5.0
 
 
 class Failed(Exception):
@@ -339,12 +342,20 @@ class Generator:
         assert phase.rate is not None
         deck = Deck(cards(dict(phase.mix)), self._rng)
         most = self.plan.most_under_way
+        gives_up = began + phase.seconds + BEHIND
+        sent, asked = 0, sum(asked_in(second, phase.rate) for second in range(phase.seconds))
         for second in range(phase.seconds):
             for offset in arrivals(asked_in(second, phase.rate), self._rng):
                 due = began + second + offset
                 await alarm.until(due)
                 if self._stopping.is_set():
                     return
+                if time.monotonic() > gives_up:
+                    text = f"{phase.name}: {BEHIND:.0f} s after its end {asked - sent} of {asked}"
+                    text += " requests were not sent yet: this machine cannot send so many"
+                    self._emit({"event": "note", "text": text})
+                    return
+                sent += 1
                 kind = KINDS[deck.draw()]
                 if len(self._under_way) >= most:
                     self._never_sent(number, kind, due)
@@ -400,11 +411,12 @@ class Generator:
 
     async def _settle(self) -> None:
         """Wait for all answers; after an interruption only for a moment."""
+        gives_up = time.monotonic() + self.plan.timeout + BEHIND
         while self._under_way:
             stopping = self._stopping.is_set()
             within = GRACE if stopping else 0.5
             await asyncio.wait(list(self._under_way), timeout=within)
-            if stopping:
+            if stopping or time.monotonic() > gives_up:
                 break
         for task, (phase, kind, at) in list(self._under_way.items()):
             if at >= 0:

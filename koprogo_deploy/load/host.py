@@ -8,7 +8,7 @@ import platform
 import shlex
 from dataclasses import dataclass, field
 
-from koprogo_deploy import connection, remote
+from koprogo_deploy import connection, remote, seed
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.host import Host, parse
 from koprogo_deploy.load import rows
@@ -78,10 +78,19 @@ def look(environment: Environment) -> Found:
             images=live.get("images", {}),
             limits={service: settings.memory(service) for service in SERVICES},
             postgres={name: str(value) for name, value in sorted(tuned.items())},
+            seed_scale=_seed_scale(environment),
         ),
         client=client,
         notes=notes,
     )
+
+
+def _seed_scale(environment: Environment) -> int | None:
+    """Of the data that is there, which may not be the one that group data asks for."""
+    try:
+        return seed.scale_of(remote.seed_state(environment))
+    except Refusal:
+        return None
 
 
 def clean(

@@ -24,6 +24,9 @@ RENEW_AFTER = 12 * 60.0
 TIMEOUT = 30.0
 # More requests than this under way are a server that does not answer; they cost memory here.
 MOST_UNDER_WAY = 10_000
+# Requests a second: about what one generator can send, with a CPU of its own. Beyond that a run
+# would measure nothing but its backlog.
+MOST_RATE = 11_000
 # Of an address that no environment has bounds for.
 FOREIGN_MAX_RATE, FOREIGN_MAX_SECONDS = 1000.0, 600
 # Without settings there is no objective; this is the default of group data.
@@ -212,6 +215,11 @@ def problems(
         settings: the environment's; None with `--url`.
     """
     found = _numbers(options)
+    highest = max((phase.rate or 0.0 for phase in planned), default=0.0)
+    if highest > MOST_RATE:
+        what = f"{highest:.0f} requests a second are more than this generator can send"
+        where = "--rate" if options.rate is not None else "objective_rate"
+        found.append(Problem(where, what, f"{MOST_RATE} or less"))
     if settings is None:
         found += _foreign(options, planned)
     elif settings.environment == "sandbox":

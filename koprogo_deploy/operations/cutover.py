@@ -12,7 +12,7 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy.facts.host import Certificates
 from koprogo_deploy.files import archive, differing, unpack_command
 from koprogo_deploy.machine import binary_files, image_note
-from koprogo_deploy.operations import context
+from koprogo_deploy.operations import context, interrupt
 from koprogo_deploy.operations.looks import look, machine_now
 from koprogo_deploy.operations.migrate import (
     as_wanted,
@@ -66,11 +66,18 @@ def services_up() -> Iterator[str]:
         # Traefik's first start reads it.
         steps.append(place_dynamic(settings.install_root, release_directory(settings, state)))
     missing = [s for s in ("frontend", "traefik") if not as_wanted(state, s)]
-    if missing:
-        steps.append(bring_up(settings, state, START_TIMEOUT, *missing))
+    interrupts = "traefik" in missing and state.live is not None
+    together = [s for s in missing if s == "frontend" or not interrupts]
+    if together:
+        steps.append(bring_up(settings, state, START_TIMEOUT, *together))
     if steps:
         yield "set -e\n" + "\n".join(steps)
-    else:
+    if interrupts:
+        # Alone, so that nothing else takes its time: until it is back nothing answers.
+        up = bring_up(settings, state, START_TIMEOUT, "traefik")
+        command = f"set -e\n{interrupt.watched(settings.domain, up)}"
+        yield interrupt.timed(command, "traefik", "nothing answered")
+    if not missing and not steps:
         host.noop("frontend and Traefik run as the release says")
 
 

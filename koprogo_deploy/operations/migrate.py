@@ -14,9 +14,9 @@ from pyinfra import host
 from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy import database
+from koprogo_deploy import database, maintenance
 from koprogo_deploy.facts.stack import Database, Stack, StackState
-from koprogo_deploy.operations import context
+from koprogo_deploy.operations import context, interrupt
 from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.routes import POSTGRES_TIMEOUT
 from koprogo_deploy.operations.shell import compose_up, psql, wait_until_healthy
@@ -86,10 +86,16 @@ def postgres_runs() -> Iterator[StringCommand | str]:
     """Postgres runs as the release says, with the application's role and database."""
     environment = context.current()
     found = stack(environment.settings)
-    if as_wanted(found, "postgres"):
-        host.noop("Postgres runs as the release says")
+    settings = environment.settings
+    if not as_wanted(found, "postgres"):
+        up = bring_up(settings, found, POSTGRES_TIMEOUT, "postgres")
+        restart = interrupt.behind_the_page(settings, found, up)
+        yield interrupt.timed(f"set -e\n{restart}", "postgres", "503 with Retry-After")
+    elif found.restarting:
+        # A run was cut off while it was up, and its host did not get to take it away.
+        yield f"rm -f {maintenance.file(settings.install_root, maintenance.RESTART)}"
     else:
-        yield "set -e\n" + bring_up(environment.settings, found, POSTGRES_TIMEOUT, "postgres")
+        host.noop("Postgres runs as the release says")
     roles = look(Database, query=database.ROLE_QUERY, database="postgres")
     if not roles:
         raise OperationError("Postgres runs but does not answer: docker logs koprogo-postgres-1")

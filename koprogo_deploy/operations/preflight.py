@@ -20,11 +20,11 @@ from koprogo_deploy.operations.looks import look, machine_now, watch_commands
 from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.progress import show_progress
 from koprogo_deploy.operations.record import begin, listen
-from koprogo_deploy.operations.release import known_digests
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.operations.wire import tune_connection
+from koprogo_deploy.plan.wanted import to_pull
 from koprogo_deploy.problems import Problem, Refusal
-from koprogo_deploy.settings import SERVICES, Settings
+from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import MB, megabytes
 
 _ENGINE = 600 * MB  # Docker Engine and Compose, their packages included
@@ -60,13 +60,6 @@ def disk_needs(
         what = "image, sized as the present one" if size else "image, size unknown"
         needs[f"{service} {what}"] = int(size * _ARCHIVE) if size else _NEW_IMAGE
     return needs
-
-
-def to_pull(settings: Settings, stack: StackState) -> list[str]:
-    """Services whose image no manifest on the host names. Pure."""
-    known = known_digests(settings, stack)
-    there = {image for m in (stack.candidate, stack.current) if m for image in m["images"].values()}
-    return [service for service in SERVICES if known.get(service) not in there]
 
 
 def host_problems(
@@ -147,7 +140,9 @@ def maintenance_lets_us_pass() -> Iterator[str]:
         return
     with Outside(settings, timeout=5) as outside:
         try:
-            closed = maintenance.ours(outside.api.get("/health").headers)
+            answer = outside.api.get("/health")
+            # One that a deploy which was cut left behind is taken away by this one.
+            closed = maintenance.ours(answer.headers) and not stack(settings).restarting
         except httpx.HTTPError:
             closed = False  # nothing answers: that is not the page, and the deploy may mend it
     if closed:

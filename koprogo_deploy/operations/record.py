@@ -19,11 +19,13 @@ from koprogo_deploy import database, journal
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.migrate import stack
+from koprogo_deploy.operations.notes import note as note
+from koprogo_deploy.operations.notes import notes
 from koprogo_deploy.operations.progress import Progress
 from koprogo_deploy.operations.step import said, step
 
 TIMEOUT = 20  # seconds for a line, on a connection that may be the reason of the failure
-CHECKS = "Preflight | "  # a run that these end has touched nothing
+CHECKS = ("Preflight | ", "Plan | ")  # a run that these end has touched nothing
 
 
 class Recorder(BaseStateCallback):
@@ -33,7 +35,7 @@ class Recorder(BaseStateCallback):
     steps: list[dict[str, Any]] = []  # noqa: RUF012
     changed = False
     before: StackState | None = None
-    notes: dict[str, Any] = {}  # noqa: RUF012
+    notes = notes
 
     @staticmethod
     def operation_end(state: Any, op_hash: str) -> None:  # noqa: ANN401 - pyinfra's own type
@@ -83,11 +85,6 @@ def begin(found: StackState) -> None:
     """Remember what served before anything was touched."""
     if state.is_executing:
         Recorder.before = found
-
-
-def note(**values: Any) -> None:  # noqa: ANN401 - whatever JSON holds
-    """Have the run's line say this as well, such as the result of the smoke tests."""
-    Recorder.notes.update(values)
 
 
 def _write(**values: Any) -> str:  # noqa: ANN401 - whatever JSON holds

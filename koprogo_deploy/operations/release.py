@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pyinfra import host
+from pyinfra import host, state
 from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import render
 from koprogo_deploy.door import Environment
-from koprogo_deploy.facts.stack import ImageDigests, Stack, StackState, digest_reference
+from koprogo_deploy.facts.stack import ImageDigests, Stack
 from koprogo_deploy.files import RemoteFile, archive, unpack_command
-from koprogo_deploy.operations import context
+from koprogo_deploy.operations import context, planning
 from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.step import step
-from koprogo_deploy.settings import SERVICES, SWITCHED, Settings
+from koprogo_deploy.plan.wanted import (
+    Wanted,
+    dynamic_hash,
+    refused,
+    wanted_release,
+)
+from koprogo_deploy.settings import SERVICES, Settings
 from koprogo_deploy.units import MB
 
 CONFIG_FILES = {
@@ -29,59 +34,7 @@ CONFIG_FILES = {
     "postgres": ("postgres/postgresql.conf", "postgres/pg_hba.conf", "postgres/pg_ident.conf"),
     "backend": ("backend/start.sh",),
 }
-
-
 ROOM = 1 * MB  # for the files of a release
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The release that the settings ask for, and how it relates to what is on the host.
-
-    Attributes:
-        release: its rendered files.
-        exists: `current` or `candidate` when the host has exactly this one, else empty.
-        content: hash that it has whatever its colours.
-    """
-
-    release: render.Release
-    exists: str
-    content: str
-
-
-def known_digests(settings: Settings, state: StackState) -> dict[str, str]:
-    """Digest of each service's image, where the settings or a manifest on the host say it.
-
-    A tag is resolved once: the digest in the manifest stands until group data names another tag.
-    """
-    digests = {}
-    for service in SERVICES:
-        wanted = settings.image(service)
-        if "@sha256:" in wanted:
-            digests[service] = digest_reference(wanted, wanted)
-            continue
-        for manifest in (state.candidate, state.current):
-            if manifest and manifest["requested"].get(service) == wanted:
-                digests[service] = manifest["images"][service]
-                break
-    return digests
-
-
-def wanted_release(
-    environment: Environment,
-    sets: Mapping[str, Mapping[str, str]],
-    images: Mapping[str, str],
-    state: StackState,
-) -> Wanted:
-    """Decide which release the settings ask for, colours included. Pure."""
-    live = state.live or {"specs": {}, "colours": {}}
-    first = render.render(environment.settings, sets, images, dict.fromkeys(SWITCHED, "blue"))
-    colours = render.choose_colours(first.specs, live["specs"], live["colours"])
-    release = render.render(environment.settings, sets, images, colours)
-    for name, manifest in (("candidate", state.candidate), ("current", state.current)):
-        if manifest and manifest["hash"] == release.hash:
-            return Wanted(release, name, first.hash)
-    return Wanted(release, "", first.hash)
 
 
 def manifest(
@@ -98,6 +51,9 @@ def manifest(
         "hash": release.hash,
         "content": wanted.content,
         "settings": settings.hash,
+        "seed": {"number": settings.seed_number, "scale": settings.seed_scale}
+        if settings.seed_enabled
+        else None,
         "requested": {service: settings.image(service) for service in SERVICES},
         "images": release.images,
         "colours": release.colours,
@@ -106,22 +62,6 @@ def manifest(
         "dynamic": dynamic_hash(release),
         "values": settings.of_release,
     }
-
-
-def dynamic_hash(release: render.Release) -> str:
-    """Of Traefik's dynamic file, as the stack fact tells what lies on the host."""
-    return hashlib.sha256(release.files["traefik/dynamic.yaml"].encode()).hexdigest()
-
-
-def refused(state: StackState, wanted: Wanted) -> str:
-    """Why this release is not deployed by itself; empty if nothing stands against it."""
-    reason = state.bad.get(wanted.release.hash) or state.bad.get(wanted.content)
-    # What serves and counts is no redeploy.
-    if not reason or (wanted.exists == "current" and not state.candidate):
-        return ""
-    plain = reason.startswith(("rolled back", "not routed"))
-    told = f"was {'' if plain else 'taken back: '}{reason}"
-    return f"this very release {told}. Change something, or give --data retry_bad_release=true"
 
 
 @step
@@ -133,9 +73,9 @@ def secrets_pushed() -> Iterator[StringCommand]:
     environment = context.current()
     sets = context.secret_sets(environment)
     root = environment.settings.install_root
-    state = look(Stack, root=root)
+    found = look(Stack, root=root)
     directories = render.secret_directories(sets)
-    missing = {s: d for s, d in directories.items() if d not in state.secrets}
+    missing = {s: d for s, d in directories.items() if d not in found.secrets}
     if not missing:
         host.noop("the secrets are there")
         return
@@ -155,31 +95,29 @@ def secrets_pushed() -> Iterator[StringCommand]:
 
 @step
 def release_pushed() -> Iterator[StringCommand | str]:
-    """Make the release that the settings ask for, unless the host has it already."""
+    """Push the release of the plan, unless the host has it already."""
     environment = context.current()
     settings, root = environment.settings, environment.settings.install_root
-    sets = context.secret_sets(environment)
-    state = look(Stack, root=root)
-    images = known_digests(settings, state)
-    unresolved = {s: settings.image(s) for s in SERVICES if s not in images}
-    wanted = wanted_release(environment, sets, {**unresolved, **images}, state)
+    decided = planning.of_this_run()
+    wanted, unresolved = decided.seen.wanted, decided.plan.images.unresolved
+    found = look(Stack, root=root)
+    if state.is_executing and not decided.plan.nothing:
+        planning.still_holds(decided, found)
     if not wanted.exists:
         context.plan(manifest(wanted, environment, "planned", datetime.now(UTC)))
-    elif wanted.exists == "current" and state.candidate and state.current:
-        context.plan(state.current)
+    elif wanted.exists == "current" and found.candidate and found.current:
+        context.plan(found.current)
     if unresolved:
-        references = sorted(set(unresolved.values()))
-        yield pull_command(references, settings.image_pull_timeout)
-        found = look(ImageDigests, references=tuple(unresolved.values()))
-        for service, reference in unresolved.items():
-            if reference not in found:
-                raise OperationError(f"{reference} has no digest on the host after the pull")
-            images[service] = found[reference]
-    wanted = wanted_release(environment, sets, images, state)
-    if wanted.exists == "current" and not state.candidate:
-        host.noop(f"release {state.current['id'] if state.current else ''} is what is asked for")
+        # Nobody could say beforehand what these tags mean: a new host has no engine to ask.
+        asked = tuple(settings.image(service) for service in unresolved)
+        yield pull_command(sorted(set(asked)), settings.image_pull_timeout)
+        images = {**wanted.release.images, **_resolved(settings, unresolved, asked)}
+        sets = context.secret_sets(environment)
+        wanted = wanted_release(environment, sets, images, found)
+    if wanted.exists == "current" and not found.candidate:
+        host.noop(f"release {found.current['id'] if found.current else ''} is what is asked for")
         return
-    why_not = refused(state, wanted)
+    why_not = refused(found, wanted)
     if why_not and not settings.retry_bad_release:
         raise OperationError(why_not)
     if wanted.exists == "candidate":
@@ -188,13 +126,30 @@ def release_pushed() -> Iterator[StringCommand | str]:
     if wanted.exists == "current":
         yield f"rm -f {root}/candidate"
         return
-    if state.candidate and state.live is state.candidate:
-        yield promote_command(root, state.candidate["id"])
+    pull = [wanted.release.images[s] for s in decided.plan.images.pull if s not in unresolved]
+    if pull:
+        yield pull_command(sorted(set(pull)), settings.image_pull_timeout)
+    if found.candidate and found.live is found.candidate:
+        yield promote_command(root, found.candidate["id"])
     made = datetime.now(UTC)
     identity = f"{made:%Y%m%dT%H%M%SZ}-{wanted.release.hash[:8]}"
-    release = render.render(settings, sets, images, wanted.release.colours, identity)
+    release = render.named(wanted.release, identity)
     about = manifest(replace(wanted, release=release), environment, identity, made)
     yield push(settings, identity, release, about)
+
+
+def _resolved(
+    settings: Settings, services: tuple[str, ...], asked: tuple[str, ...]
+) -> dict[str, str]:
+    """Digest references of images that were just pulled by their tags."""
+    digests = look(ImageDigests, references=asked)
+    found = {}
+    for service in services:
+        reference = settings.image(service)
+        if reference not in digests:
+            raise OperationError(f"{reference} has no digest on the host after the pull")
+        found[service] = digests[reference]
+    return found
 
 
 def push(

@@ -20,9 +20,10 @@ from koprogo_deploy.facts.stack import Database, StackState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.migrate import stack
-from koprogo_deploy.operations.release import dynamic_hash, have_images, promote_command, push
+from koprogo_deploy.operations.release import have_images, promote_command, push
 from koprogo_deploy.operations.step import step
-from koprogo_deploy.plan import INTERRUPTION
+from koprogo_deploy.plan.services import INTERRUPTION
+from koprogo_deploy.plan.wanted import dynamic_hash
 from koprogo_deploy.problems import Refusal
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import megabytes

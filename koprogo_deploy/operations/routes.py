@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+from koprogo_deploy import maintenance
+from koprogo_deploy.operations import context
 from koprogo_deploy.operations.shell import compose_up, container, stop, wait_until_healthy
 from koprogo_deploy.render import container_names, traefik_address
 from koprogo_deploy.settings import Settings
@@ -74,9 +77,14 @@ def put_away_command(
     root = settings.install_root
     directory = f"{root}/releases/{serving['id']}"
     lines = ["set -e"]
-    for service, timeout in (("traefik", START_TIMEOUT), ("postgres", POSTGRES_TIMEOUT)):
-        if serving["specs"][service] != failed["specs"][service]:
-            lines += [compose_up(directory, service), wait_until_healthy(service, timeout)]
+    if serving["specs"]["traefik"] != failed["specs"]["traefik"]:
+        lines += [compose_up(directory, "traefik"), wait_until_healthy("traefik", START_TIMEOUT)]
+    if serving["specs"]["postgres"] != failed["specs"]["postgres"]:
+        healthy = wait_until_healthy("postgres", POSTGRES_TIMEOUT)
+        up = f"{compose_up(directory, 'postgres')}\n{healthy}"
+        both = {container(container_names(m["colours"])["backend"]) for m in (serving, failed)}
+        now = datetime.now(UTC)
+        lines.append(maintenance.during(settings, up, context.who(), now, sorted(both)))
     kept = set(container_names(serving["colours"]).values())
     new = sorted(set(container_names(failed["colours"]).values()) - kept)
     lines += [

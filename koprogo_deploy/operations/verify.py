@@ -13,7 +13,8 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy import smoke
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.migrate import stack
-from koprogo_deploy.operations.record import about, note
+from koprogo_deploy.operations.notes import note
+from koprogo_deploy.operations.record import about
 from koprogo_deploy.operations.routes import back_command, put_away_command
 from koprogo_deploy.operations.step import step
 

@@ -41,6 +41,7 @@ def facts(content: Content) -> list[tuple[str, list[tuple[str, str]]]]:
     release = [
         ("release", deployed["release"] or unknown),
         ("settings", deployed["settings_hash"] or unknown),
+        ("seed's scale", str(deployed.get("seed_scale") or unknown)),
         ("revision", content.revision or unknown),
         *((f"image of {name}", image) for name, image in deployed["images"].items()),
         ("memory limits", _listed(limits)),

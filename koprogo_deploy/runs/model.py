@@ -143,13 +143,18 @@ class Machine(_Part):
 
 
 class Deployed(_Part):
-    """The release that was measured."""
+    """The release that was measured.
+
+    Attributes:
+        seed_scale: of the realistic data in its database; None: none of it, or not known.
+    """
 
     release: str = ""
     settings_hash: str = ""
     images: dict[str, str] = {}
     limits: dict[str, int] = {}  # bytes, by service
     postgres: dict[str, str] = {}  # its settings
+    seed_scale: int | None = None
 
 
 class Cleanup(_Part):

@@ -29,7 +29,7 @@ from koprogo_deploy.seed.model import (
     summary,
 )
 from koprogo_deploy.seed.sql import clear_sql, insert_sql, password_sql
-from koprogo_deploy.seed.state import STATE_SQL, Decision, State, decide, parse_state
+from koprogo_deploy.seed.state import STATE_SQL, Decision, State, decide, parse_state, scale_of
 
 __all__ = [
     "MAX_NUMBER",
@@ -56,6 +56,7 @@ __all__ = [
     "is_seeded",
     "parse_state",
     "password_sql",
+    "scale_of",
     "seed_identity",
     "seed_uuid",
     "summary",

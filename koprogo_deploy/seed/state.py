@@ -148,6 +148,12 @@ def _optional_text(answer: Mapping[str, Any], key: str) -> str | None:
     return value
 
 
+def scale_of(state: State) -> int | None:
+    """Scale of the seed that is there; None where there is none, or more than one."""
+    scales = {seed_identity(id_)[1] for id_ in state.organization_ids}
+    return scales.pop() if len(scales) == 1 else None
+
+
 @dataclass(frozen=True)
 class Decision:
     """What a run has to do; `what`, `why` and `fix` are for people, and empty where needless."""

@@ -429,7 +429,9 @@ LIVE = StackState(
 def wrong(*lines: dict[str, Any]) -> list[str]:
     entries = [line("run", "done", 90 * DAY), *lines]
     found = Journal(entries, [], [], journal.FIRST)
-    return status.data_problems(LIVE, status.Now(clock=CLOCK), found, LONGEST)
+    troubles = status.data_troubles(LIVE, status.Now(clock=CLOCK), found, "staging", LONGEST)
+    assert all("staging" in trouble.do for trouble in troubles), "each says what to do"
+    return [trouble.what for trouble in troubles]
 
 
 def test_how_old_is_too_old_follows_the_schedule() -> None:
@@ -455,17 +457,15 @@ def test_status_is_not_well_while_a_backup_or_drill_is_old_failed_or_was_never_m
         "no backup ever was made",
         "no drill ever was made",
     ]
-    assert (
-        status.data_problems(
-            StackState(), status.Now(clock=CLOCK), Journal([], [], [], ""), LONGEST
-        )
-        == []
-    )
+    nothing = Journal([], [], [], "")
+    now = status.Now(clock=CLOCK)
+    assert status.data_troubles(StackState(), now, nothing, "staging", LONGEST) == []
 
 
 def test_a_new_host_is_well_until_its_first_backup_is_due() -> None:
     young = Journal([line("run", "deployed", HOUR)], [], [], journal.FIRST)
-    assert status.data_problems(LIVE, status.Now(clock=CLOCK), young, LONGEST) == []
+    now = status.Now(clock=CLOCK)
+    assert status.data_troubles(LIVE, now, young, "staging", LONGEST) == []
     assert status.data(young, status.Now(clock=CLOCK)) == {"backup": None, "drill": None}
 
 

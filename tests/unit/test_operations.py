@@ -21,6 +21,7 @@ from koprogo_deploy.facts.releases import Image
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.operations import host, preflight, release, return_data, routes, settle, shell
+from koprogo_deploy.plan.wanted import Wanted, known_digests, to_pull, wanted_release
 from koprogo_deploy.render import Release
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import GB, MB
@@ -45,10 +46,10 @@ def manifest(rendered: Release, settings: Settings = BASE, **more: Any) -> dict[
     }
 
 
-def wanted(settings: Settings, state: StackState) -> release.Wanted:
+def wanted(settings: Settings, state: StackState) -> Wanted:
     environment = Environment(settings, project.SECRETS, "host", {})
     images = project.digests(settings)
-    return release.wanted_release(environment, project.sets(settings), images, state)
+    return wanted_release(environment, project.sets(settings), images, state)
 
 
 # --- release -------------------------------------------------------------------------------------
@@ -93,15 +94,15 @@ def test_a_run_cut_after_the_switch_goes_on_with_what_serves() -> None:
 def test_a_tag_is_resolved_once_and_stands_until_another_is_asked() -> None:
     live = manifest(project.release(BASE))
     state = StackState(current=live)
-    assert release.known_digests(BASE, StackState()) == {}
-    assert release.known_digests(BASE, state) == live["images"]
+    assert known_digests(BASE, StackState()) == {}
+    assert known_digests(BASE, state) == live["images"]
     other = project.settings(backend_image="ghcr.io/gilmry/koprogo/backend:main-2")
-    assert set(release.known_digests(other, state)) == {"traefik", "postgres", "frontend"}
+    assert set(known_digests(other, state)) == {"traefik", "postgres", "frontend"}
 
 
 def test_a_digest_in_group_data_is_taken_at_its_word() -> None:
     settings = project.settings(backend_image=f"ghcr.io/gilmry/koprogo/backend:main-2{DIGEST}")
-    found = release.known_digests(settings, StackState())
+    found = known_digests(settings, StackState())
     assert found == {"backend": f"ghcr.io/gilmry/koprogo/backend{DIGEST}"}
 
 
@@ -323,7 +324,7 @@ def test_disk_needs_are_counted_by_what_is_to_come() -> None:
     first = preflight.disk_needs(BASE, machine(), StackState(), [])
     assert first["Docker Engine"] == first["traefik image, size unknown"] == 600 * MB
     digest = project.settings(backend_image=f"ghcr.io/gilmry/koprogo/backend:main-2{DIGEST}")
-    assert preflight.to_pull(digest, state) == ["backend"], "not there yet, by its digest"
+    assert to_pull(digest, state) == ["backend"], "not there yet, by its digest"
 
 
 def test_everything_about_a_host_is_told_at_once() -> None:

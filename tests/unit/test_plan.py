@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from koprogo_deploy import plan, render
+from koprogo_deploy import render
 from koprogo_deploy.facts.stack import Container
+from koprogo_deploy.plan import services
 from koprogo_deploy.render import Release, container_names
 from koprogo_deploy.settings import SERVICES, Settings
 from tests import project
@@ -47,14 +49,14 @@ def wanted(settings: Settings, sets: dict[str, dict[str, str]] = SETS) -> Releas
     return render.render(settings, sets, IMAGES, colours)
 
 
-def actions(release: Release, settings: Settings) -> dict[str, plan.Change]:
+def actions(release: Release, settings: Settings) -> dict[str, services.Change]:
     manifest, containers = live()
-    found = plan.changes(manifest, release, requested(settings), containers)
+    found = services.changes(manifest, release, requested(settings), containers)
     return {change.service: change for change in found}
 
 
 def test_an_empty_host_starts_everything() -> None:
-    found = plan.changes(None, wanted(BASE), requested(BASE), {})
+    found = services.changes(None, wanted(BASE), requested(BASE), {})
     assert [change.action for change in found] == ["start"] * 4
 
 
@@ -67,16 +69,15 @@ def test_a_changed_limit_touches_its_service_alone_and_says_what_changed() -> No
     found = actions(wanted(settings), settings)
     assert found["frontend"].action == "switch"
     assert found["frontend"].detail == "green"
-    assert found["frontend"].interruption == ""
     assert "mem_limit: 32MB -> 40MB" in found["frontend"].reasons
     assert {found[s].action for s in SERVICES if s != "frontend"} == {"keep"}
 
 
-def test_what_cannot_be_switched_says_how_long_it_interrupts() -> None:
+def test_what_cannot_be_switched_is_recreated_in_place() -> None:
     settings = project.settings(traefik_memory="96MB")
     change = actions(wanted(settings), settings)["traefik"]
     assert (change.action, change.detail) == ("recreate", "")
-    assert "1 s" in change.interruption
+    assert change.reasons == ("mem_limit: 80MB -> 96MB", "memswap_limit: 80MB -> 96MB")
 
 
 def test_a_new_image_is_named_by_its_tag() -> None:
@@ -97,6 +98,19 @@ def test_a_changed_secret_is_named_and_not_shown() -> None:
 def test_a_stopped_container_is_started_again() -> None:
     manifest, containers = live()
     del containers["postgres"]
-    found = plan.changes(manifest, wanted(BASE), requested(BASE), containers)
+    found = services.changes(manifest, wanted(BASE), requested(BASE), containers)
     assert [c.action for c in found] == ["keep", "start", "keep", "keep"]
     assert found[1].reasons == ("its container is gone",)
+
+
+def test_one_that_does_not_serve_is_restarted_and_one_that_was_recreated_stays() -> None:
+    manifest, containers = live()
+    containers["backend-blue"] = replace(containers["backend-blue"], health="unhealthy")
+    settings = project.settings(traefik_memory="96MB")
+    release = wanted(settings)
+    containers["traefik"] = replace(containers["traefik"], spec=release.specs["traefik"])
+    found = services.changes(manifest, release, requested(settings), containers)
+    assert [c.action for c in found] == ["keep", "keep", "restart", "keep"]
+    assert found[2].reasons == ("its container is running unhealthy",)
+    back = services.changes(manifest, wanted(BASE), requested(BASE), containers)
+    assert back[0].action == "recreate", "the serving release says otherwise"

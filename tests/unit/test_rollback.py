@@ -14,7 +14,8 @@ from koprogo_deploy import database, render
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.releases import Image, Images, Kept, ReleaseFiles, Releases
 from koprogo_deploy.facts.stack import Stack, StackState, parse_stack
-from koprogo_deploy.operations import release, rollback
+from koprogo_deploy.operations import rollback
+from koprogo_deploy.plan import wanted
 from koprogo_deploy.settings import NOT_OF_RELEASE, Settings
 from tests import project
 
@@ -33,7 +34,7 @@ def about(identity: str, settings: Settings = BASE, **colours: str) -> dict[str,
         "colours": rendered.colours,
         "definitions": rendered.definitions,
         "images": rendered.images,
-        "dynamic": release.dynamic_hash(rendered),
+        "dynamic": wanted.dynamic_hash(rendered),
         "requested": {s: settings.image(s) for s in rendered.images},
         "values": settings.of_release,
     }
@@ -205,10 +206,10 @@ def test_what_was_asked_for_in_one_run_is_no_part_of_the_settings_hash() -> None
 
 def refused(found: StackState, settings: Settings = BASE) -> str:
     environment = Environment(settings, project.SECRETS, "host", {})
-    wanted = release.wanted_release(
+    release = wanted.wanted_release(
         environment, project.sets(settings), project.digests(settings), found
     )
-    return release.refused(found, wanted)
+    return wanted.refused(found, release)
 
 
 def test_a_release_that_was_left_is_not_deployed_again_whatever_its_colours() -> None:

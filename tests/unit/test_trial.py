@@ -18,7 +18,8 @@ import pytest
 from koprogo_deploy import direct
 from koprogo_deploy.facts.stack import Container, StackState
 from koprogo_deploy.on_host import ask
-from koprogo_deploy.operations import release, routes, shell, trial
+from koprogo_deploy.operations import routes, shell, trial
+from koprogo_deploy.plan.wanted import Wanted, refused
 from tests import project
 
 BASE = project.settings()
@@ -219,9 +220,9 @@ def test_a_release_without_traffic_is_stopped_marked_and_no_route_is_touched() -
 
 def test_a_release_that_was_not_routed_is_refused_in_its_own_words() -> None:
     rendered = project.release(BASE)
-    wanted = release.Wanted(rendered, "", rendered.hash)
+    wanted = Wanted(rendered, "", rendered.hash)
     state = StackState(bad={rendered.hash: "not routed 2026-01-01 10:00 UTC: its migrations fail"})
-    assert release.refused(state, wanted).startswith("this very release was not routed 2026")
+    assert refused(state, wanted).startswith("this very release was not routed 2026")
 
 
 # --- an old colour that is stopped ---------------------------------------------------------------

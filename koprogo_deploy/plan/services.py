@@ -1,4 +1,4 @@
-"""What a deploy would do: each service of the wanted release against what runs. Pure."""
+"""Each service of the wanted release against what runs. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from koprogo_deploy.facts.stack import Container
+from koprogo_deploy.plan.model import Action
 from koprogo_deploy.render import Release, container_names
 from koprogo_deploy.settings import SERVICES, SWITCHED
 
 INTERRUPTION = {
-    "traefik": "about 1 s without an answer while the proxy restarts",
-    "postgres": "requests wait or fail for a few seconds while Postgres restarts",
+    "traefik": "nothing answers for a moment while the proxy restarts",
+    "postgres": "everybody gets 503 with Retry-After for a moment while Postgres restarts",
 }
 
 
@@ -22,16 +23,15 @@ class Change:
 
     Attributes:
         service: its name.
-        action: `keep`, `start`, `switch` (a new colour beside the old one) or `recreate`.
+        action: `keep`, `start` (it has no container), `switch` (a new colour beside the old one),
+            `restart` (as it is, for it does not serve) or `recreate` (in place).
         detail: the new colour, or empty.
-        interruption: what users may notice; empty when nothing.
         reasons: `key: old -> new` for each part of the definition that differs.
     """
 
     service: str
-    action: str
+    action: Action
     detail: str
-    interruption: str
     reasons: tuple[str, ...]
 
 
@@ -56,19 +56,33 @@ def changes(
         old = (live or {}).get("definitions", {}).get(service)
         detail = release.colours.get(service, "")
         if live is None or old is None:
-            found.append(Change(service, "start", detail, "", ()))
+            found.append(Change(service, "start", detail, ()))
+        elif service not in SWITCHED and _runs(container, release.specs[service]):
+            found.append(Change(service, "keep", detail, ()))
         elif release.specs[service] != live["specs"][service]:
-            action = "switch" if service in SWITCHED else "recreate"
-            before = {**old, "image": live["requested"][service]}
-            after = {**release.definitions[service], "image": requested[service]}
+            action: Action = "switch" if service in SWITCHED else "recreate"
+            before, after = old, release.definitions[service]
+            if live["requested"][service] != requested[service]:  # by tag, as people know it
+                before = {**before, "image": live["requested"][service]}
+                after = {**after, "image": requested[service]}
             reasons = tuple(differences(before, after))
-            found.append(Change(service, action, detail, INTERRUPTION.get(service, ""), reasons))
-        elif container is None or not container.serving:
-            state = container.status if container else "gone"
-            found.append(Change(service, "start", detail, "", (f"its container is {state}",)))
+            found.append(Change(service, action, detail, reasons))
+        elif container is None:
+            found.append(Change(service, "start", detail, ("its container is gone",)))
+        elif not container.serving:
+            state = f"{container.status} {container.health}".strip()
+            found.append(Change(service, "restart", detail, (f"its container is {state}",)))
+        elif container.spec != release.specs[service]:
+            # A run was cut after it was recreated, and its release does not count.
+            reason = "it runs, and not as the serving release says"
+            found.append(Change(service, "recreate", detail, (reason,)))
         else:
-            found.append(Change(service, "keep", detail, "", ()))
+            found.append(Change(service, "keep", detail, ()))
     return found
+
+
+def _runs(container: Container | None, spec: str) -> bool:
+    return bool(container and container.serving and container.spec == spec)
 
 
 def differences(old: object, new: object, path: str = "") -> Iterator[str]:
@@ -85,7 +99,9 @@ def differences(old: object, new: object, path: str = "") -> Iterator[str]:
             yield f"secrets: {', '.join(names)} changed"
         else:
             for before, after in zip(gone, come, strict=False):
-                yield f"{path}: {before} -> {after}"
+                # Its directory is named by its content; the files' own diffs say more.
+                ours = path == "volumes" and "/config/" in before and "/config/" in after
+                yield "its configuration files" if ours else f"{path}: {before} -> {after}"
             for item in gone[len(come) :]:
                 yield f"{path}: without {item}"
             for item in come[len(gone) :]:

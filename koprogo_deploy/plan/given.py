@@ -1,0 +1,81 @@
+"""A plan that was made before: read from its file, and held against what would be planned now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from koprogo_deploy.door import ROOT, Environment
+from koprogo_deploy.plan.model import FORMAT, Plan
+from koprogo_deploy.plan.seen import differences
+from koprogo_deploy.problems import Problem, Refusal
+
+WHERE = "--data plan"
+
+
+def read(file: str, environment: Environment) -> Plan:
+    """Read a plan's file.
+
+    Args:
+        file: its path, from the project's root or absolute.
+        environment: that the plan has to be of.
+
+    Raises:
+        Refusal: it cannot be read, or is of another environment or host.
+    """
+    name = environment.settings.environment
+    fix = f"make one: koprogo plan {name} --out {file}"
+    try:
+        text = (ROOT / Path(file)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not text"
+        raise Refusal("Plan", [Problem(WHERE, f"{file}: {why}", fix)]) from None
+    try:
+        plan = Plan.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(map(str, first["loc"]))
+        what = f"{file} is no plan of this version: {at + ': ' if at else ''}{first['msg']}"
+        raise Refusal("Plan", [Problem(WHERE, what, fix)]) from None
+    if plan.format != FORMAT:
+        what = f"{file} has format {plan.format}, and this version reads {FORMAT}"
+        raise Refusal("Plan", [Problem(WHERE, what, fix)])
+    if (plan.environment, plan.host) != (name, environment.host):
+        what = f"{file} is of {plan.environment} on {plan.host}, not of {name} on"
+        raise Refusal("Plan", [Problem(WHERE, f"{what} {environment.host}", fix)])
+    return plan
+
+
+def stale(before: Plan, now: Plan) -> list[Problem]:
+    """Why a plan cannot be carried out as it is; empty if it can. Pure.
+
+    Args:
+        before: the plan.
+        now: the one that would be made now, with the images of the plan.
+    """
+    again = f"look at it and plan anew: koprogo plan {now.environment} --out FILE"
+    found = [
+        Problem("the host changed since", changed, again)
+        for changed in differences(before.seen, now.seen)
+    ]
+    old, new = before.release, now.release
+    files = [p for p in sorted({*old.files, *new.files}) if old.files.get(p) != new.files.get(p)]
+    elsewhere = (
+        f"the plan is of commit {before.revision or 'unknown'}, this checkout is at "
+        f"{now.revision or 'unknown'}"
+    )
+    if files:
+        what = f"renders {', '.join(files)} otherwise; {elsewhere}"
+        found.append(Problem("this checkout", what, again))
+    elif old.hash != new.hash or old.colours != new.colours:
+        what = f"makes release {new.hash}, and the plan is of {old.hash}; {elsewhere}"
+        found.append(Problem("this checkout", what, again))
+    if old.secrets != new.secrets:
+        names = [s for s in sorted(new.secrets) if old.secrets.get(s) != new.secrets[s]]
+        what = f"other secrets for {', '.join(names) or 'fewer services'}"
+        found.append(Problem(f".env.{now.environment}", what, again))
+    if before.machine.wanted != now.machine.wanted:
+        what = f"asks for other packages, files or settings of the machine; {elsewhere}"
+        found.append(Problem("this checkout", what, again))
+    return found
