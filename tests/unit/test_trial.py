@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import bcrypt
+import pyinfra
 import pytest
 
 from koprogo_deploy import direct
@@ -326,9 +327,7 @@ def test_what_was_begun_is_put_back_once_and_a_failure_is_said_with_the_way_to_d
 ) -> None:
     host = Host(ok)
     said: list[str] = []
-    monkeypatch.setattr(
-        return_data.logger, "error", lambda text, *values: said.append(text % values)
-    )
+    monkeypatch.setattr(pyinfra.logger, "error", lambda text, *values: said.append(text % values))
     monkeypatch.setattr(return_data.Undo, "command", "sudo -n sh -c 'back'")
     for _ in range(2):
         return_data.Undo.operation_host_error(None, host, "hash")
