@@ -168,10 +168,11 @@ def test_restic_is_bounded_and_no_secret_is_in_its_arguments(tmp_path: Path) -> 
     assert variables["TMPDIR"].startswith(str(tmp_path))
     words = repository.command(config, "backup", "/x")
     assert "hidden" not in " ".join(words)
-    [ssh] = [word for word in words if word.startswith("sftp.args=")]
+    [ssh] = [word for word in words if word.startswith("sftp.command=ssh ")]
+    assert ssh.endswith(" -p 22 store@storage.example.be -s sftp")
     assert "StrictHostKeyChecking=yes" in ssh
     assert "BatchMode=yes" in ssh
-    assert not any(w.startswith("sftp.args") for w in repository.command(CONFIG, "snapshots"))
+    assert not any(w.startswith("sftp.") for w in repository.command(CONFIG, "snapshots"))
 
 
 @pytest.mark.parametrize(
