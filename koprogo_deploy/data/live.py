@@ -157,19 +157,17 @@ def swap(config: Config, before: bool = False) -> dict[str, Any]:
     stopped = backends()
     _remember(config, old=old, coming=coming, stopped=stopped)
     began = time.monotonic()
-    if stopped:
-        run("docker", "stop", "-t", "35", *stopped)
     try:
+        _stop(stopped, 35)
         exchange(old, coming)
         _start(stopped)
     except Failed as error:
         if coming not in databases():
-            if stopped:
-                run("docker", "stop", "-t", "10", *stopped)
+            _stop(stopped, 10)
             _remember(config, old=coming, coming=old, stopped=stopped)
             exchange(coming, old)
-        _start(stopped)
         _remember(config)
+        _start(stopped)
         raise Failed(f"{error}. What served before serves again") from None
     _remember(config)
     return {"old": old, "stopped": round(time.monotonic() - began, 1)}
@@ -197,8 +195,7 @@ def finish(config: Config) -> None:
         return
     cut = json.loads(file.read_text(encoding="utf-8"))
     running = backends()
-    if running:
-        run("docker", "stop", "-t", "35", *running)
+    _stop(running, 35)
     exchange(cut["old"], cut["coming"])
     _start(sorted({*cut["stopped"], *running}))
     _remember(config)
@@ -220,6 +217,11 @@ def exchange(old: str, coming: str) -> None:
     finally:
         for name in (DATABASE, *databases()):
             sql(POSTGRES, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true", "postgres")
+
+
+def _stop(names: list[str], grace: int) -> None:
+    if names:
+        run("docker", "stop", "-t", str(grace), *names)
 
 
 def _start(names: list[str]) -> None:

@@ -403,13 +403,14 @@ def test_the_swap_is_both_renames_or_none() -> None:
 
 
 def test_the_page_goes_again_whether_the_swap_succeeds_or_not() -> None:
-    around, page = restore.under_page(SETTINGS)
+    around, page = restore.under_page(SETTINGS, ("203.0.113.7/32",))
     assert around.count("{}") == 1
     on, off = around.split("{}")
     assert "maintenance.yaml" in on
     assert "rm -f" in off
     assert off.index("failed=$?") < off.index("rm -f") < off.index("exit $failed")
     assert restore.MESSAGE in page
+    assert "203.0.113.7/32" in page
 
 
 # --- written down --------------------------------------------------------------------------------
