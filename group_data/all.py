@@ -127,8 +127,11 @@ backup_keep_weekly = 4
 backup_keep_monthly = 6
 
 lock_wait = "5s"  # how long to wait for another deploy to end before giving up
+migration_lock_warning = "1s"  # a pending migration that locks a table for longer is warned of
+migration_lock_limit = None  # and refused, from this on; None: never for that alone
 retry_bad_release = False  # a release that was taken back is not deployed again as it is
 releases_kept = 5
 release = None  # deploys/rollback.py alone: which kept release; None: what served before
+restore_dump = False  # deploys/rollback.py alone: over a migration, with the data of before it
 backup = None  # deploys/restore.py: an id of koprogo backups, or latest, before, drop_old
 reason = None  # why this run, for the journal: --data reason="…"; None: the newest commit's subject

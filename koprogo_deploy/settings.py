@@ -256,6 +256,7 @@ NOT_OF_RELEASE = frozenset(
         *("backup_schedule", "backup_drill_schedule"),
         *("backup_keep_daily", "backup_keep_weekly", "backup_keep_monthly"),
         *("lock_wait", "retry_bad_release", "releases_kept", "reason", "release", "backup"),
+        *("migration_lock_warning", "migration_lock_limit", "restore_dump"),
     }
 )
 
@@ -374,6 +375,8 @@ class Settings(BaseModel):
 
     # releases
     lock_wait: Seconds
+    migration_lock_warning: Milliseconds
+    migration_lock_limit: Milliseconds | None
     retry_bad_release: bool
     releases_kept: Annotated[int, Field(ge=2, le=50)]
 
@@ -390,6 +393,7 @@ class Settings(BaseModel):
     # of one run, so no part of the hash
     reason: Annotated[Words | None, Field(exclude=True)]
     release: Annotated[Words | None, Field(exclude=True)]
+    restore_dump: Annotated[bool, Field(exclude=True)]
     backup: Annotated[Words | None, Field(exclude=True)]
 
     @property

@@ -23,7 +23,8 @@ NEW = "koprogo_restored"  # the database that is being restored, and the uploads
 OLD = "koprogo_before_"  # and what served before, with the time of the swap
 START_TIMEOUT = 120  # seconds for the backend
 
-STATE = "data/restore.json"  # below the install root: what was prepared, and a swap under way
+STATE = "data/restore.json"  # below the install root: a swap under way
+COMPARED = "data/compared"  # there once what was restored was found to be as its manifest says
 
 _LIST = f"""
 SELECT coalesce(json_agg(json_build_array(datname, pg_database_size(oid)) ORDER BY datname), '[]')
@@ -49,6 +50,8 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
     began = time.monotonic()
     finish(config)
     discard()
+    compared = config.root / COMPARED
+    compared.unlink(missing_ok=True)
     volume = backup.volume()
     uploads = volume.parent / NEW
     with backup.staged() as stage:
@@ -75,6 +78,7 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
             with contextlib.suppress(Failed):
                 discard()
             raise
+    compared.touch(mode=0o600)
     live = hashes.tables(POSTGRES)
     return {
         "backup": snapshot["short_id"],
@@ -86,6 +90,32 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
         "since": rows_since(found, live),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def prepare_dump(config: Config, file: Path) -> dict[str, Any]:
+    """Bring a dump beside what is live, the uploads being left as they are.
+
+    Args:
+        config: for the install root.
+        file: a dump in custom format, such as of before a migration.
+
+    Raises:
+        Failed: it cannot be restored; nothing of it is left.
+    """
+    began = time.monotonic()
+    finish(config)
+    discard()
+    dump.room(backup.volume(), dump.size(), "the restored database")
+    try:
+        sql(POSTGRES, database.DATABASE_SQL.replace(DATABASE, NEW), "postgres")
+        sql(POSTGRES, database.ROLE_SETTINGS_SQL.replace(DATABASE, NEW), "postgres")
+        dump.restore(file, POSTGRES, NEW)
+        sql(POSTGRES, "ANALYZE", NEW)
+    except BaseException:
+        with contextlib.suppress(Failed):
+            discard()
+        raise
+    return {"dump": str(file), "seconds": round(time.monotonic() - began, 1)}
 
 
 def rows_since(restored: dict[str, Any], live: dict[str, Any]) -> dict[str, int]:
@@ -151,8 +181,9 @@ def swap(config: Config, before: bool = False) -> dict[str, Any]:
     """
     finish(config)
     coming = newest_before() if before else NEW
-    if coming not in databases() or not (backup.volume().parent / coming).is_dir():
-        raise Failed(_NOTHING if before else "nothing is restored beside what is live")
+    if not before and (coming not in databases() or not (config.root / COMPARED).exists()):
+        raise Failed("nothing is restored beside what is live, and compared")
+    (config.root / COMPARED).unlink(missing_ok=True)
     old = f"{OLD}{datetime.now(UTC):%Y%m%dt%H%M%S}"
     stopped = backends()
     _remember(config, old=old, coming=coming, stopped=stopped)

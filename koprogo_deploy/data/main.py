@@ -53,9 +53,12 @@ def parser() -> argparse.ArgumentParser:
     clean.add_argument("kind", choices=tuple(_SCHEDULED))
     commands.add_parser("list", help="backups in the repository")
     beside = commands.add_parser("prepare", help="a backup beside what is live, compared")
-    beside.add_argument("backup", help="latest, or the beginning of an id")
+    beside.add_argument("backup", help="latest, or the beginning of an id, or a dump's path")
     swap = commands.add_parser("swap", help="have what was restored serve; the old one stays")
     swap.add_argument("--before", action="store_true", help="what served before the restore")
+    rename = commands.add_parser("exchange", help="rename databases; what is renamed is left")
+    rename.add_argument("old", help="what the live one is called from now on")
+    rename.add_argument("coming", help="the one that becomes the live one")
     commands.add_parser("discard", help="remove what was restored and not swapped")
     commands.add_parser("drop-old", help="remove what served before restores")
     return top
@@ -82,10 +85,15 @@ def work(config: Config, given: argparse.Namespace) -> Any:  # noqa: ANN401 - wh
             return ended(config, given.kind)
         case "list":
             return repository.snapshots(config)
+        case "prepare" if given.backup.startswith("/"):
+            return live.prepare_dump(config, Path(given.backup))
         case "prepare":
             return live.prepare(config, given.backup)
         case "swap":
             return live.swap(config, given.before)
+        case "exchange":
+            live.exchange(given.old, given.coming)
+            return {"live": given.coming, "kept": given.old}
         case "discard":
             live.discard()
             return {}

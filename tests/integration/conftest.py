@@ -33,6 +33,8 @@ ORDER = (
     "test_perf",
     "test_dashboard",
     "test_failures",
+    "test_switch",
+    "test_migrations",
     "test_rollback",
     "test_rollback_command",
     "test_history",
