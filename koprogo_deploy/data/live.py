@@ -292,6 +292,7 @@ def newest_before() -> str:
 def drop_old(config: Config) -> dict[str, Any]:
     """Remove what served before restores, database and uploads; says what, and its bytes."""
     finish(config)
+    (config.root / COMPARED).unlink(missing_ok=True)
     found = databases()
     for name in found:
         sql(POSTGRES, f"DROP DATABASE {name} WITH (FORCE)", "postgres")

@@ -87,7 +87,7 @@ def mine(rig: Rig) -> Iterator[Rig]:
     """The box without anybody's earlier backups: their password may have been another one."""
     rig.on_host(f"rm -rf {LOCAL} /opt/koprogo/data/cache")
     rig.on_host(f"mkdir -p {VOLUME}/_data/é; head -c 300000 /dev/urandom > '{VOLUME}/_data/é/a b'")
-    rig.on_host(f"chown -R 1000:1000 {VOLUME}/_data/é")
+    rig.on_host(f"chown -R 1000:1000 {VOLUME}/_data/é; {DATA} backup --by the-tests")
     yield rig
     rig.on_host(f"rm -rf {VOLUME}/_data/é {LOCAL} /opt/koprogo/data/cache; {DATA} drop-old")
     rig.converge()
