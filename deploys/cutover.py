@@ -3,7 +3,9 @@
 from koprogo_deploy.operations.cutover import cutover_stage
 from koprogo_deploy.operations.preflight import preflight
 from koprogo_deploy.operations.record import record_stage
+from koprogo_deploy.operations.trial import trial_stage
 
 preflight()
+trial_stage()
 cutover_stage()
 record_stage()

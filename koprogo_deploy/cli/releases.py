@@ -79,7 +79,9 @@ def _row(entry: dict[str, Any]) -> tuple[str | Text, ...]:
         f"at {entry['step']}" if entry.get("step") else "",
         str(entry.get("reason", "")),
         str(entry.get("why", "")),
+        _rehearsed(entry.get("rehearsal", {})),
         f"smoke: {smoke['tests']}" if smoke else "",
+        f"served again after {entry['back_after']:.1f} s" if "back_after" in entry else "",
     ]
     return (
         _minute(str(entry.get("at", ""))),
@@ -89,6 +91,17 @@ def _row(entry: dict[str, Any]) -> tuple[str | Text, ...]:
         str(entry.get("by", "")),
         f"{entry['seconds']:.0f} s" if "seconds" in entry else "",
         Text("\n".join(word for word in words if word)),
+    )
+
+
+def _rehearsed(seen: dict[str, Any]) -> str:
+    if not seen:
+        return ""
+    migrated = sum(seen["migrations"].values())
+    lock = max(seen["locks"] or [], key=lambda each: float(each["seconds"]), default=None)
+    return (
+        f"rehearsed: copied in {seen['seconds'].get('copy', 0):.1f} s, migrated in {migrated:.1f} s"
+        + (f", {lock['table']} locked for {lock['seconds']:.1f} s" if lock else "")
     )
 
 

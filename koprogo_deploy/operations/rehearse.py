@@ -22,8 +22,10 @@ from koprogo_deploy.operations.looks import look, machine_now
 from koprogo_deploy.operations.migrate import stack, target
 from koprogo_deploy.operations.preflight import STAYS_FREE, no_room
 from koprogo_deploy.operations.record import note
+from koprogo_deploy.operations.shell import stop
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.operations.trial import login, put_away, remember_ill
+from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import MB, megabytes
 
@@ -47,6 +49,16 @@ def waiting(found: StackState) -> Waiting:
     if database.cannot_start(applied, image):
         return Waiting([], image, applied)  # the next stage says so
     return Waiting(rehearsal.pending(applied, image), image, applied)
+
+
+def unrouted_running(found: StackState) -> list[str]:
+    """Colours that a run which was cut left running: the rehearsal takes their line of memory."""
+    live = set(container_names(found.live["colours"]).values()) if found.live else set()
+    return sorted(
+        name
+        for name, each in found.containers.items()
+        if found.live and name not in live and each.status == "running"
+    )
 
 
 def room() -> None:
@@ -91,6 +103,8 @@ def migrations_rehearsed() -> Iterator[str]:
         host.noop("no migration is pending")
         return
     room()
+    if strays := unrouted_running(found):
+        yield f"set -e\n{stop(*strays)}"
     remember_ill(found)
     manifest = target(found)
     size = megabytes(machine_now().database)

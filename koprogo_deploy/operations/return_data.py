@@ -104,6 +104,8 @@ def dump_serves() -> Iterator[StringCommand | str]:
     found = stack(settings)
     if found.live is None or found.target is None:
         raise OperationError("nothing serves, so there is nothing to put the dump in place of")
+    if found.maintenance and maintenance.parse(found.maintenance).message != maintenance.RETURNING:
+        raise OperationError("a maintenance page is on: koprogo maintenance off, then run it again")
     backend = container_names(found.live["colours"])["backend"]
     other = container_names(found.target["colours"])["backend"]
     root = settings.install_root
@@ -114,8 +116,6 @@ def dump_serves() -> Iterator[StringCommand | str]:
         state.add_callback_handler(Undo())
     Undo.command = undo_command(settings, backend, other, old)
     note(returned={"dump": going.dump, "kept": old})
-    if found.maintenance and maintenance.parse(found.maintenance).message != maintenance.RETURNING:
-        raise OperationError("a maintenance page is on: koprogo maintenance off, then run it again")
     command = under_page_command(settings, backend, old)
     yield StringCommand(command, _stdin=maintenance.render(page()))
     logger.warning("    the site shows the maintenance page until the old release serves")

@@ -191,9 +191,9 @@ def serving_backend_answers() -> Iterator[str]:
         f"the migration of release {manifest['id']} broke {live}, which serves: "
         f"{direct.on_one_line(wrong)}. The new one was not routed. It passes on the new schema "
         "itself, so the quickest way out is forward: deploys/full.py --data "
-        "retry_bad_release=true. The way back is the dump of before: deploys/rollback.py says "
-        "what it would lose. Next time: a migration that only adds, and one that takes away in a "
-        "later release"
+        "retry_bad_release=true. The way back is the dump of before: deploys/rollback.py --data "
+        f"release={live} says what that would lose. Next time: a migration that only adds, and "
+        "what takes away in a later release"
     )
 
 

@@ -206,17 +206,19 @@ def test_a_lock_beyond_the_limit_is_refused(migrating: Rig) -> None:
     assert rig.leftovers() == []
 
 
+def contracting_image(rig: Rig) -> str:
+    """Renames a column (contract): the image knows it, one that serves does not."""
+    at = "/app/koprogo_standin"
+    script = f"""sed -i 's/"phone"/"telephone"/' {at}/lists.py; rm {at}/__pycache__/lists.*"""
+    rename = "ALTER TABLE owners RENAME COLUMN phone TO telephone;"
+    return rig.migrating_image(VERSION, rename, script)
+
+
 def test_one_that_breaks_what_serves_is_not_switched_to_and_forward_is_the_way_out(
     migrating: Rig,
 ) -> None:
-    """A column is renamed (contract): the new image knows it, the one that serves does not."""
     rig, before = migrating, migrating.manifest()["id"]
-    standin = "/app/koprogo_standin"
-    image = rig.migrating_image(
-        VERSION,
-        "ALTER TABLE owners RENAME COLUMN phone TO telephone;",
-        f"""sed -i 's/"phone"/"telephone"/' {standin}/lists.py; rm {standin}/__pycache__/lists.*""",
-    )
+    image = contracting_image(rig)
     run = rig.deploy(backend_image=image)
     assert run.code == 1, run.output
     assert "column owners.phone is gone" in run.output, "the rehearsal warns of it"
@@ -229,6 +231,26 @@ def test_one_that_breaks_what_serves_is_not_switched_to_and_forward_is_the_way_o
     assert forward.code == 0, forward.output
     assert rig.manifest()["requested"]["backend"] == image
     assert rig.leftovers() == []
+
+
+@pytest.mark.slow
+def test_what_a_migration_broke_is_mended_by_its_dump(migrating: Rig) -> None:
+    rig, before = migrating, migrating.manifest()["id"]
+    assert rig.deploy(backend_image=contracting_image(rig)).code == 1
+    told = rig.deploy(deploy="rollback", release=before)
+    assert told.code == 1, told.output
+    assert f"--data release={before} --data restore_dump=true" in told.output
+    run = rig.deploy(deploy="rollback", release=before, restore_dump=True)
+    try:
+        assert run.code == 0, run.output
+        assert not applied(rig)
+        assert rig.manifest()["id"] == before
+        assert rig.deploy(deploy="verify").code == 0
+        # The new colour, stopped for its log, goes.
+        assert rig.converge().changed in ([], ["Settle | Let the release count"])
+        assert rig.leftovers() == []
+    finally:
+        rig.on_host("/opt/koprogo/bin/koprogo-data drop-old")
 
 
 @pytest.mark.slow

@@ -172,9 +172,18 @@ def test_durations(seconds: float, told: str) -> None:
 def test_both_tables_say_what_matters_in_words() -> None:
     console = Console(record=True, width=120, file=io.StringIO())
     gate = {"kind": "gate", "at": "2026-01-01T00:00:00+00:00", "by": "dora"}
-    lines = chain(run(smoke={"tests": "53 passed"}, why="[b]go"), gate, broken=("line 9 …",))
+    rehearsal = {
+        "seconds": {"copy": 0.52},
+        "migrations": {"1": 1.5},
+        "locks": [{"table": "units", "mode": "ShareLock", "seconds": 1.4}],
+    }
+    first = run(smoke={"tests": "53 passed"}, why="[b]go", rehearsal=rehearsal, back_after=0.42)
+    lines = chain(first, gate, broken=("line 9 …",))
     releases.show_history(console, lines, 2)
     releases.show_status(console, "KoproGo", status.report(stack(), now(), lines))
     text = console.export_text()
+    words = " ".join(text.split())
+    assert "rehearsed: copied in 0.5 s, migrated in 1.5 s, units locked for 1.4 s" in words
+    assert "served again after 0.4 s" in words
     for told in ("deployed", "53 passed", "[b]go", "gate", "line 9 …", "not well", "anna@laptop"):
         assert told in text, told
