@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
+from koprogo_deploy.data.repository import storage
 from koprogo_deploy.journal import Journal
 from koprogo_deploy.problems import Problem
 from koprogo_deploy.secrets import ISSUED, Secrets
@@ -39,12 +39,11 @@ def not_off_site(settings: Settings) -> str:
 
 def known_host(settings: Settings) -> str:
     """Line of known_hosts for the storage; empty where it is not reached over SSH."""
-    match = re.match(r"sftp:(?://)?[^@]+@([^:/]+)(?::(\d+)/)?", settings.backup_repository or "")
-    if not match or not settings.backup_host_key:
+    target = storage(place(settings))
+    if target is None or not settings.backup_host_key:
         return ""
-    host, port = match.groups()
-    name = host if port in (None, "22") else f"[{host}]:{port}"
-    return f"{name} {settings.backup_host_key}\n"
+    _, host, port = target
+    return f"{host if port == '22' else f'[{host}]:{port}'} {settings.backup_host_key}\n"
 
 
 def missing_secrets(settings: Settings, kept: Secrets) -> list[Problem]:

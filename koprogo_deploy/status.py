@@ -37,6 +37,7 @@ class Now:
         clock: seconds since 1970 on the host.
         since: when `current` last moved, in the same.
         running: who holds the deploy's lock and since when; empty if nobody does.
+        replaced: what served before restores and is still there, by name.
     """
 
     clock: int = 0
@@ -44,6 +45,7 @@ class Now:
     disk_size: int = 1
     disk_free: int = 0
     running: str = ""
+    replaced: list[str] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
 
 
@@ -59,6 +61,9 @@ printf 'disk\t%s\n' "$(df -PB1 / | awk 'NR==2 {print $2 "\t" $4}')"
 if [ -e "$lock" ] && ! flock -sn "$lock" true; then
   printf 'running\t%s\n' "$(cat "$lock.holder" 2>/dev/null || echo 'nobody could say who')"
 fi
+for old in /var/lib/docker/volumes/koprogo_uploads/koprogo_before_*; do
+  [ -d "$old" ] && printf 'replaced\t%s\n' "${old##*/}"
+done
 for manifest in "$root"/releases/*/manifest.json; do
   [ -f "$manifest" ] || continue
   value() { sed -n "s/^ \"$1\": \"\(.*\)\",\$/\1/p" "$manifest"; }
@@ -83,6 +88,8 @@ def parse(lines: Iterable[str]) -> Now:
                 now.since = int(values[0])
             case "running":
                 now.running = values[0]
+            case "replaced":
+                now.replaced.append(values[0])
             case "kept":
                 now.kept.append(Kept(*values))
             case _:
@@ -184,6 +191,11 @@ def notes(stack: StackState, now: Now, journal: Journal) -> list[str]:
         )
     if stack.candidate and stack.live is not stack.candidate and not now.running:
         found.append(f"release {stack.candidate['id']} was pushed and never served")
+    if now.replaced:
+        found.append(
+            f"what served before a restore is kept ({', '.join(now.replaced)}): "
+            "deploys/restore.py --data backup=drop_old lets it go"
+        )
     found += [
         f"line {number} of the journal was cut short while it was written"
         for number in journal.torn

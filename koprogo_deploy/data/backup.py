@@ -293,7 +293,7 @@ def drill(config: Config) -> dict[str, Any]:
     scratch.down()
     repository.check(config)
     with staged() as stage:
-        dump.room(stage, dump.size(), "the drill")
+        dump.room(stage, 2 * dump.size(), "the drill")  # the dump, and the database it becomes
         snapshot, manifest = fetch(config, "latest", stage / DUMP)
         fits(config, manifest)
         # From here on restic is gone: the server takes its share of the memory.

@@ -23,7 +23,8 @@ NEW = "koprogo_restored"  # the database that is being restored, and the uploads
 OLD = "koprogo_before_"  # and what served before, with the time of the swap
 START_TIMEOUT = 120  # seconds for the backend
 
-STATE = "data/restore.json"  # below the install root: what was prepared, and a swap under way
+STATE = "data/restore.json"  # below the install root: a swap under way
+COMPARED = "data/compared"  # there once what was restored was found to be as its manifest says
 
 _LIST = f"""
 SELECT coalesce(json_agg(json_build_array(datname, pg_database_size(oid)) ORDER BY datname), '[]')
@@ -49,6 +50,8 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
     began = time.monotonic()
     finish(config)
     discard()
+    compared = config.root / COMPARED
+    compared.unlink(missing_ok=True)
     volume = backup.volume()
     uploads = volume.parent / NEW
     with backup.staged() as stage:
@@ -75,6 +78,7 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
             with contextlib.suppress(Failed):
                 discard()
             raise
+    compared.touch(mode=0o600)
     live = hashes.tables(POSTGRES)
     return {
         "backup": snapshot["short_id"],
@@ -177,25 +181,24 @@ def swap(config: Config, before: bool = False) -> dict[str, Any]:
     """
     finish(config)
     coming = newest_before() if before else NEW
-    if coming not in databases() or not (backup.volume().parent / coming).is_dir():
-        raise Failed(_NOTHING if before else "nothing is restored beside what is live")
+    if not before and (coming not in databases() or not (config.root / COMPARED).exists()):
+        raise Failed("nothing is restored beside what is live, and compared")
+    (config.root / COMPARED).unlink(missing_ok=True)
     old = f"{OLD}{datetime.now(UTC):%Y%m%dt%H%M%S}"
     stopped = backends()
     _remember(config, old=old, coming=coming, stopped=stopped)
     began = time.monotonic()
-    if stopped:
-        run("docker", "stop", "-t", "35", *stopped)
     try:
+        _stop(stopped, 35)
         exchange(old, coming)
         _start(stopped)
     except Failed as error:
         if coming not in databases():
-            if stopped:
-                run("docker", "stop", "-t", "10", *stopped)
+            _stop(stopped, 10)
             _remember(config, old=coming, coming=old, stopped=stopped)
             exchange(coming, old)
-        _start(stopped)
         _remember(config)
+        _start(stopped)
         raise Failed(f"{error}. What served before serves again") from None
     _remember(config)
     return {"old": old, "stopped": round(time.monotonic() - began, 1)}
@@ -223,8 +226,7 @@ def finish(config: Config) -> None:
         return
     cut = json.loads(file.read_text(encoding="utf-8"))
     running = backends()
-    if running:
-        run("docker", "stop", "-t", "35", *running)
+    _stop(running, 35)
     exchange(cut["old"], cut["coming"])
     _start(sorted({*cut["stopped"], *running}))
     _remember(config)
@@ -246,6 +248,11 @@ def exchange(old: str, coming: str) -> None:
     finally:
         for name in (DATABASE, *databases()):
             sql(POSTGRES, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true", "postgres")
+
+
+def _stop(names: list[str], grace: int) -> None:
+    if names:
+        run("docker", "stop", "-t", str(grace), *names)
 
 
 def _start(names: list[str]) -> None:
@@ -285,6 +292,7 @@ def newest_before() -> str:
 def drop_old(config: Config) -> dict[str, Any]:
     """Remove what served before restores, database and uploads; says what, and its bytes."""
     finish(config)
+    (config.root / COMPARED).unlink(missing_ok=True)
     found = databases()
     for name in found:
         sql(POSTGRES, f"DROP DATABASE {name} WITH (FORCE)", "postgres")

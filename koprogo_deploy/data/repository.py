@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -52,21 +53,31 @@ def environment(config: Config) -> dict[str, str]:
     return variables
 
 
+def storage(repository: str) -> tuple[str, str, str] | None:
+    """User, host and port of an `sftp:` repository; None for other places. Pure."""
+    if found := re.match(r"sftp://([^@/]+)@([^:/]+)(?::(\d+))?/", repository):
+        return found[1], found[2], found[3] or "22"
+    if found := re.match(r"sftp:([^@/]+)@([^:/]+):", repository):
+        return found[1], found[2], "22"
+    return None
+
+
 def options(config: Config) -> list[str]:
     """restic's options that depend on where the repository is."""
     repository, secrets = config.backup["repository"], config.root / SECRETS
-    if not repository.startswith("sftp:"):
-        return [
-            "-o",
-            f"{repository.partition(':')[0] if ':' in repository else 'local'}.connections=2",
-        ]
+    target = storage(repository)
+    if target is None:
+        kind = "local" if is_local(repository) else repository.partition(":")[0]
+        return ["-o", f"{kind}.connections=2"]
+    user, host, port = target
     # BatchMode: nobody is there to answer; a host key that is not the one we know is refused.
     ssh = (
-        f"-i {secrets}/ssh_key -o IdentitiesOnly=yes -o BatchMode=yes "
+        f"ssh -i {secrets}/ssh_key -o IdentitiesOnly=yes -o BatchMode=yes "
         f"-o UserKnownHostsFile={secrets}/known_hosts -o GlobalKnownHostsFile=/dev/null "
-        "-o StrictHostKeyChecking=yes -o ConnectTimeout=20 -o ServerAliveInterval=15"
+        "-o StrictHostKeyChecking=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 "
+        f"-p {port} {user}@{host} -s sftp"
     )
-    return ["-o", "sftp.connections=2", "-o", f"sftp.args={ssh}"]
+    return ["-o", "sftp.connections=2", "-o", f"sftp.command={ssh}"]
 
 
 def command(config: Config, *words: str) -> list[str]:

@@ -53,7 +53,7 @@ class Recorder(BaseStateCallback):
     ) -> None:
         """Write down that the run failed here."""
         name = _note_step(state, op_hash)
-        if name.startswith(CHECKS) or name.startswith("Record | "):
+        if name.startswith((CHECKS, "Record | ", "Back up | ")):  # a backup writes its own line
             return
         reason = said[-1].strip().splitlines()[0] if said else None
         values = {"outcome": "failed", "step": name, "reason": reason, **Recorder.notes}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pyinfra import host, logger
-from pyinfra.api import FunctionCommand, deploy
+from pyinfra.api import FunctionCommand, StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import maintenance
@@ -18,7 +18,7 @@ from koprogo_deploy.operations.backup import data_command, results
 from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.record import note
 from koprogo_deploy.operations.step import step
-from koprogo_deploy.settings import Settings
+from koprogo_deploy.settings import Settings, network
 from koprogo_deploy.units import megabytes
 
 BEFORE = "before"  # --data backup=before: what served before the last restore
@@ -84,8 +84,10 @@ def swapped() -> Iterator[FunctionCommand]:
     """What was restored serves; what served before stays beside it until it is told to go."""
     settings = context.current().settings
     which = asked(settings)
+    page = stack(settings).maintenance
+    ours = bool(page) and maintenance.parse(page).message == MESSAGE  # of a run that was cut
     if which == DROP_OLD:
-        yield data_command("drop-old")
+        yield data_command("drop-old", page_off(settings) if ours else "{}")
         if gone := results.get("drop-old"):
             logger.info(
                 "    dropped: %s; %s freed",
@@ -95,11 +97,10 @@ def swapped() -> Iterator[FunctionCommand]:
         return
     logger.warning("    %s", EXPECTED)
     words = "swap" + (" --before" if which == BEFORE else "")
-    page = stack(settings).maintenance
-    if page and maintenance.parse(page).message != MESSAGE:
+    if page and not ours:
         yield data_command(words)  # somebody's own page stays as it is
     else:
-        yield data_command(words, *under_page(settings))
+        yield data_command(words, *under_page(settings, _own_address()))
     if done := results.get("swap"):
         logger.info(
             "    the API was away for %.1f s; what served before stays as %s",
@@ -109,16 +110,29 @@ def swapped() -> Iterator[FunctionCommand]:
         note(swap=done)
 
 
-def under_page(settings: Settings) -> tuple[str, str]:
+def _own_address() -> tuple[str, ...]:
+    # As the host sees this machine; nothing where the deploy runs on its own target.
+    _, output = host.run_shell_command(StringCommand('echo "${SSH_CONNECTION%% *}"'))
+    own = output.stdout.strip()
+    return (network(own),) if own else ()
+
+
+def under_page(settings: Settings, passing: tuple[str, ...]) -> tuple[str, str]:
     """Script around the swap that has the maintenance page up meanwhile, and its input.
 
-    The page goes again also when the swap fails: then what served before serves again.
+    The page goes again also when the swap fails: then what served before serves again. It stays
+    where the run was cut; the next one, which may pass, takes it away.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    wanted = Maintenance(now, context.who(), MESSAGE, 30, ())
-    on, off = maintenance.on_command(settings, wanted), maintenance.off_command(settings)
-    script = f"({on}\n) || exit 1\n{{}}\nfailed=$?\n({off}\n) || failed=1\nexit $failed"
-    return script, maintenance.render(wanted)
+    wanted = Maintenance(now, context.who(), MESSAGE, 30, passing)
+    on = f"({maintenance.on_command(settings, wanted)}\n) || exit 1\n"
+    return on + page_off(settings), maintenance.render(wanted)
+
+
+def page_off(settings: Settings) -> str:
+    """Script around a command that takes the page away after it, whatever became of it."""
+    off = maintenance.off_command(settings)
+    return f"{{}}\nfailed=$?\n({off}\n) || failed=1\nexit $failed"
 
 
 @deploy("Restore")

@@ -28,7 +28,8 @@ DATA = "/opt/koprogo/bin/koprogo-data"
 LOCAL = "/opt/koprogo/backups"
 VOLUME = "/var/lib/docker/volumes/koprogo_uploads"
 KOPROGO = str(Path(sys.executable).with_name("koprogo"))
-PACK = "$(find {} -path '*/data/*' -type f -size +20k | head -n 1)"
+# The largest pack: most of it is the upload of `mine`, which every backup has.
+PACK = f"$(find {LOCAL}/data -type f -printf '%s %p\\n' | sort -n | tail -n 1 | cut -d' ' -f2)"
 
 
 def koprogo(*arguments: str) -> tuple[int, Any]:
@@ -86,7 +87,7 @@ def mine(rig: Rig) -> Iterator[Rig]:
     """The box without anybody's earlier backups: their password may have been another one."""
     rig.on_host(f"rm -rf {LOCAL} /opt/koprogo/data/cache")
     rig.on_host(f"mkdir -p {VOLUME}/_data/é; head -c 300000 /dev/urandom > '{VOLUME}/_data/é/a b'")
-    rig.on_host(f"chown -R 1000:1000 {VOLUME}/_data/é")
+    rig.on_host(f"chown -R 1000:1000 {VOLUME}/_data/é; {DATA} backup --by the-tests")
     yield rig
     rig.on_host(f"rm -rf {VOLUME}/_data/é {LOCAL} /opt/koprogo/data/cache; {DATA} drop-old")
     rig.converge()
@@ -162,10 +163,11 @@ def test_a_backup_waits_while_a_deploy_runs(mine: Rig) -> None:
 # --- refused by the drill ------------------------------------------------------------------------
 
 DAMAGE = {
-    "truncated": (f"truncate -s -100 {PACK.format(LOCAL)}", "restic: |does not|damaged|ends"),
+    "truncated": (f"truncate -s -100 {PACK}", "restic: |does not|damaged|ends"),
     "bit-flipped": (
-        f"f={PACK.format(LOCAL)}; chmod u+w $f; python3 -c 'import sys; f = open(sys.argv[1], "
-        '"r+b"); f.seek(9000); b = f.read(1); f.seek(9000); f.write(bytes([b[0] ^ 1]))\' $f',
+        f"f={PACK}; chmod u+w $f; python3 -c 'import sys; f = open(sys.argv[1], "
+        '"r+b"); n = f.seek(0, 2) // 2; f.seek(n); b = f.read(1); f.seek(n); '
+        "f.write(bytes([b[0] ^ 1]))' $f",
         "restic: |does not|damaged|ends",
     ),
     "wrong key": (

@@ -168,10 +168,11 @@ def test_restic_is_bounded_and_no_secret_is_in_its_arguments(tmp_path: Path) -> 
     assert variables["TMPDIR"].startswith(str(tmp_path))
     words = repository.command(config, "backup", "/x")
     assert "hidden" not in " ".join(words)
-    [ssh] = [word for word in words if word.startswith("sftp.args=")]
+    [ssh] = [word for word in words if word.startswith("sftp.command=ssh ")]
+    assert ssh.endswith(" -p 22 store@storage.example.be -s sftp")
     assert "StrictHostKeyChecking=yes" in ssh
     assert "BatchMode=yes" in ssh
-    assert not any(w.startswith("sftp.args") for w in repository.command(CONFIG, "snapshots"))
+    assert not any(w.startswith("sftp.") for w in repository.command(CONFIG, "snapshots"))
 
 
 @pytest.mark.parametrize(
@@ -402,13 +403,14 @@ def test_the_swap_is_both_renames_or_none() -> None:
 
 
 def test_the_page_goes_again_whether_the_swap_succeeds_or_not() -> None:
-    around, page = restore.under_page(SETTINGS)
+    around, page = restore.under_page(SETTINGS, ("203.0.113.7/32",))
     assert around.count("{}") == 1
     on, off = around.split("{}")
     assert "maintenance.yaml" in on
     assert "rm -f" in off
     assert off.index("failed=$?") < off.index("rm -f") < off.index("exit $failed")
     assert restore.MESSAGE in page
+    assert "203.0.113.7/32" in page
 
 
 # --- written down --------------------------------------------------------------------------------
