@@ -114,11 +114,25 @@ load_cpus = None  # CPUs of this machine that the generator keeps to; None: all
 load_max_rate = 1000  # in production: never more requests a second than this
 load_max_duration = "10min"  # and never longer
 
+# --- backups: database, uploads and manifest, encrypted, by restic ------------------------------
+# A directory of the host, "sftp:user@host:/path" or "s3:https://host/bucket". None: a directory on
+# the host itself, which is lost together with it.
+backup_repository = None
+backup_ssh_key = None  # sftp: a private key's file, without passphrase
+backup_host_key = None  # sftp: the storage's own key, "ssh-ed25519 AAAA…", as ssh-keyscan says it
+backup_schedule = ["03:30"]  # times of day; what was written since the last one is what can be lost
+backup_drill_schedule = "Sun 04:30"  # the newest backup is restored beside and compared, each week
+backup_keep_daily = 7  # how many days, weeks and months back there is a backup
+backup_keep_weekly = 4
+backup_keep_monthly = 6
+
 lock_wait = "5s"  # how long to wait for another deploy to end before giving up
-image_pull_timeout = (
-    "10min"  # for each image; one that takes longer ends the deploy, changing nothing
-)
+image_pull_timeout = "10min"  # for each image; one that takes longer ends the deploy
+migration_lock_warning = "1s"  # a pending migration that locks a table for longer is warned of
+migration_lock_limit = None  # and refused, from this on; None: never for that alone
 retry_bad_release = False  # a release that was taken back is not deployed again as it is
 releases_kept = 5
 release = None  # deploys/rollback.py alone: which kept release; None: what served before
+restore_dump = False  # deploys/rollback.py alone: over a migration, with the data of before it
+backup = None  # deploys/restore.py: an id of koprogo backups, or latest, before, drop_old
 reason = None  # why this run, for the journal: --data reason="…"; None: the newest commit's subject

@@ -133,6 +133,12 @@ def command_problems(parameters: Mapping[str, Any], root: Path) -> list[Problem]
     if "release" in given and named != ["rollback"]:
         fix = "pyinfra inventories/<environment>.py deploys/rollback.py --data release=ID"
         problems.append(Problem("--data release", "only deploys/rollback.py takes it", fix))
+    if "backup" in given and named not in (["restore"], ["recover"]):
+        fix = "pyinfra inventories/<environment>.py deploys/restore.py --data backup=ID"
+        problems.append(Problem("--data backup", "only restore.py and recover.py take it", fix))
+    if "backup" not in given and {"restore", "recover"} & set(named):
+        fix = "koprogo backups <environment> lists them; then --data backup=ID, or backup=latest"
+        problems.append(Problem("--data backup", "which one to restore is not said", fix))
     if parameters.get("no_wait"):
         fix = "leave it out"
         problems.append(Problem("--no-wait", "pyinfra exits 0 with it when a step fails", fix))

@@ -172,6 +172,54 @@ def not_migrated(state: Mapping[str, Any], image: set[str]) -> list[str]:
     return problems
 
 
+def written_since(moment: str) -> str:
+    """One JSON object: `created:changed` by table since a moment, as the rows themselves say.
+
+    A table without `updated_at` says nothing of changes, one without `created_at` nothing at all.
+
+    Args:
+        moment: ISO time.
+    """
+    return f"""
+SELECT coalesce(json_object_agg(t.name, CASE WHEN t.created THEN
+    (xpath('/table/row/w/text()', query_to_xml(format(
+      'SELECT count(*) FILTER (WHERE created_at > %1$L) || '':'' || %3$s AS w FROM public.%2$I',
+      {_literal(moment)}, t.name, CASE WHEN t.updated THEN format(
+        'count(*) FILTER (WHERE updated_at > %1$L AND created_at <= %1$L)', {_literal(moment)})
+        ELSE '''''' END), false, false, '')))[1]::text END), '{{}}')
+FROM (SELECT relname AS name, bool_or(attname = 'created_at') AS created,
+             bool_or(attname = 'updated_at') AS updated
+      FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+      WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND attnum > 0
+        AND NOT attisdropped AND relname <> '_sqlx_migrations'
+      GROUP BY relname) AS t
+"""  # noqa: S608 - a time of ours
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def lost_told(counted: Mapping[str, str | None]) -> str:
+    """What a restore would lose, from the answer to `written_since`, and how it was counted."""
+    found, silent = [], []
+    for table, counts in sorted(counted.items()):
+        if counts is None:
+            silent.append(table)
+            continue
+        created, _, changed = counts.partition(":")
+        words = [f"{created} new"] if created != "0" else []
+        words += [f"{changed} changed"] if changed not in ("", "0") else []
+        if words:
+            found.append(f"{table} {', '.join(words)}")
+    lost = f"Lost would be, since then: {'; '.join(found)}" if found else "Nothing new since then"
+    unsaid = f" nor the tables without created_at: {', '.join(silent)}" if silent else ""
+    return (
+        f"{lost} (counted now, by created_at and updated_at; rows deleted since are not counted"
+        f"{',' + unsaid if unsaid else ''})"
+    )
+
+
 def scram_verifier(password: str, salt: bytes | None = None, iterations: int = 4096) -> str:
     """Postgres' SCRAM-SHA-256 verifier of a password (RFC 5803): no clear text in any log.
 

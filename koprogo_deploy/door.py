@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from koprogo_deploy import budget, render, secrets, tuning
+from koprogo_deploy import backups, budget, render, secrets, tuning
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.secrets import Secrets
 from koprogo_deploy.settings import Contradictions, Settings, contradictions, valid_part
@@ -67,6 +67,8 @@ def open_environment(
         problems += found + _certificate(values, environment, root)
     kept, found = secrets.read(environment, root)
     problems += found
+    if settings and kept:
+        problems += backups.missing_secrets(settings, kept)
     if problems or settings is None or kept is None:
         raise Refusal(f"Settings of {environment}", problems)
     connection = {k: v.value for k, v in values.items() if _is_connection(k)}
@@ -158,15 +160,19 @@ def host_groups(environment: str, root: Path) -> tuple[dict[str, list[Any]], lis
     return groups, trouble
 
 
+_PEM_FILES = ("tls_certificate", "tls_key", "acme_ca_certificate", "ca_certificate")
+
+
 def _certificate(values: Mapping[str, _Value], environment: str, root: Path) -> list[Problem]:
     """Files that group data names and that cannot be read from here."""
     ours = dict(values)
     problems = []
-    for field in ("tls_certificate", "tls_key", "acme_ca_certificate", "ca_certificate"):
+    for field in (*_PEM_FILES, "backup_ssh_key"):
         named = ours[field].value if field in ours else None
         unused = field.startswith("tls_") and ("tls" not in ours or ours["tls"].value != "files")
         if isinstance(named, str) and not unused and not os.access(root / named, os.R_OK):
-            fix = "write the path of a PEM file, from the project's root or absolute"
+            kind = "PEM file" if field in _PEM_FILES else "private key"
+            fix = f"write the path of a {kind}, from the project's root or absolute"
             problems.append(_at(ours, field, f'no file "{named}" to read', fix, environment))
     return problems
 

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+from koprogo_deploy import backups
+from koprogo_deploy.data.host import CLIENTS
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.render import template
+from koprogo_deploy.secrets import Secrets
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import show_size
 
 SWAP_FILE = "/swapfile"
 ACCOUNT_FILES = ("/etc/sudoers.d/60-koprogo-*", "/etc/ssh/authorized_keys.d/*")
 BINARY_UNIT = "/etc/systemd/system/koprogo-traefik-binary.service"
+
+# Modules that koprogo-data needs on the host, as they stand in the package.
+DATA_MODULES = (
+    "__init__",
+    "database",
+    "journal",
+    *(f"data/{name}" for name in ("__init__", "backup", "dump", "hashes", "host", "live")),
+    *(f"data/{name}" for name in ("main", "repository", "scratch")),
+)
+TIMERS = tuple(f"koprogo-{kind}.timer" for kind in backups.KINDS)
+SECRETS_OF_BACKUPS = ("password", "ssh_key", "known_hosts", "s3.json")
+_PACKAGE = Path(__file__).resolve().parent
 
 # Docker Engine and Compose v2 of the distribution, by system and version: those we deploy to.
 # Debian 12 has only the retired Compose in Python.
@@ -36,7 +52,9 @@ DAEMON = {
 
 def packages(settings: Settings) -> list[str]:
     """Packages of the host stage, from the distribution."""
-    wanted = ["ca-certificates", "curl", "iproute2", "procps", "python3", "vmtouch"]
+    wanted = ["ca-certificates", "curl", "iproute2", "procps", "python3", "restic", "vmtouch"]
+    if (settings.backup_repository or "").startswith("sftp:"):
+        wanted.append("openssh-client")
     if settings.unattended_upgrades:
         wanted.append("unattended-upgrades")
     if settings.time_synchronisation:
@@ -65,7 +83,7 @@ def host_files(settings: Settings) -> list[RemoteFile]:
         files.append(
             RemoteFile(f"/etc/ssh/authorized_keys.d/{name}", "".join(f"{k}\n" for k in keys))
         )
-    return files
+    return files + data_files(settings)
 
 
 def daemon_file() -> RemoteFile:
@@ -84,6 +102,83 @@ def binary_files(settings: Settings) -> list[RemoteFile]:
     ]
 
 
+def data_files(settings: Settings) -> list[RemoteFile]:
+    """`koprogo-data`: the program, the modules it is made of, and its settings."""
+    root = settings.install_root
+    backup = {
+        "repository": backups.place(settings),
+        "keep_daily": settings.backup_keep_daily,
+        "keep_weekly": settings.backup_keep_weekly,
+        "keep_monthly": settings.backup_keep_monthly,
+    }
+    values = {
+        "environment": settings.environment,
+        "memory": settings.backup_memory,
+        "backup": backup,
+    }
+    modules = [
+        RemoteFile(
+            f"{root}/data/lib/{_PACKAGE.name}/{name}.py",
+            (_PACKAGE / f"{name}.py").read_text(encoding="utf-8"),
+        )
+        for name in DATA_MODULES
+    ]
+    return [
+        *modules,
+        RemoteFile(f"{root}/data/settings.json", json.dumps(values, indent=1) + "\n"),
+        RemoteFile(f"{root}/bin/koprogo-data", template("scripts/koprogo-data.py"), "755"),
+    ]
+
+
+def backup_units(settings: Settings) -> list[RemoteFile]:
+    """Services and timers of backups and drills."""
+    day, time = settings.backup_drill_schedule.split()
+    calendars = {
+        "backup": [f"*-*-* {time}:00" for time in settings.backup_schedule],
+        "drill": [f"{day} *-*-* {time}:00"],
+    }
+    what = {"backup": "Back up KoproGo's data", "drill": "Prove KoproGo's newest backup"}
+    files = []
+    for kind in backups.KINDS:
+        values = {"kind": kind, "what": what[kind], "root": settings.install_root}
+        unit = f"/etc/systemd/system/koprogo-{kind}"
+        service = template("systemd/koprogo-data.service", memory=CLIENTS, **values)
+        timer = template(
+            "systemd/koprogo-data.timer",
+            calendars=calendars[kind],
+            jitter=backups.JITTER,
+            **values,
+        )
+        files += [RemoteFile(f"{unit}.service", service), RemoteFile(f"{unit}.timer", timer)]
+    return files
+
+
+def backup_secrets(settings: Settings, kept: Secrets, ssh_key: str) -> list[RemoteFile]:
+    """What the repository is opened with: files of root's, no container's.
+
+    Args:
+        settings: say where it is.
+        kept: the environment's secrets.
+        ssh_key: private key for `sftp:`; empty for other places.
+    """
+    contents = {
+        "password": f"{kept['BACKUP_PASSWORD']}\n",
+        "ssh_key": ssh_key,
+        "known_hosts": backups.known_host(settings),
+        "s3.json": json.dumps(s3) if (s3 := backups.s3_variables(kept)) else "",
+    }
+    return [
+        RemoteFile(path, contents[name], "400")
+        for name, path in zip(SECRETS_OF_BACKUPS, backup_secret_paths(settings), strict=True)
+        if contents[name]
+    ]
+
+
+def backup_secret_paths(settings: Settings) -> list[str]:
+    """Where those files lie, whether this repository needs each or not."""
+    return [f"{settings.install_root}/data/backup/{name}" for name in SECRETS_OF_BACKUPS]
+
+
 def image_note(settings: Settings, image: str = "") -> RemoteFile:
     """The file that tells the unit's script which image Traefik runs from."""
     return RemoteFile(f"{settings.install_root}/traefik/image", f"{image}\n")
@@ -96,13 +191,14 @@ def compared(settings: Settings) -> dict[str, tuple[str, ...]]:
         daemon_file(),
         *binary_files(settings),
         image_note(settings),
+        *backup_units(settings),
     ]
     engine = {name for names in ENGINE_PACKAGES.values() for name in names}
     return {
-        "files": tuple(file.path for file in files),
+        "files": (*(file.path for file in files), *backup_secret_paths(settings)),
         "packages": tuple(sorted({*packages(settings), *engine})),
         "sysctl": tuple(settings.sysctl),
-        "units": ("docker.service",),
+        "units": ("docker.service", *TIMERS),
         "users": tuple(settings.admin_users),
         "patterns": ACCOUNT_FILES,
     }

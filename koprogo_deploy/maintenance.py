@@ -17,6 +17,7 @@ from koprogo_deploy.settings import Settings
 
 HEADER = "X-Maintenance"  # tells our 503 from any other one, and carries the message
 MESSAGE = "KoproGo is being maintained"
+RETURNING = "KoproGo goes back to an earlier state"  # the page of a rollback with its data
 SECONDS = 10  # Traefik reads a changed file within 0.1
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets as random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +35,13 @@ WANTED = (
     Wanted("METRICS_AUTH_TOKEN", "newer KoproGo images: bearer token of /metrics"),
     Wanted("SUPERADMIN_PASSWORD", "admin@koprogo.com, in place of its public password"),
     Wanted("SEED_PASSWORD", "the three seeded logins, admin@small.be and so on"),
+    Wanted("BACKUP_PASSWORD", "encrypts the backups; without it nobody can read one, ever"),
 )
 # Given by hand where KoproGo's newer images use them; passed to the backend when present.
 OPTIONAL = ("S3_ACCESS_KEY", "S3_SECRET_KEY", "SMTP_PASSWORD", "ENERGY_ENCRYPTION_MASTER_KEY")
+
+# Issued by the storage, for backup_repository = "s3:…": whatever length and letters they have.
+ISSUED = ("BACKUP_S3_ACCESS_KEY", "BACKUP_S3_SECRET_KEY")
 
 _PUBLIC_DEFAULTS = (
     "koprogo123",
@@ -83,13 +88,36 @@ def initialise(environment: str, root: Path) -> Path:
     lines = [
         f"# Secrets of {environment}: keep a copy where you keep passwords, never in git.",
         "# Hexadecimal, so that neither Compose nor a database URL mangles them.",
+        *_generated(WANTED),
     ]
-    for wanted in WANTED:
-        lines += ["", f"# {wanted.purpose}", f"{wanted.name}={random.token_hex(32)}"]
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
     return path
+
+
+def _generated(wanted: Iterable[Wanted]) -> list[str]:
+    lines = []
+    for each in wanted:
+        lines += ["", f"# {each.purpose}", f"{each.name}={random.token_hex(32)}"]
+    return lines
+
+
+def complete(environment: str, root: Path) -> list[str]:
+    """Append generated values for secrets that a file lacks, as after an upgrade.
+
+    Returns:
+        Their names. What is in the file already stays as it is.
+    """
+    path = path_for(environment, root)
+    there = dotenv_values(path, interpolate=False)
+    missing = [wanted for wanted in WANTED if wanted.name not in there]
+    if missing:
+        before = path.read_text(encoding="utf-8")
+        gap = "" if before.endswith("\n") or not before else "\n"
+        with path.open("a", encoding="utf-8") as file:
+            file.write(gap + "\n".join(_generated(missing)) + "\n")
+    return [wanted.name for wanted in missing]
 
 
 def read(environment: str, root: Path) -> tuple[Secrets | None, list[Problem]]:
@@ -115,7 +143,7 @@ def read(environment: str, root: Path) -> tuple[Secrets | None, list[Problem]]:
         return None, [Problem(where, "is not a text file in UTF-8", "write it again as plain text")]
     problems = _malformed_lines(text, where)
     values = {k: v for k, v in dotenv_values(path, interpolate=False).items() if v is not None}
-    known = {wanted.name for wanted in WANTED} | set(OPTIONAL)
+    known = {wanted.name for wanted in WANTED} | {*OPTIONAL, *ISSUED}
     problems += [
         Problem(where, f"{name} is not a secret of KoproGo", _nearest(name, known))
         for name in values
@@ -123,10 +151,15 @@ def read(environment: str, root: Path) -> tuple[Secrets | None, list[Problem]]:
     ]
     for wanted in WANTED:
         if wanted.name not in values:
-            fix = f"add {wanted.name}= with 64 hexadecimal digits (openssl rand -hex 32)"
+            fix = (
+                f"koprogo secrets init {environment} adds what is missing, and changes nothing else"
+            )
             problems.append(Problem(where, f"{wanted.name} is missing", fix))
     for name, value in values.items():
-        problems += _weak(name, value, where)
+        if name not in ISSUED:
+            problems += _weak(name, value, where)
+        elif not value:
+            problems.append(Problem(where, f"{name} is empty", "write what the storage gave you"))
     return (None, problems) if problems else (Secrets(values), [])
 
 

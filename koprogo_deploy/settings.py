@@ -171,6 +171,48 @@ def _seconds(text: object) -> int:
     return int(match[1]) * (60 if match[2] == "min" else 1)
 
 
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_TIME = r"([01]\d|2[0-3]):[0-5]\d"
+
+
+def _time(text: str) -> str:
+    if not re.fullmatch(_TIME, text):
+        raise ValueError(f'"{text}" is no time of day; write, for instance, "03:30"')
+    return text
+
+
+def _day_and_time(text: str) -> str:
+    if not re.fullmatch(rf"({'|'.join(_DAYS)}) {_TIME}", text):
+        raise ValueError(f'"{text}" is no day and time; write, for instance, "Sun 04:30"')
+    return text
+
+
+def _repository(place: str) -> str:
+    if place.startswith("/"):
+        if place == "/" or not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", place):
+            raise ValueError(f'"{place}" is no directory for backups; write "/srv/backups"')
+        return place
+    if re.fullmatch(
+        r"sftp:[^\s/@:]+@[A-Za-z0-9.-]+:\S+|sftp://[^\s/@:]+@[A-Za-z0-9.-]+(:\d+)?/\S+", place
+    ):
+        return place
+    if re.fullmatch(r"s3:https?://[A-Za-z0-9.-]+(:\d+)?/\S+", place):
+        return place
+    raise ValueError(
+        f'"{place}" is no place for backups; write "sftp:user@host:/path", '
+        '"s3:https://host/bucket" or a directory such as "/srv/backups"'
+    )
+
+
+def _host_key(line: str) -> str:
+    if not re.fullmatch(r"(ssh|ecdsa|sk-ssh)-[a-z0-9@.-]+ [A-Za-z0-9+/=]{40,}", line):
+        raise ValueError(
+            "not the key of an SSH server; write what ssh-keyscan says after the name: "
+            '"ssh-ed25519 AAAA…"'
+        )
+    return line
+
+
 Domain = Annotated[str, AfterValidator(_domain)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Network = Annotated[str, AfterValidator(network)]
@@ -186,6 +228,10 @@ Milliseconds = Annotated[
     int, BeforeValidator(_milliseconds), PlainSerializer(lambda value: f"{value}ms")
 ]
 Percent = Annotated[float, BeforeValidator(_percent), PlainSerializer(lambda value: f"{value:g}%")]
+TimeOfDay = Annotated[str, AfterValidator(_time)]
+DayAndTime = Annotated[str, AfterValidator(_day_and_time)]
+Repository = Annotated[str, AfterValidator(_repository)]
+HostKey = Annotated[str, AfterValidator(_host_key)]
 Weight = Annotated[int, Field(ge=2, le=262144)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
@@ -206,14 +252,12 @@ NOT_OF_RELEASE = frozenset(
         *("objective_backend_memory", "objective_postgres_memory", "objective_traefik_memory"),
         *("objective_load_average", "goal_p99", "goal_rate"),
         *("load_cpus", "load_max_rate", "load_max_duration"),
-        *(
-            "lock_wait",
-            "image_pull_timeout",
-            "retry_bad_release",
-            "releases_kept",
-            "reason",
-            "release",
-        ),
+        *("backup_repository", "backup_ssh_key", "backup_host_key"),
+        *("backup_schedule", "backup_drill_schedule"),
+        *("backup_keep_daily", "backup_keep_weekly", "backup_keep_monthly"),
+        *("lock_wait", "retry_bad_release", "releases_kept", "reason", "release", "backup"),
+        *("migration_lock_warning", "migration_lock_limit", "restore_dump"),
+        "image_pull_timeout",
     }
 )
 
@@ -333,12 +377,26 @@ class Settings(BaseModel):
     # releases
     lock_wait: Seconds
     image_pull_timeout: Seconds
+    migration_lock_warning: Milliseconds
+    migration_lock_limit: Milliseconds | None
     retry_bad_release: bool
     releases_kept: Annotated[int, Field(ge=2, le=50)]
+
+    # backups
+    backup_repository: Repository | None
+    backup_ssh_key: str | None
+    backup_host_key: HostKey | None
+    backup_schedule: Annotated[list[TimeOfDay], Field(min_length=1, max_length=24)]
+    backup_drill_schedule: DayAndTime
+    backup_keep_daily: Count
+    backup_keep_weekly: Count
+    backup_keep_monthly: Count
 
     # of one run, so no part of the hash
     reason: Annotated[Words | None, Field(exclude=True)]
     release: Annotated[Words | None, Field(exclude=True)]
+    restore_dump: Annotated[bool, Field(exclude=True)]
+    backup: Annotated[Words | None, Field(exclude=True)]
 
     @property
     def max_connections(self) -> int:
@@ -510,6 +568,22 @@ def _acme(s: Settings) -> Iterator[Contradiction]:
         )
 
 
+def _backup_by_ssh(s: Settings) -> Iterator[Contradiction]:
+    if (s.backup_repository or "").startswith("sftp:"):
+        if not s.backup_ssh_key:
+            yield (
+                "backup_ssh_key",
+                "missing; sftp: needs the path of a private key without a passphrase, which the "
+                "storage knows (ssh-keygen -t ed25519 -N '' -f backup_key)",
+            )
+        if not s.backup_host_key:
+            yield (
+                "backup_host_key",
+                "missing; sftp: needs the key of the storage's own SSH server, as ssh-keyscan "
+                'says it: "ssh-ed25519 AAAA…"',
+            )
+
+
 def _secrets_in_sight(s: Settings) -> Iterator[Contradiction]:
     for name in s.backend_environment:
         if re.search("SECRET|PASSWORD|TOKEN|KEY", name):
@@ -528,5 +602,6 @@ _RULES: tuple[Callable[[Settings], Iterator[Contradiction]], ...] = (
     _burst,
     _certificate,
     _acme,
+    _backup_by_ssh,
     _secrets_in_sight,
 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from koprogo_deploy import maintenance
+from koprogo_deploy import backups, maintenance
 from koprogo_deploy.facts.stack import Container, StackState
 from koprogo_deploy.journal import Journal
 from koprogo_deploy.operations.lock import PATH as LOCK
@@ -123,6 +123,53 @@ def _wrong(container: Container | None, spec: str) -> str:
     return "" if container.spec == spec else "runs, and not as the release says"
 
 
+def data_problems(
+    stack: StackState, now: Now, journal: Journal, longest: Mapping[str, int]
+) -> list[str]:
+    """What is wrong with backups and drills: the newest one failed, or is too old.
+
+    Args:
+        stack: what is deployed; without a live release there is nothing to back up.
+        now: for the host's clock.
+        journal: what was done.
+        longest: `backups.longest` of the settings.
+    """
+    live, found = stack.live, []
+    if live is None:
+        return []
+    for kind, seconds in longest.items():
+        last, done = backups.newest(journal, kind), backups.newest(journal, kind, "done")
+        if last and last is not done:
+            found.append(f"the newest {kind} ({_minute(last['at'])}) failed: {last.get('reason')}")
+        age = now.clock - _seconds(done["at"] if done else _first(journal, live))
+        if age > seconds:
+            since = "ever was made" if not done else f"since {_minute(done['at'])}"
+            found.append(f"no {kind} {since}; one is due every {duration(seconds)} at the latest")
+    return found
+
+
+def _first(journal: Journal, live: Mapping[str, Any]) -> str:
+    """Since when there is something to back up, as far as is known."""
+    return str(journal.runs[0]["at"] if journal.runs else live["made"])
+
+
+def _seconds(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp())
+
+
+def data(journal: Journal, now: Now) -> dict[str, Any]:
+    """The newest backup and drill: outcome, when, how long ago, and what it says of itself."""
+    found: dict[str, Any] = {}
+    for kind in backups.KINDS:
+        last = backups.newest(journal, kind)
+        about = ("outcome", "at", "backup", "reason", "repository", "seconds")
+        found[kind] = last and {
+            **{name: last[name] for name in about if name in last},
+            "age": now.clock - _seconds(last["at"]),
+        }
+    return found
+
+
 def notes(stack: StackState, now: Now, journal: Journal) -> list[str]:
     """What somebody may want to know, though the site is well."""
     found = []
@@ -160,8 +207,22 @@ def since(stack: StackState, now: Now, journal: Journal) -> dict[str, str]:
     return {"at": moved, "by": live["by"], "why": ""}
 
 
-def report(stack: StackState, now: Now, journal: Journal) -> dict[str, Any]:
-    """Everything, as JSON has it."""
+def report(
+    stack: StackState,
+    now: Now,
+    journal: Journal,
+    longest: Mapping[str, int] | None = None,
+    warning: str = "",
+) -> dict[str, Any]:
+    """Everything, as JSON has it.
+
+    Args:
+        stack: what is deployed.
+        now: what its facts do not hold.
+        journal: what was done.
+        longest: after how many seconds a backup and a drill are too old; None: not judged.
+        warning: what is to be said of where backups go.
+    """
     live = stack.live
     services = {}
     for service in SERVICES if live else ():
@@ -178,11 +239,12 @@ def report(stack: StackState, now: Now, journal: Journal) -> dict[str, Any]:
             "up": up_seconds(container, now) if container else None,
             "wrong": _wrong(container, live["specs"][service]) or None,
         }
-    wrong = problems(stack, now, journal)
+    wrong = problems(stack, now, journal) + data_problems(stack, now, journal, longest or {})
     return {
         "well": not wrong,
         "problems": wrong,
-        "notes": notes(stack, now, journal),
+        "notes": notes(stack, now, journal) + ([warning] if warning else []),
+        "data": data(journal, now),
         "release": live["id"] if live else None,
         "since": since(stack, now, journal),
         "services": services,

@@ -9,6 +9,7 @@ import typer
 
 from koprogo_deploy import connection, door, remote, secrets, seed, smoke
 from koprogo_deploy.cli import (
+    backups,
     dashboard,
     debug,
     load,
@@ -70,6 +71,7 @@ def plan(
         return
     state = remote.stack(opened)
     show.changes(out, opened, state, *remote.wanted(opened, state))
+    show.backups(out, opened)
 
 
 @app.command()
@@ -110,16 +112,22 @@ def ssh(
 
 @secrets_app.command("init")
 def secrets_init(environment: Environment) -> None:
-    """Write .env.<environment> with generated values, mode 0600; never overwrites."""
+    """Write .env.<environment> with generated values, mode 0600; never overwrites.
+
+    A file that lacks some, as after an upgrade, gets those.
+    """
     try:
         path = secrets.initialise(environment, door.ROOT)
     except FileExistsError:
+        if added := secrets.complete(environment, door.ROOT):
+            out.print(f"added to .env.{environment}: {', '.join(added)}. Keep a copy of it anew.")
+            return
         fix = "to start afresh, move it away yourself; the database keeps its old password"
         raise Refusal(
             "Secrets", [Problem(f".env.{environment}", "is there already", fix)]
         ) from None
     out.print(f"wrote {path.name} (0600, ignored by git). Keep a copy where you keep passwords:")
-    out.print("without it the data can be read, but nobody can log in as before.")
+    out.print("without it nobody can log in as before, and no backup can be read.")
 
 
 @secrets_app.command("show")
@@ -170,3 +178,4 @@ perf.register(app)
 dashboard.register(app)
 maintenance.register(app)
 releases.register(app)
+backups.register(app)

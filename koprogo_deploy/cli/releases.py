@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from koprogo_deploy import door
+from koprogo_deploy import backups, door
 from koprogo_deploy.cli.common import Environment, out
 from koprogo_deploy.journal import Journal
 
@@ -98,7 +98,13 @@ def status(environment: Environment, as_json: Json = False) -> None:
     from koprogo_deploy.status import report
 
     opened = door.open_environment(environment)
-    found = report(remote.stack(opened), remote.now(opened), remote.journal_of(opened))
+    found = report(
+        remote.stack(opened),
+        remote.now(opened),
+        remote.journal_of(opened),
+        backups.longest(opened.settings),
+        backups.not_off_site(opened.settings),
+    )
     if as_json:
         _print_json(found)
     else:
@@ -128,6 +134,8 @@ def show_status(out: Console, title: str, found: dict[str, Any]) -> None:
         took = f"{last['seconds']:.0f} s"
         lines["last run"] = f"{_minute(last['at'])} UTC, {last['run']}: {last['outcome']} in {took}"
     lines["deploy"] = found["running"] or "none is running"
+    for kind, last in found["data"].items():
+        lines[kind] = f"{last['outcome']} {duration(last['age'])} ago" if last else "none yet"
     share = 1 - disk["free"] / disk["size"]
     lines["disk"] = f"{megabytes(disk['free'])} free of {megabytes(disk['size'])}, {share:.0%} used"
     for name, value in lines.items():

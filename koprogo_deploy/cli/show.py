@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from koprogo_deploy import backups as where
 from koprogo_deploy import budget as budgets
 from koprogo_deploy import plan, seed
 from koprogo_deploy.door import Environment
@@ -80,6 +81,12 @@ def changes(
         routes = live is not None and state.dynamic == live["dynamic"]
         same = live is not None and live["hash"] == release.hash
         out.print("nothing to do" if routes and same else "routes change; no container does")
+
+
+def backups(out: Console, environment: Environment) -> None:
+    """Say where backups go if they do not outlive the host."""
+    if warning := where.not_off_site(environment.settings):
+        out.print(f"[yellow]{warning}")
 
 
 def about(out: Console, environment: Environment) -> None:

@@ -68,6 +68,25 @@ class ReleaseFiles(FactBase[dict[str, str]]):
         return files
 
 
+class Dumps(FactBase[dict[str, dict[str, Any]]]):
+    """What is known of each dump that was made before a migration, by the release that migrated.
+
+    `release`; `before`, the one that served; `at`, ISO time from which on nothing is in it;
+    `applied`, the migrations in it; `bytes`, `seconds`, `sha256`.
+    """
+
+    def command(self, root: str) -> StringCommand:
+        """Reads a small file of each; one without its dump counts for nothing."""
+        return StringCommand(
+            f"cd {shlex.quote(f'{root}/dumps')} 2>/dev/null || exit 0\n"
+            'for f in *.json; do [ -f "${f%.json}.dump" ] && tr -d "\\n" < "$f" && echo; done; true'
+        )
+
+    def process(self, output: list[str]) -> dict[str, dict[str, Any]]:
+        """A line for each."""
+        return {told["release"]: told for told in map(json.loads, output)}
+
+
 @dataclass(frozen=True)
 class Image:
     """An image on the host: what it is called (`name:tag`, `name@sha256:…`), and its size."""

@@ -52,6 +52,8 @@ class StackState:
             has whatever its colours.
         marked: the same reasons by the release's id.
         maintenance: first line of the maintenance page's file, JSON; empty while it is off.
+        dumps: ids of the releases before whose migrations the database was dumped, oldest first.
+        rehearsal: a run was killed or cut off while it rehearsed migrations.
         served: when each release began to serve last, in seconds since 1970, by id.
     """
 
@@ -69,6 +71,8 @@ class StackState:
     marked: dict[str, str] = field(default_factory=dict)
     served: dict[str, float] = field(default_factory=dict)
     maintenance: str = ""
+    dumps: list[str] = field(default_factory=list)
+    rehearsal: bool = False
 
     @property
     def live(self) -> dict[str, Any] | None:
@@ -100,7 +104,7 @@ for which in current candidate; do
   [ -f "$root/$which/migrations.txt" ] && printf 'migrations\t%s\t%s\n' \
     "$(basename "$(readlink -f "$root/$which")")" "$(tr '\n' ' ' < "$root/$which/migrations.txt")"
 done
-for kind in releases config secrets; do
+for kind in releases config secrets dumps; do
   [ -d "$root/$kind" ] && printf "$kind\t%s\n" "$(ls "$root/$kind" | tr '\n' ' ')"
 done
 for mark in "$root"/releases/*/bad; do
@@ -115,6 +119,7 @@ for mark in "$root"/releases/*/served; do
 done
 [ -f "$root/traefik/dynamic/dynamic.yaml" ] &&
   printf 'dynamic\t%s\n' "$(sha256sum < "$root/traefik/dynamic/dynamic.yaml" | cut -c1-64)"
+[ -e "$root/rehearsal" ] && printf 'rehearsal\tcut\n'
 page=$root/traefik/dynamic/maintenance.yaml
 [ -f "$page" ] && printf 'maintenance\t%s\n' "$(head -n 1 "$page" | cut -c3-)"
 printf 'unit\t%s\n' "$(systemctl is-active koprogo-traefik-binary.service 2>/dev/null)"
@@ -151,6 +156,11 @@ def parse_stack(lines: list[str]) -> StackState:
                 state.config = set(value.split())
             case "secrets":
                 state.secrets = set(value.split())
+            case "dumps":
+                found = (name for name in value.split() if name.endswith(".dump"))
+                state.dumps = sorted(name.removesuffix(".dump") for name in found)
+            case "rehearsal":
+                state.rehearsal = True
             case "dynamic":
                 state.dynamic = value
             case "maintenance":

@@ -75,11 +75,14 @@ class GoingBack:
         left: id of the release that served when it began.
         mark: why that one is not to be deployed again by itself.
         settings: what the other one was rendered from, as far as it is known.
+        dump: id of the release before whose migration the data was dumped, where that data has to
+            serve again; empty where the data stays.
     """
 
     left: str
     mark: str
     settings: dict[str, Any]
+    dump: str = ""
 
 
 def go_back(going: GoingBack) -> None:

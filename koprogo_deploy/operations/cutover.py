@@ -21,12 +21,12 @@ from koprogo_deploy.operations.migrate import (
     stack,
     target,
 )
+from koprogo_deploy.operations.routes import START_TIMEOUT, place_dynamic, read_back
 from koprogo_deploy.operations.shell import container
 from koprogo_deploy.operations.step import step
-from koprogo_deploy.render import container_names, traefik_address
-from koprogo_deploy.settings import SERVICES, Settings
+from koprogo_deploy.operations.trial import new_frontend_answers
+from koprogo_deploy.settings import SERVICES
 
-START_TIMEOUT = 60  # seconds, frontend and Traefik
 CERTIFICATE_TIMEOUT = 120  # seconds; an ACME challenge takes 2 to 8 when all is well
 
 
@@ -72,40 +72,6 @@ def services_up() -> Iterator[str]:
         yield "set -e\n" + "\n".join(steps)
     else:
         host.noop("frontend and Traefik run as the release says")
-
-
-def place_dynamic(root: str, directory: str) -> str:
-    """Put the release's dynamic file in Traefik's directory by an atomic rename."""
-    # Traefik reads *.yaml only: the name before the rename is invisible to it.
-    return (
-        f"install -m 644 {directory}/traefik/dynamic.yaml {root}/traefik/dynamic/.new && "
-        f"sync {root}/traefik/dynamic/.new && "
-        f"mv -T {root}/traefik/dynamic/.new {root}/traefik/dynamic/dynamic.yaml"
-    )
-
-
-def read_back(settings: Settings, colours: dict[str, str]) -> str:
-    """Ask Traefik until it serves these colours; after 10 s fail and say what it serves."""
-    names = container_names(colours)
-    api = f"http://{traefik_address(settings.edge_network)}:8082/api/http/services"
-    checks = "\n".join(
-        f"serves {service} http://{names[service]}:{port}"
-        for service, port in (("backend", 8080), ("frontend", 80))
-    )
-    return f"""
-serves() {{
-  end=$(( $(date +%s) + 10 ))
-  while :; do
-    found=$(curl -s -m 2 {api}/$1@file | grep -o '"url":"[^"]*"' | sort -u)
-    [ "$found" = "\\"url\\":\\"$2\\"" ] && return 0
-    [ "$(date +%s)" -lt "$end" ] || break
-    sleep 0.1
-  done
-  echo "Traefik does not serve $1 from $2 but from: ${{found:-nothing}}" >&2
-  docker logs --tail 10 {container("traefik")} >&2
-  return 1
-}}
-{checks}"""
 
 
 @step
@@ -174,6 +140,7 @@ def cutover_stage() -> None:
     """Proxy and frontend up, requests switched; the old colours stay warm."""
     traefik_binary_kept(name="Keep Traefik's binary in memory")
     services_up(name="Run frontend and Traefik")
+    new_frontend_answers(name="Ask the new frontend for a page, unrouted")
     switched(name="Switch to the release")
     if context.current().settings.tls == "acme":
         certificates_issued(name="Have certificates for both names")

@@ -7,7 +7,8 @@ makes the run forget all it has seen; only a look does not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pyinfra import host, state
@@ -46,23 +47,29 @@ def _forgetting(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+@contextlib.contextmanager
+def only_looking() -> Iterator[None]:
+    """What is run meanwhile changes nothing, so that what was seen still stands."""
+    global _looking
+    _looking = True
+    try:
+        yield
+    finally:
+        _looking = False
+
+
 def look(fact: type[FactBase], **arguments: Any) -> Any:  # noqa: ANN401 - what the fact gives
     """A fact of the current host: remembered if nothing was done since, else gathered.
 
     What was seen to show the changes is not used to make them: a person may have thought about
     the prompt for an hour.
     """
-    global _looking
     if not getattr(host.connector, "_koprogo_watched", False):
         return host.get_fact(fact, **arguments)
     key = (host.name, state.is_executing, fact, repr(sorted(arguments.items())))
     if key not in _seen:
-        _looking = True
-        try:
-            found = host.get_fact(fact, **arguments)
-        finally:
-            _looking = False
-        _seen[key] = found
+        with only_looking():
+            _seen[key] = host.get_fact(fact, **arguments)
     return _seen[key]
 
 

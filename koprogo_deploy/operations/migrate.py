@@ -18,12 +18,12 @@ from koprogo_deploy import database
 from koprogo_deploy.facts.stack import Database, Stack, StackState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.looks import look
+from koprogo_deploy.operations.routes import POSTGRES_TIMEOUT
 from koprogo_deploy.operations.shell import compose_up, psql, wait_until_healthy
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SWITCHED, Settings
 
-POSTGRES_TIMEOUT = 180  # seconds, the first start of an empty data directory included
 SETTLE = 2  # seconds that a new colour must stay healthy before it gets traffic
 
 
@@ -156,7 +156,12 @@ def _guard(password: str, wanted: bool, state: dict[str, Any]) -> str:
 
 
 @deploy("Migrate")
-def migrate_stage() -> None:
-    """Database server, role, schema: the new backend is up and not routed yet."""
+def postgres_stage() -> None:
+    """Database server, role, database."""
     postgres_runs(name="Run Postgres")
+
+
+@deploy("Migrate")
+def migrate_stage() -> None:
+    """The new backend is up and not routed yet, and the schema is its own."""
     backend_migrated(name="Start the backend unrouted and verify its migrations")

@@ -31,7 +31,7 @@ _ENGINE = 600 * MB  # Docker Engine and Compose, their packages included
 _NEW_IMAGE = 600 * MB  # one of which nothing is known, its archive included
 _ARCHIVE = 1.5  # an image while it is pulled: unpacked, and layers that are not yet
 _RELEASE = 1 * MB
-_STAYS_FREE = 500 * MB  # logs, WAL, temporary files
+STAYS_FREE = 500 * MB  # logs, WAL, temporary files
 _CLOCK_TOLERANCE = 60
 
 
@@ -46,11 +46,12 @@ def disk_needs(
         stack: what is deployed; images that its manifests name are there.
         images: those on the host, for the size of the one that a new one replaces.
     """
-    needs = {"to stay free": _STAYS_FREE, "the release": _RELEASE}
+    needs = {"to stay free": STAYS_FREE, "the release": _RELEASE}
     if not stack.docker:
         needs["Docker Engine"] = _ENGINE
-    if state.database:
-        needs["a dump of the database, at most"] = state.database
+    if state.database and "backend" in to_pull(settings, stack):
+        # It may bring migrations: they are rehearsed on a copy, and the database is dumped.
+        needs["a copy of the database"] = needs["a dump of it, at most"] = state.database
     sizes = {name: image.size for image in images for name in image.names}
     for service in to_pull(settings, stack):
         old = (stack.live or {"images": {}})["images"].get(service, "")
@@ -87,10 +88,7 @@ def host_problems(
     if not proven.fits:
         fix = "lower a limit in group data, or take a bigger VPS"
         problems.append(Problem("memory", f"the budget {budget.overrun(proven)}", fix))
-    needed = sum(needs.values())
-    if state.disk_free < needed:
-        parts = ", ".join(f"{megabytes(size)} {what}" for what, size in needs.items())
-        what = f"{megabytes(state.disk_free)} free, and {megabytes(needed)} needed: {parts}"
+    if what := no_room(state.disk_free, needs):
         fix = "make room: journalctl --vacuum-size=100M, docker image ls, a lower releases_kept"
         problems.append(Problem("disk", what, fix))
     skew = abs(state.clock - now)
@@ -102,6 +100,15 @@ def host_problems(
         fix = "a major version up goes by dump and restore; keep the old image until then"
         problems.append(Problem("postgres_major", f"{what}{settings.postgres_major}", fix))
     return problems
+
+
+def no_room(free: int, needs: Mapping[str, int]) -> str:
+    """Why the disk is too full, with the numbers; empty if it is not. Sizes in bytes."""
+    needed = sum(needs.values())
+    if free >= needed:
+        return ""
+    parts = ", ".join(f"{megabytes(size)} {what}" for what, size in needs.items())
+    return f"{megabytes(free)} free, and {megabytes(needed)} needed: {parts}"
 
 
 @step
@@ -135,6 +142,9 @@ def maintenance_lets_us_pass() -> Iterator[str]:
     from koprogo_deploy.outside import Outside
 
     wanted = maintenance.parse(found)
+    if settings.restore_dump and wanted.message == maintenance.RETURNING:
+        host.noop("a rollback that was cut left the maintenance page; this one ends it")
+        return
     with Outside(settings, timeout=5) as outside:
         try:
             closed = maintenance.ours(outside.api.get("/health").headers)

@@ -119,7 +119,8 @@ def refused(state: StackState, wanted: Wanted) -> str:
     # What serves and counts is no redeploy.
     if not reason or (wanted.exists == "current" and not state.candidate):
         return ""
-    told = f"was {'' if reason.startswith('rolled back') else 'taken back: '}{reason}"
+    plain = reason.startswith(("rolled back", "not routed"))
+    told = f"was {'' if plain else 'taken back: '}{reason}"
     return f"this very release {told}. Change something, or give --data retry_bad_release=true"
 
 

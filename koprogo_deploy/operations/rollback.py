@@ -1,12 +1,11 @@
-"""Going back: a release that fails its smoke tests is taken back; a kept one serves by command.
+"""Going back by command: a kept release serves again.
 
-By command it takes the road of a deploy: the kept release becomes the candidate, and the same
+It takes the road of a deploy: the kept release becomes the candidate, and the same
 stages bring it up, switch to it, verify it and let it count.
 """
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -16,58 +15,17 @@ from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import database, door, render
-from koprogo_deploy.facts.releases import Kept, ReleaseFiles, Releases
+from koprogo_deploy.facts.releases import Dumps, Kept, ReleaseFiles, Releases
 from koprogo_deploy.facts.stack import Database, StackState
 from koprogo_deploy.operations import context
-from koprogo_deploy.operations.cutover import START_TIMEOUT, place_dynamic, read_back
 from koprogo_deploy.operations.looks import look
-from koprogo_deploy.operations.migrate import POSTGRES_TIMEOUT, stack
+from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.release import dynamic_hash, have_images, promote_command, push
-from koprogo_deploy.operations.shell import compose_up, container, wait_until_healthy
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.plan import INTERRUPTION
 from koprogo_deploy.problems import Refusal
-from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import Settings
-
-
-def take_back_command(
-    settings: Settings,
-    serving: dict[str, Any],
-    failed: dict[str, Any],
-    reason: str,
-    unmark: bool = False,
-) -> str:
-    """Routes first, then what cannot run twice; the new colours stop; the release is marked bad.
-
-    Args:
-        settings: for the paths and Traefik's address.
-        serving: manifest of the release that counts; its colours were kept warm.
-        failed: manifest of the release to take back.
-        reason: one line, for whoever reads the mark.
-        unmark: a rollback to `failed` had marked `serving`; that is over.
-    """
-    root = settings.install_root
-    directory = f"{root}/releases/{serving['id']}"
-    mark = f"{root}/releases/{failed['id']}/bad"
-    lines = [
-        "set -e",
-        place_dynamic(root, directory),
-        read_back(settings, serving["colours"]),
-    ]
-    for service, timeout in (("traefik", START_TIMEOUT), ("postgres", POSTGRES_TIMEOUT)):
-        if serving["specs"][service] != failed["specs"][service]:
-            lines += [compose_up(directory, service), wait_until_healthy(service, timeout)]
-    kept = set(container_names(serving["colours"]).values())
-    new = sorted(set(container_names(failed["colours"]).values()) - kept)
-    lines += [
-        f"printf '%s\\n' {shlex.quote(reason)} > {mark}",
-        f"rm -f {root}/candidate",
-        f"rm -f {directory}/bad" if unmark else ":",
-        # Stopped, not removed: their logs say what was wrong. The next deploy removes them.
-        f"docker stop -t 35 {' '.join(map(container, new))} >/dev/null" if new else ":",
-    ]
-    return "\n".join(lines)
+from koprogo_deploy.units import megabytes
 
 
 def choose(state: StackState, kept: Mapping[str, Kept], asked: str | None, retry: bool) -> Kept:
@@ -106,33 +64,16 @@ def choose(state: StackState, kept: Mapping[str, Kept], asked: str | None, retry
     return kept[max(others, key=lambda i: (state.served.get(i, 0.0), i))]
 
 
-def cannot_go_back(
-    to: Kept,
-    live: Mapping[str, Any],
-    applied: Mapping[str, bool],
-    secrets: Mapping[str, str],
-    root: str,
-) -> str:
-    """Why a kept release cannot serve again; empty if it can. Pure.
+def cannot_go_back(to: Kept, live: Mapping[str, Any], secrets: Mapping[str, str], root: str) -> str:
+    """Why a kept release cannot serve again, whatever the schema is; empty if it can. Pure.
 
     Args:
         to: the kept release.
         live: manifest of the serving one.
-        applied: migrations of the database.
         secrets: directory of each service's secrets as they are today.
         root: where the secrets lie.
     """
     identity = to.manifest["id"]
-    between = sorted(set(applied) - database.versions(to.migrations))
-    if between:
-        return (
-            f"a migration stands between: the database has {len(between)} that release {identity} "
-            f"lacks ({', '.join(between)}), so its backend would not start. There are two ways: "
-            "(1) deploy an image that has these migrations and not the fault: write its tag as "
-            "backend_image in group data, then deploys/full.py; (2) restore the dump that was made "
-            "before the migration, which loses what was written since. Dumps and their restore "
-            "are not built yet: today the first way is the only one"
-        )
     old = {s: set(d.get("secrets", ())) for s, d in to.manifest["definitions"].items()}
     changed = sorted(
         service
@@ -148,6 +89,52 @@ def cannot_go_back(
     if before and now and before != now:
         return f"release {identity} is of Postgres {before}, and the data is of Postgres {now}"
     return ""
+
+
+def between(to: Kept, applied: Mapping[str, bool]) -> list[str]:
+    """Migrations of the database that a kept release lacks: its backend would not start. Pure."""
+    return sorted(set(applied) - database.versions(to.migrations))
+
+
+def fitting_dump(to: Kept, dumps: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The newest dump whose schema a kept release can start on; None if there is none. Pure."""
+    known = database.versions(to.migrations)
+    fitting = [dump for dump in dumps.values() if set(dump["applied"]) <= known]
+    return max(fitting, key=lambda dump: dump["at"], default=None)
+
+
+def two_ways(
+    to: Kept,
+    missing: list[str],
+    dump: Mapping[str, Any] | None,
+    lost: Mapping[str, str | None],
+    settings: Settings,
+) -> str:
+    """What stands between, and how one gets back nevertheless. Pure.
+
+    Args:
+        to: the kept release.
+        missing: migrations that it lacks.
+        dump: the one to restore; None if there is none.
+        lost: what was written since it, as `database.written_since` answers.
+        settings: for the commands.
+    """
+    identity = to.manifest["id"]
+    told = (
+        f"a migration stands between: the database has {len(missing)} that release {identity} "
+        f"lacks ({', '.join(missing)}), so its backend would not start. There are two ways: "
+        "(1) deploy an image that has these migrations and not the fault: write its tag as "
+        "backend_image in group data, then deploys/full.py; (2) restore the dump that was made "
+        "before the migration"
+    )
+    if dump is None:
+        return f"{told}; but no dump is kept that fits, so today the first way is the only one"
+    run = f"pyinfra inventories/{settings.environment}.py deploys/rollback.py"
+    at = dump["at"][:19].replace("T", " ")
+    return (
+        f"{told}: {run} --data release={identity} --data restore_dump=true. It is of {at} UTC, "
+        f"{megabytes(dump['bytes'])}. {database.lost_told(lost)}"
+    )
 
 
 def _old_settings(environment: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,7 +164,15 @@ def kept_release_is_candidate() -> Iterator[StringCommand | str]:
     # Where the database does not answer, what serves tells what it has.
     applied = found or dict.fromkeys(database.versions(kept[live["id"]].migrations), True)
     secrets = render.secret_directories(context.secret_sets(environment))
-    if reason := cannot_go_back(to, live, applied, secrets, root):
+    dump, reason = None, cannot_go_back(to, live, secrets, root)
+    if missing := between(to, applied):
+        dump = fitting_dump(to, look(Dumps, root=root) if state.dumps else {})
+        lost = look(Database, query=database.written_since(dump["at"])) if dump else {}
+        if dump and settings.restore_dump:
+            logger.warning("    the data is of %s again. %s", dump["at"], database.lost_told(lost))
+        else:
+            reason = two_ways(to, missing, dump, lost, settings)
+    if reason:
         raise OperationError(f"no rollback to release {manifest['id']}: {reason}")
     made = datetime.now(UTC)
     why = f": {settings.reason}" if settings.reason else ""
@@ -185,7 +180,7 @@ def kept_release_is_candidate() -> Iterator[StringCommand | str]:
     mark = f"rolled back by {context.who()} at {made:%Y-%m-%d %H:%M} UTC{why}"
     left_id = left["id"] if left else ""
     old = _old_settings(settings.environment, manifest)
-    context.go_back(context.GoingBack(left_id, mark, old))
+    context.go_back(context.GoingBack(left_id, mark, old, dump["release"] if dump else ""))
     if live["id"] == manifest["id"]:
         context.plan(manifest)
         logger.info("    release %s serves already", manifest["id"])

@@ -12,6 +12,7 @@ from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import seed
+from koprogo_deploy.direct import PUBLIC_PASSWORD, SUPERADMIN
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.stack import Database
 from koprogo_deploy.operations import context
@@ -20,8 +21,6 @@ from koprogo_deploy.operations.migrate import stack, target
 from koprogo_deploy.operations.shell import container, psql
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.render import container_names
-
-PUBLIC_PASSWORD = "admin123"  # noqa: S105 - KoproGo's own, for the logins that its endpoint makes
 
 # The token goes to curl by its standard input: an argument could be read in the process list.
 _API_SEED = r"""
@@ -81,7 +80,7 @@ def _by_api(environment: Environment) -> StringCommand:
     password = PUBLIC_PASSWORD
     if settings.superadmin_guard:
         password = environment.secrets["SUPERADMIN_PASSWORD"]
-    login = json.dumps({"email": "admin@koprogo.com", "password": password})
+    login = json.dumps({"email": SUPERADMIN, "password": password})
     return StringCommand(_API_SEED.replace("CONTAINER", container(names["backend"])), _stdin=login)
 
 

@@ -16,7 +16,7 @@ from koprogo_deploy.operations import context
 from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.migrate import stack, target
 from koprogo_deploy.operations.release import promote_command
-from koprogo_deploy.operations.shell import container
+from koprogo_deploy.operations.shell import stop
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.render import container_names
 from koprogo_deploy.units import megabytes
@@ -33,13 +33,13 @@ def settled() -> Iterator[str]:
         steps.append(promote_command(root, manifest["id"]))
     leftovers = old_containers(state.containers, manifest)
     if leftovers:
-        names = " ".join(shlex.quote(container(name)) for name in leftovers)
-        # Time for the requests they are at.
-        steps.append(f"docker stop -t 35 {names} >/dev/null; docker rm {names} >/dev/null")
+        steps.append(f"set -e\n{stop(*leftovers, remove=True)}")
     gone = unused(state.releases, manifest["id"], settings.releases_kept, before(state, manifest))
     kept: dict[str, Kept] = look(Releases, root=root) if steps or gone else {}
     if gone:
         steps.append(prune_command(root, gone))
+    if dumps := state.dumps[: -settings.releases_kept]:
+        steps.append(prune_dumps_command(root, dumps))
     yield from steps
     if not steps:
         host.noop(f"release {manifest['id']} counts, and nothing of another one runs")
@@ -153,6 +153,12 @@ for kind in config secrets; do
     grep -qsF "{root}/$directory" releases/*/compose.yaml || rm -rf "$directory"
   done
 done"""
+
+
+def prune_dumps_command(root: str, gone: list[str]) -> str:
+    """Remove dumps of before a migration, by the release that migrated."""
+    names = shlex.join(f"{release}.{kind}" for release in gone for kind in ("dump", "json"))
+    return f"set -e; cd {root}/dumps; rm -f {names}"
 
 
 @deploy("Settle")

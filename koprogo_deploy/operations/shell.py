@@ -7,6 +7,7 @@ import shlex
 from koprogo_deploy.database import OBSERVER
 
 PROJECT = "koprogo"
+DRAIN = 30  # seconds for the requests that an old colour is at
 
 
 def container(service: str) -> str:
@@ -78,6 +79,40 @@ while :; do
   fi
   sleep 0.2
 done"""
+
+
+def stop(*names: str, remove: bool = False) -> str:
+    """Stop containers of old or failed colours, each when nobody is connected to it any more.
+
+    Traefik sends them nothing new; requests that they are at end, and connections kept for more
+    end with Traefik's idle timeout. What lasts longer than `DRAIN` has the application's own
+    grace. Stopped, not removed, unless asked: their logs say what was wrong.
+
+    Args:
+        names: Compose's; those without a container are left out.
+        remove: the containers too.
+    """
+    words = shlex.join(container(name) for name in names)
+    gone = "docker rm $there >/dev/null" if remove else ":"
+    return f"""
+connected() {{
+  for n in /proc/"$1"/net/tcp /proc/"$1"/net/tcp6; do
+    [ -r "$n" ] && awk -v port=":$(printf %04X "$2")$" \\
+      '$4 == "01" && $2 ~ port && $2 !~ /0100007F:/ {{ f = 1 }} END {{ exit !f }}' "$n" && return
+  done
+  return 1
+}}
+end=$(( $(date +%s) + {DRAIN} )); there=
+for c in {words}; do
+  pid=$(docker inspect -f '{{{{.State.Pid}}}}' "$c" 2>/dev/null) || continue
+  there="$there $c"
+  case "$c" in *-frontend-*) port=80 ;; *) port=8080 ;; esac
+  while [ "$pid" != 0 ] && connected "$pid" "$port"; do
+    [ "$(date +%s)" -lt "$end" ] || {{ echo "$c is stopped with requests at work" >&2; break; }}
+    sleep 0.1
+  done
+done
+if [ -n "$there" ]; then docker stop -t 35 $there >/dev/null; {gone}; fi"""
 
 
 def psql(database: str = "koprogo_db") -> str:

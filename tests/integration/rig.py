@@ -192,8 +192,10 @@ class Rig:
     def leftovers(self) -> list[str]:
         """What an interrupted deploy left behind: nothing, after one that ran to its end."""
         found = self.on_host(
-            "cd /opt/koprogo; ls -d candidate candidate.new current.new secrets/new "
-            "releases/.[!.]* config/.[!.]* traefik/dynamic/.[!.]* 2>/dev/null; "
+            "cd /opt/koprogo; ls -d candidate candidate.new current.new secrets/new rehearsal "
+            "releases/.[!.]* config/.[!.]* traefik/dynamic/.[!.]* dumps/*.part dumps/.[!.]* "
+            "2>/dev/null; docker ps -a --format '{{.Names}}' | grep -E 'scratch|rehearsal'; "
+            "docker network ls --format '{{.Name}}' | grep scratch; "
             "ls -d /tmp/*koprogo* /tmp/pyinfra* 2>/dev/null; "
             f"ls {lock.PATH}.holder 2>/dev/null; true"
         ).split()
@@ -206,6 +208,26 @@ class Rig:
             self.on_host(f"python3 -c {shlex.quote(_CGROUP)} koprogo-{service}-1")
         )
         return found
+
+    def image(self, base: str, script: str) -> str:
+        """Another image in the box's registry: `base` after a script that runs in it as root."""
+        made = f"{base.rpartition(':')[0]}:test-{time.time_ns()}"
+        look = f"docker pull -q {base} >&2; docker image inspect -f '{{{{.Config.User}}}}' {base}"
+        user = self.on_host(look).strip() or "0"
+        run = json.dumps(["sh", "-ec", script])
+        build = "DOCKER_BUILDKIT=0 docker build -q -t"
+        self.on_host(
+            f"set -e; {build} {made} -; docker push -q {made}; docker image rm {made}",
+            stdin=f"FROM {base}\nUSER 0\nRUN {run}\nUSER {user}\n",
+            within=120,
+        )
+        return made
+
+    def migrating_image(self, version: int, sql: str, script: str = "") -> str:
+        """A backend image with one migration more; `script` changes what else is in it."""
+        file = f"/app/migrations/{version}_of_a_test.sql"
+        write = f"printf '%s' {shlex.quote(sql)} > {file}"
+        return self.image(self.environment.settings.backend_image, f"{write}\n{script}")
 
     # --- disturb ---------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.facts.releases import Image
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.files import RemoteFile
-from koprogo_deploy.operations import cutover, host, preflight, release, settle, shell
+from koprogo_deploy.operations import host, preflight, release, return_data, routes, settle, shell
 from koprogo_deploy.render import Release
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import GB, MB
@@ -163,9 +163,14 @@ def test_commands_are_shell_that_parses() -> None:
     commands = [
         release.push_command("/opt/koprogo", "r1", rendered, 600),
         release.pull_command(["a b", "c'd"], 600),
-        cutover.read_back(BASE, rendered.colours),
-        cutover.place_dynamic("/opt/koprogo", "/opt/koprogo/releases/r1"),
+        routes.read_back(BASE, rendered.colours),
+        routes.place_dynamic("/opt/koprogo", "/opt/koprogo/releases/r1"),
         settle.prune_command("/opt/koprogo", ["r1"]),
+        settle.prune_dumps_command("/opt/koprogo", ["r1"]),
+        shell.stop("backend-blue", "frontend-blue", remove=True),
+        return_data.under_page_command(BASE, "backend-blue", "koprogo_before_1"),
+        return_data.undo_command(BASE, "backend-blue", "backend-green", "koprogo_before_1"),
+        routes.back_command(BASE, {"id": "r1", "colours": rendered.colours}),
         settle.remove_images_command(["a b", "c'd"]),
         shell.wait_until_healthy("backend-blue", 90),
         host.swap_command(1 * GB),
@@ -314,7 +319,7 @@ def test_disk_needs_are_counted_by_what_is_to_come() -> None:
     known = [Image((live["images"]["backend"],), 200 * MB)]
     more = preflight.disk_needs(other, machine(database=70 * MB), state, known)
     assert more["backend image, sized as the present one"] == 300 * MB
-    assert more["a dump of the database, at most"] == 70 * MB
+    assert more["a copy of the database"] == more["a dump of it, at most"] == 70 * MB
     first = preflight.disk_needs(BASE, machine(), StackState(), [])
     assert first["Docker Engine"] == first["traefik image, size unknown"] == 600 * MB
     digest = project.settings(backend_image=f"ghcr.io/gilmry/koprogo/backend:main-2{DIGEST}")

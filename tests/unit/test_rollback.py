@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy import render
+from koprogo_deploy import database, render
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.releases import Image, Images, Kept, ReleaseFiles, Releases
 from koprogo_deploy.facts.stack import Stack, StackState, parse_stack
@@ -103,25 +103,62 @@ def test_a_deploy_that_was_cut_after_the_switch_goes_back_to_what_counts() -> No
 # --- whether -------------------------------------------------------------------------------------
 
 
-def why_not(to: Kept, applied: tuple[str, ...] = ("1", "2"), **secrets: str) -> str:
-    known = dict.fromkeys(applied, True)
-    return rollback.cannot_go_back(to, about("r4"), known, {**SECRETS, **secrets}, ROOT)
+def why_not(to: Kept, **secrets: str) -> str:
+    return rollback.cannot_go_back(to, about("r4"), {**SECRETS, **secrets}, ROOT)
+
+
+def missing(to: Kept, *applied: str) -> list[str]:
+    return rollback.between(to, dict.fromkeys(applied, True))
 
 
 def test_a_release_with_all_migrations_can_serve_again() -> None:
+    assert missing(kept("r1", "1", "2"), "1", "2") == []
+    assert missing(kept("r1", "1", "2", "3"), "1", "2") == [], "it knows more: it brings them"
     assert why_not(kept("r1", "1", "2")) == ""
-    assert why_not(kept("r1", "1", "2", "3")) == "", "it knows more: it brings them itself"
-
-
-def test_a_migration_between_is_refused_with_the_two_ways() -> None:
-    told = why_not(kept("r1", "1"))
-    assert "a migration stands between: the database has 1 that release r1 lacks (2)" in told
-    assert "backend_image" in told
-    assert "not built yet" in told
 
 
 def test_back_dated_migrations_are_compared_one_by_one() -> None:
-    assert "lacks (1)" in why_not(kept("r1", "2", "3"))
+    assert missing(kept("r1", "2", "3"), "1", "2") == ["1"]
+
+
+def dumped(release: str, *applied: str, at: str = "2026-01-01T10:00:00.000+00:00") -> Any:
+    return {"release": release, "applied": list(applied), "at": at, "bytes": 3 * 1024**2}
+
+
+def test_the_dump_to_restore_is_the_newest_that_the_release_can_start_on() -> None:
+    dumps = {
+        "r2": dumped("r2", "1", at="2026-01-01T10:00:00.000+00:00"),
+        "r3": dumped("r3", "1", "2", at="2026-01-02T10:00:00.000+00:00"),
+        "r4": dumped("r4", "1", "2", "3", at="2026-01-03T10:00:00.000+00:00"),
+    }
+    assert rollback.fitting_dump(kept("r1", "1", "2"), dumps) == dumps["r3"]
+    assert rollback.fitting_dump(kept("r1", "1", "4"), dumps) == dumps["r2"]
+    assert rollback.fitting_dump(kept("r1", "4"), dumps) is None
+    assert rollback.fitting_dump(kept("r1", "1"), {}) is None
+
+
+def test_a_migration_between_is_refused_with_the_two_ways() -> None:
+    counted = {"buildings": "2:1", "expenses": "0:0", "owners": "5:", "tags": None}
+    told = rollback.two_ways(kept("r1", "1"), ["2"], dumped("r2", "1"), counted, BASE)
+    assert "a migration stands between: the database has 1 that release r1 lacks (2)" in told
+    assert "(1) deploy an image" in told
+    assert "backend_image" in told
+    run = "pyinfra inventories/production.py deploys/rollback.py"
+    assert f"{run} --data release=r1 --data restore_dump=true. " in told
+    assert "It is of 2026-01-01 10:00:00 UTC, 3 MB" in told
+    assert "Lost would be, since then: buildings 2 new, 1 changed; owners 5 new (" in told
+    assert "nor the tables without created_at: tags)" in told
+
+
+def test_without_a_dump_it_says_so() -> None:
+    told = rollback.two_ways(kept("r1", "1"), ["2"], None, {}, BASE)
+    assert told.endswith("but no dump is kept that fits, so today the first way is the only one")
+
+
+def test_nothing_written_since_is_said_with_how_it_was_counted() -> None:
+    told = database.lost_told({"buildings": "0:0", "refresh_tokens": "0:"})
+    assert told.startswith("Nothing new since then (counted now, by created_at and updated_at; ")
+    assert told.endswith("rows deleted since are not counted)")
 
 
 def test_changed_secrets_are_not_brought_back() -> None:

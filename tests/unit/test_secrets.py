@@ -68,10 +68,22 @@ def test_a_folder_or_bytes_in_its_place_are_no_traceback(tmp_path: Path) -> None
 
 def test_every_missing_secret_is_named(tmp_path: Path) -> None:
     write(tmp_path, "")
-    fix = "add {}= with 64 hexadecimal digits (openssl rand -hex 32)"
-    assert problems(tmp_path) == [
-        (FILE, f"{wanted.name} is missing", fix.format(wanted.name)) for wanted in WANTED
-    ]
+    fix = "koprogo secrets init production adds what is missing, and changes nothing else"
+    assert problems(tmp_path) == [(FILE, f"{wanted.name} is missing", fix) for wanted in WANTED]
+
+
+def test_what_an_older_file_lacks_is_added_and_the_rest_stays(tmp_path: Path) -> None:
+    path = write(tmp_path, "# mine\nBACKUP_S3_ACCESS_KEY=AK/+\nJWT_SECRET=" + "7" * 64)
+    added = secrets.complete("production", tmp_path)
+    assert set(added) == {wanted.name for wanted in WANTED} - {"JWT_SECRET"}
+    assert path.read_text().startswith("# mine\nBACKUP_S3_ACCESS_KEY=AK/+\nJWT_SECRET=" + "7" * 64)
+    kept, found = secrets.read("production", tmp_path)
+    assert found == []
+    assert kept is not None
+    assert kept["JWT_SECRET"] == "7" * 64
+    before = path.read_text()
+    assert secrets.complete("production", tmp_path) == []
+    assert path.read_text() == before
 
 
 RENEW = "generate one: openssl rand -hex 32"

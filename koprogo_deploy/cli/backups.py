@@ -1,0 +1,115 @@
+"""`koprogo backups`: what is in the repository, and what of it is proven."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from koprogo_deploy import backups, door
+from koprogo_deploy.cli.common import Environment, out
+from koprogo_deploy.cli.releases import Json
+from koprogo_deploy.journal import Journal
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="backups")(list_backups)
+
+
+def list_backups(environment: Environment, as_json: Json = False) -> None:
+    """List the backups in the repository, and which of them a drill restored and compared.
+
+    Make one: `pyinfra inventories/production.py deploys/backup.py`. Restore one:
+    `deploys/restore.py --data backup=ID`.
+    """
+    from koprogo_deploy import remote
+
+    opened = door.open_environment(environment)
+    program = f"{opened.settings.install_root}/bin/koprogo-data list"
+    found = rows(json.loads(remote.as_root(opened, program)), remote.journal_of(opened))
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    show(out, found, backups.place(opened.settings))
+    if warning := backups.not_off_site(opened.settings):
+        out.print(Text(warning, style="yellow"))
+
+
+def rows(snapshots: list[dict[str, Any]], journal: Journal) -> list[dict[str, Any]]:
+    """What is known of each backup, oldest first. Pure.
+
+    Args:
+        snapshots: as restic lists them.
+        journal: says which were read back, and which a drill proved.
+    """
+    made = {e["backup"]: e for e in journal.entries if e["kind"] == "backup" and "backup" in e}
+    drills = {
+        e["backup"]: e["at"]
+        for e in journal.entries
+        if e["kind"] == "drill" and e["outcome"] == "done"
+    }
+    found = []
+    for each in snapshots:
+        line = made.get(each["short_id"], {})
+        releases = [t.removeprefix("release:") for t in each["tags"] if t.startswith("release:")]
+        found.append(
+            {
+                "id": each["short_id"],
+                "at": datetime.fromisoformat(each["time"]).astimezone(UTC).isoformat(),
+                "release": releases[0] if releases else None,
+                "rows": line.get("rows"),
+                "uploads": line.get("uploads"),
+                "bytes": each.get("summary", {}).get("total_bytes_processed"),
+                # A new host's journal does not know of what another one made.
+                "read_back": line.get("outcome") == "done" if line else None,
+                "drilled": drills.get(each["short_id"]),
+            }
+        )
+    return found
+
+
+def show(out: Console, found: list[dict[str, Any]], place: str) -> None:
+    """The backups, for a person."""
+    from koprogo_deploy.units import megabytes
+
+    if not found:
+        out.print(f"no backup in {place} yet", markup=False)
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in (
+        "backup",
+        "made (UTC)",
+        "release",
+        "size",
+        "rows",
+        "uploads",
+        "read back",
+        "drill",
+    ):
+        right = column in ("size", "rows", "uploads")
+        table.add_column(column, no_wrap=True, justify="right" if right else "left")
+    words = {True: "[green]yes", False: "[red]no", None: "by another host"}
+    for each in found:
+        size = each["bytes"]
+        counts = [str(each[name]) if each[name] is not None else "" for name in ("rows", "uploads")]
+        table.add_row(
+            each["id"],
+            _minute(each["at"]),
+            each["release"] or "",
+            megabytes(size) if size is not None else "",
+            *counts,
+            words[each["read_back"]],
+            _minute(each["drilled"]) if each["drilled"] else "",
+        )
+    out.print(table)
+    out.print(f"in {place}", markup=False)
+
+
+def _minute(text: str) -> str:
+    return text[:16].replace("T", " ")

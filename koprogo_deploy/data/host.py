@@ -1,0 +1,186 @@
+"""What every command of `koprogo-data` starts from: its settings, the containers, the locks."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SETTINGS = "data/settings.json"  # below the install root
+POSTGRES = "koprogo-postgres-1"
+DATABASE = "koprogo_db"
+MB = 1024 * 1024
+
+# Of the budget's line, for this program and the clients (pg_dump, pg_restore, docker); what is
+# left of the line is the scratch server's.
+CLIENTS = 64 * MB
+LIMITED = "KOPROGO_DATA_LIMITED"  # set where a limit holds for this process already
+
+DEPLOY_LOCK = "/run/lock/koprogo-deploy"  # the one that a deploy holds
+DATA_LOCK = "/run/lock/koprogo-data"  # one command of ours at a time: they share one line of memory
+
+
+class Failed(Exception):
+    """Why a command could not do its work, in words for a person."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the deploy wrote down for this host; sizes in bytes.
+
+    Attributes:
+        root: the install root.
+        environment: its name, for the journal.
+        memory: the budget's line `backup, rehearsal`.
+        backup: settings of the backups, by name without `backup_`.
+    """
+
+    root: Path
+    environment: str
+    memory: int
+    backup: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scratch_memory(self) -> int:
+        """Limit of the scratch server's container."""
+        return self.memory - CLIENTS
+
+
+def read_config(root: Path) -> Config:
+    """The settings as the deploy left them.
+
+    Raises:
+        Failed: they are not there, or not readable.
+    """
+    file = root / SETTINGS
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return Config(root, values["environment"], values["memory"], values.get("backup", {}))
+    except (OSError, ValueError, KeyError) as error:
+        raise Failed(f"{file} cannot be read ({error!r}); run deploys/full.py") from None
+
+
+def limit(memory: int, arguments: Sequence[str]) -> None:
+    """Start this program again within a memory limit of the kernel's, unless one holds already.
+
+    Args:
+        memory: bytes.
+        arguments: the command line.
+    """
+    if LIMITED in os.environ or not Path("/run/systemd/system").is_dir():
+        return
+    os.environ[LIMITED] = "1"
+    properties = [f"MemoryMax={memory}", "MemorySwapMax=0"]
+    options = [word for each in properties for word in ("-p", each)]
+    os.execvp("systemd-run", ["systemd-run", "--scope", "-q", "--collect", *options, *arguments])  # noqa: S606
+
+
+@contextlib.contextmanager
+def lock(path: str, wait: float, holder: str = "") -> Iterator[None]:
+    """Hold a lock file; it dies with this process.
+
+    Args:
+        path: of the file.
+        wait: seconds to wait for whoever holds it.
+        holder: who holds it and why, for others to read.
+
+    Raises:
+        Failed: somebody else still holds it.
+    """
+    with open(path, "a") as file:  # noqa: PTH123
+        end = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise Failed(f"{_holder(path)} holds {path}; waited {wait:.0f} s") from None
+                time.sleep(0.2)
+        note = Path(f"{path}.holder")
+        if holder:
+            note.write_text(f"{holder}\n", encoding="utf-8")
+        try:
+            yield
+        finally:
+            if holder:
+                note.unlink(missing_ok=True)
+
+
+def _holder(path: str) -> str:
+    try:
+        return Path(f"{path}.holder").read_text(encoding="utf-8").strip()
+    except OSError:
+        return "another one"
+
+
+def run(*command: str, stdin: str | None = None) -> str:
+    """Run a command and return what it prints.
+
+    Raises:
+        Failed: it failed; with its last words.
+    """
+    try:
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise Failed(f"{command[0]}: {error.strerror}") from None
+    if done.returncode:
+        words = last_words(done.stderr, done.returncode)
+        # The clients of Postgres say who they are.
+        raise Failed(words if command[0] == "nsenter" else f"{command[0]}: {words}")
+    return done.stdout
+
+
+def last_words(said: str, code: int) -> str:
+    """The end of what a command wrote to stderr, on one line."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return " | ".join(lines[-4:]) or f"exit code {code}"
+
+
+def inside(container: str, *command: str) -> list[str]:
+    """Command line that runs a program of a container's, as its user, in our own memory limit.
+
+    `docker exec` would charge it to the container's limit, and is itself no small program.
+
+    Raises:
+        Failed: the container does not run.
+    """
+    look = "{{.State.Running}} {{.State.Pid}} {{.Config.User}} {{json .Config.Env}}"
+    try:
+        found = run("docker", "inspect", "-f", look, container)
+    except Failed as error:
+        raise Failed(f"{container} cannot be asked: {error}") from None
+    return entered(found, container, *command)
+
+
+def entered(found: str, container: str, *command: str) -> list[str]:
+    """As `inside`, from what `docker inspect` said. Pure."""
+    running, pid, user, variables = found.strip().split(" ", 3)
+    if running != "true":
+        raise Failed(f"{container} does not run: docker logs {container}")
+    uid, _, gid = user.partition(":")
+    path = next((v for v in json.loads(variables) if v.startswith("PATH=")), "PATH=/usr/bin:/bin")
+    enter = ["nsenter", "--target", pid, "--mount", "--net", "--setgid", gid or uid]
+    return [*enter, "--setuid", uid, "--", "env", "-i", path, "LC_ALL=C.UTF-8", *command]
+
+
+def sql(container: str, text: str, database: str = DATABASE) -> str:
+    """What a script prints, run as the superuser of a Postgres container; stops at an error."""
+    command = ("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database)
+    return run(*inside(container, *command), stdin=text).strip()
+
+
+def sync(path: Path) -> None:
+    """Have a file or a directory on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,296 @@
+"""Restore: a backup into a database and a directory beside the real ones, checked, then swapped.
+
+The swap is a rename, of both; what served before stays under another name until it is dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from koprogo_deploy import database
+from koprogo_deploy.data import backup, dump, hashes
+from koprogo_deploy.data.host import DATABASE, POSTGRES, Config, Failed, run, sql, sync
+
+NEW = "koprogo_restored"  # the database that is being restored, and the uploads' directory
+OLD = "koprogo_before_"  # and what served before, with the time of the swap
+START_TIMEOUT = 120  # seconds for the backend
+
+STATE = "data/restore.json"  # below the install root: what was prepared, and a swap under way
+
+_LIST = f"""
+SELECT coalesce(json_agg(json_build_array(datname, pg_database_size(oid)) ORDER BY datname), '[]')
+FROM pg_database WHERE datname = '{NEW}' OR starts_with(datname, '{OLD}')"""  # noqa: S608
+
+
+def prepare(config: Config, asked: str) -> dict[str, Any]:
+    """Bring a backup beside what is live, and compare every table and upload with its manifest.
+
+    The site serves meanwhile, and is not touched.
+
+    Args:
+        config: where the repository is.
+        asked: `latest`, or the beginning of an id.
+
+    Returns:
+        What was restored, and by how many rows each live table differs.
+
+    Raises:
+        Failed: it cannot be restored, is not what it should be, or does not fit the live release;
+            nothing of it is left.
+    """
+    began = time.monotonic()
+    finish(config)
+    discard()
+    volume = backup.volume()
+    uploads = volume.parent / NEW
+    with backup.staged() as stage:
+        # The dump, the database it becomes, and the uploads once more.
+        need = 2 * dump.size() + sum(f.stat().st_size for f in volume.rglob("*") if f.is_file())
+        dump.room(stage, need, "the restore")
+        try:
+            uploads.mkdir(mode=0o700)
+            snapshot, manifest = backup.fetch(config, asked, stage / backup.DUMP, uploads)
+            backup.fits(config, manifest)
+            own(uploads, volume)
+            sql(POSTGRES, database.DATABASE_SQL.replace(DATABASE, NEW), "postgres")
+            sql(POSTGRES, database.ROLE_SETTINGS_SQL.replace(DATABASE, NEW), "postgres")
+            dump.restore(stage / backup.DUMP, POSTGRES, NEW)
+            sql(POSTGRES, "ANALYZE", NEW)
+            found = hashes.tables(POSTGRES, database=NEW)
+            problems = hashes.differences(manifest["tables"], found, "table")
+            problems += hashes.differences(manifest["uploads"], hashes.files(uploads), "upload")
+            if problems:
+                raise Failed(
+                    f"backup {snapshot['short_id']} does not restore: {backup.told(problems)}"
+                )
+        except BaseException:
+            with contextlib.suppress(Failed):
+                discard()
+            raise
+    live = hashes.tables(POSTGRES)
+    return {
+        "backup": snapshot["short_id"],
+        "made": manifest["made"],
+        "release": manifest["release"]["id"],
+        "tables": len(found),
+        "rows": sum(table["rows"] for table in found.values()),
+        "uploads": len(manifest["uploads"]),
+        "since": rows_since(found, live),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def prepare_dump(config: Config, file: Path) -> dict[str, Any]:
+    """Bring a dump beside what is live, the uploads being left as they are.
+
+    Args:
+        config: for the install root.
+        file: a dump in custom format, such as of before a migration.
+
+    Raises:
+        Failed: it cannot be restored; nothing of it is left.
+    """
+    began = time.monotonic()
+    finish(config)
+    discard()
+    dump.room(backup.volume(), dump.size(), "the restored database")
+    try:
+        sql(POSTGRES, database.DATABASE_SQL.replace(DATABASE, NEW), "postgres")
+        sql(POSTGRES, database.ROLE_SETTINGS_SQL.replace(DATABASE, NEW), "postgres")
+        dump.restore(file, POSTGRES, NEW)
+        sql(POSTGRES, "ANALYZE", NEW)
+    except BaseException:
+        with contextlib.suppress(Failed):
+            discard()
+        raise
+    return {"dump": str(file), "seconds": round(time.monotonic() - began, 1)}
+
+
+def rows_since(restored: dict[str, Any], live: dict[str, Any]) -> dict[str, int]:
+    """By how many rows each live table is ahead of the backup; equal ones are left out. Pure."""
+    counts = {
+        name: live.get(name, {"rows": 0})["rows"] - restored.get(name, {"rows": 0})["rows"]
+        for name in sorted({*restored, *live})
+    }
+    changed = {n for n in counts if live.get(n) != restored.get(n)}
+    return {name: counts[name] for name in counts if name in changed}
+
+
+def own(new: Path, like: Path) -> None:
+    """Directories of a restored volume belong to whom those of the live one belong to."""
+    there = like.stat()
+    for folder, _, _ in os.walk(new):
+        os.chown(folder, there.st_uid, there.st_gid)
+        Path(folder).chmod(there.st_mode & 0o777)
+
+
+def discard() -> None:
+    """Remove what an earlier run restored and did not swap."""
+    sql(POSTGRES, f"DROP DATABASE IF EXISTS {NEW} WITH (FORCE)", "postgres")
+    shutil.rmtree(backup.volume().parent / NEW, ignore_errors=True)
+
+
+def backends() -> list[str]:
+    """Names of the backend's running containers: what holds connections and uploads."""
+    names = run(
+        "docker",
+        "ps",
+        "--filter",
+        "label=com.docker.compose.project=koprogo",
+        "--format",
+        "{{.Names}}",
+    )
+    return [name for name in names.split() if name.startswith("koprogo-backend-")]
+
+
+def swap_sql(old: str, coming: str) -> str:
+    """Rename the live database to `old` and `coming` to the live one: both, or an error. Pure."""
+    return f"""ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS false;
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ('{DATABASE}', '{coming}');
+BEGIN;
+ALTER DATABASE {DATABASE} RENAME TO {old};
+ALTER DATABASE {coming} RENAME TO {DATABASE};
+COMMIT;
+"""  # noqa: S608 - names of ours
+
+
+def swap(config: Config, before: bool = False) -> dict[str, Any]:
+    """Have what was restored serve, or what served before it; the other one stays.
+
+    The backend stops for it and starts again. If it does not come up, everything is as it was. A
+    swap that was cut is ended by the next one.
+
+    Args:
+        config: for the install root.
+        before: take the newest of those that served before a restore.
+
+    Raises:
+        Failed: there is nothing to swap with, or the backend does not start on it.
+    """
+    finish(config)
+    coming = newest_before() if before else NEW
+    if coming not in databases() or not (backup.volume().parent / coming).is_dir():
+        raise Failed(_NOTHING if before else "nothing is restored beside what is live")
+    old = f"{OLD}{datetime.now(UTC):%Y%m%dt%H%M%S}"
+    stopped = backends()
+    _remember(config, old=old, coming=coming, stopped=stopped)
+    began = time.monotonic()
+    if stopped:
+        run("docker", "stop", "-t", "35", *stopped)
+    try:
+        exchange(old, coming)
+        _start(stopped)
+    except Failed as error:
+        if coming not in databases():
+            if stopped:
+                run("docker", "stop", "-t", "10", *stopped)
+            _remember(config, old=coming, coming=old, stopped=stopped)
+            exchange(coming, old)
+        _start(stopped)
+        _remember(config)
+        raise Failed(f"{error}. What served before serves again") from None
+    _remember(config)
+    return {"old": old, "stopped": round(time.monotonic() - began, 1)}
+
+
+_NOTHING = "nothing that served before a restore is kept here"
+
+
+def _remember(config: Config, **values: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    file = config.root / STATE
+    if not values:
+        file.unlink(missing_ok=True)
+        return
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(json.dumps(values), encoding="utf-8")
+    sync(part)
+    part.rename(file)
+    sync(file.parent)
+
+
+def finish(config: Config) -> None:
+    """End a swap that was cut, if there is one."""
+    file = config.root / STATE
+    if not file.exists():
+        return
+    cut = json.loads(file.read_text(encoding="utf-8"))
+    running = backends()
+    if running:
+        run("docker", "stop", "-t", "35", *running)
+    exchange(cut["old"], cut["coming"])
+    _start(sorted({*cut["stopped"], *running}))
+    _remember(config)
+
+
+def exchange(old: str, coming: str) -> None:
+    """Rename database and uploads; what is renamed already is left, so that it can be run again."""
+    volume = backup.volume()
+    try:
+        if coming in databases():
+            sql(POSTGRES, swap_sql(old, coming), "postgres")
+        if (volume.parent / coming).exists():
+            if volume.exists():
+                volume.rename(volume.parent / old)
+            (volume.parent / coming).rename(volume)
+            sync(volume.parent)
+    except OSError as error:
+        raise Failed(f"the uploads cannot be renamed: {error}") from None
+    finally:
+        for name in (DATABASE, *databases()):
+            sql(POSTGRES, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true", "postgres")
+
+
+def _start(names: list[str]) -> None:
+    if not names:
+        return
+    run("docker", "start", *names)
+    end = time.monotonic() + START_TIMEOUT
+    look = "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}} {{.RestartCount}}"
+    for name in names:
+        while True:
+            state = run("docker", "inspect", "-f", look, name).split()
+            if state[:2] == ["running", "healthy"]:
+                break
+            if state[0] != "running" or state[1] == "unhealthy" or time.monotonic() > end:
+                said = run("sh", "-c", f"docker logs --tail 5 {name} 2>&1").strip().splitlines()
+                raise Failed(f"{name} does not come up: {' | '.join(said)}")
+            time.sleep(0.2)
+
+
+def databases() -> dict[str, int]:
+    """Databases that restores brought or left: bytes by name, oldest first."""
+    return dict(json.loads(sql(POSTGRES, _LIST, "postgres")))
+
+
+def newest_before() -> str:
+    """What served before the newest restore.
+
+    Raises:
+        Failed: nothing of that kind is kept.
+    """
+    kept = [name for name in databases() if name.startswith(OLD)]
+    if not kept:
+        raise Failed(_NOTHING)
+    return kept[-1]
+
+
+def drop_old(config: Config) -> dict[str, Any]:
+    """Remove what served before restores, database and uploads; says what, and its bytes."""
+    finish(config)
+    found = databases()
+    for name in found:
+        sql(POSTGRES, f"DROP DATABASE {name} WITH (FORCE)", "postgres")
+    dropped = sum(found.values())
+    for path in sorted(backup.volume().parent.iterdir()):
+        if path.name == NEW or re.fullmatch(rf"{OLD}\d+t\d+", path.name):
+            dropped += sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
+            shutil.rmtree(path)
+    return {"dropped": sorted(found), "bytes": dropped}

@@ -1,0 +1,158 @@
+"""The command line of `koprogo-data`. Results are JSON on stdout, reasons are on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from koprogo_deploy.data import backup, dump, hashes, live, repository, scratch
+from koprogo_deploy.data.host import (
+    CLIENTS,
+    DATA_LOCK,
+    DEPLOY_LOCK,
+    POSTGRES,
+    Config,
+    Failed,
+    limit,
+    lock,
+    read_config,
+)
+
+WAIT = 600  # seconds for another command of ours
+DEPLOY_WAIT = 3 * 3600  # seconds that a timer's run waits for a deploy to end
+_SCHEDULED = {"backup": backup.backup, "drill": backup.drill}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command and option."""
+    top = argparse.ArgumentParser("koprogo-data", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    server = commands.add_parser("scratch", help="a throw-away Postgres server")
+    server.add_argument("what", choices=("up", "down"))
+    server.add_argument("--image", default="", help="other than the running server's")
+    commands.add_parser("copy", help="the real database into the scratch server")
+    out = commands.add_parser("dump", help="the real database to a file")
+    out.add_argument("file", type=Path)
+    out.add_argument("--hash", action="store_true", help="hash its tables as well")
+    back = commands.add_parser("restore", help="a dump into the scratch server")
+    back.add_argument("file", type=Path)
+    content = commands.add_parser("hash", help="content hash of every table")
+    content.add_argument("--scratch", action="store_true", help="of the scratch server")
+    for name, what in (("backup", "make a backup"), ("drill", "prove the newest backup")):
+        run = commands.add_parser(name, help=f"{what}, and write it down")
+        run.add_argument("--by", default="the timer", help="who asks, for the journal")
+        run.add_argument("--locked", action="store_true", help="the caller is a deploy")
+    clean = commands.add_parser("clean", help="after a run that a timer's unit ended")
+    clean.add_argument("kind", choices=tuple(_SCHEDULED))
+    commands.add_parser("list", help="backups in the repository")
+    beside = commands.add_parser("prepare", help="a backup beside what is live, compared")
+    beside.add_argument("backup", help="latest, or the beginning of an id, or a dump's path")
+    swap = commands.add_parser("swap", help="have what was restored serve; the old one stays")
+    swap.add_argument("--before", action="store_true", help="what served before the restore")
+    rename = commands.add_parser("exchange", help="rename databases; what is renamed is left")
+    rename.add_argument("old", help="what the live one is called from now on")
+    rename.add_argument("coming", help="the one that becomes the live one")
+    commands.add_parser("discard", help="remove what was restored and not swapped")
+    commands.add_parser("drop-old", help="remove what served before restores")
+    return top
+
+
+def work(config: Config, given: argparse.Namespace) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Do what was asked for, and return the result."""
+    match given.command:
+        case "scratch" if given.what == "up":
+            return scratch.up(config, given.image)
+        case "scratch":
+            return {"removed": scratch.down()}
+        case "copy":
+            return dump.copy()
+        case "dump":
+            return dump.dump(given.file.absolute(), hashed=given.hash)
+        case "restore":
+            return dump.restore(given.file)
+        case "hash":
+            return hashes.tables(scratch.NAME if given.scratch else POSTGRES)
+        case "backup" | "drill":
+            return scheduled(config, given.command, given.by)
+        case "clean":
+            return ended(config, given.kind)
+        case "list":
+            return repository.snapshots(config)
+        case "prepare" if given.backup.startswith("/"):
+            return live.prepare_dump(config, Path(given.backup))
+        case "prepare":
+            return live.prepare(config, given.backup)
+        case "swap":
+            return live.swap(config, given.before)
+        case "exchange":
+            live.exchange(given.old, given.coming)
+            return {"live": given.coming, "kept": given.old}
+        case "discard":
+            live.discard()
+            return {}
+        case "drop-old":
+            return live.drop_old(config)
+    raise AssertionError(given.command)
+
+
+def scheduled(config: Config, kind: str, by: str) -> dict[str, Any]:
+    """A backup or a drill; either way the journal gets its line."""
+    began = time.monotonic()
+    try:
+        result = _SCHEDULED[kind](config)
+    except (Failed, OSError) as failed:
+        seconds = round(time.monotonic() - began, 1)
+        backup.write_down(config, kind, by, outcome="failed", reason=str(failed), seconds=seconds)
+        raise
+    backup.write_down(config, kind, by, outcome="done", **result)
+    return result
+
+
+def ended(config: Config, kind: str) -> dict[str, Any]:
+    """What systemd runs after a timer's run: one that was killed could write nothing itself."""
+    backup.clean(kind)
+    result = os.environ.get("SERVICE_RESULT", "success")
+    if result not in ("success", "exit-code"):
+        reason = {"oom-kill": "it was out of memory", "timeout": "it took too long"}
+        told = reason.get(result, f"it was ended: {result}")
+        backup.write_down(config, kind, "the timer", outcome="failed", reason=told)
+    return {"result": result}
+
+
+def main(root: Path, arguments: list[str]) -> int:
+    """Run a command within its memory limit, alone.
+
+    Args:
+        root: the install root.
+        arguments: without the program's name.
+
+    Returns:
+        The exit code: 0, or 1 when it failed.
+    """
+    given = parser().parse_args(arguments)
+    os.umask(0o077)
+    try:
+        config = read_config(root)
+        limit(CLIENTS, [sys.executable, "-I", sys.argv[0], *arguments])
+        with contextlib.ExitStack() as held:
+            if given.command in _SCHEDULED and not given.locked:
+                since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+                held.enter_context(
+                    lock(DEPLOY_LOCK, DEPLOY_WAIT, f"a {given.command} of {given.by} since {since}")
+                )
+            held.enter_context(lock(DATA_LOCK, WAIT, f"koprogo-data {given.command}"))
+            print(json.dumps(work(config, given)))
+    except Failed as failed:
+        print(f"koprogo-data {given.command}: {failed}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"koprogo-data {given.command}: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,152 @@
+"""The scratch server: a throw-away Postgres beside the real one, for rehearsals and drills."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from koprogo_deploy import database
+from koprogo_deploy.data.host import DATABASE, POSTGRES, Config, Failed, inside, run, sql
+
+NAME = "koprogo-scratch-1"
+NETWORK = "koprogo-scratch"
+START_TIMEOUT = 90  # seconds; making an empty data directory on one busy CPU takes ten
+
+# Its data is worth nothing, so nothing waits for the disk; small, to leave room in its limit.
+_SERVER = {
+    "autovacuum": "off",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "maintenance_work_mem": "16MB",
+    "max_connections": "30",
+    "max_parallel_maintenance_workers": "0",
+    "max_parallel_workers_per_gather": "0",
+    "max_wal_senders": "0",
+    "max_wal_size": "256MB",
+    "shared_buffers": "32MB",
+    "synchronous_commit": "off",
+    "wal_level": "minimal",
+}
+
+
+def start_command(image: str, memory: int) -> list[str]:
+    """Command line that starts the server.
+
+    It is called `postgres` on a network of its own, so that a backend finds it where it looks for
+    the real one, and cannot find that.
+
+    Args:
+        image: a Postgres image.
+        memory: bytes, at most.
+    """
+    environment = {
+        "PGDATA": "/var/lib/postgresql/data",
+        "POSTGRES_INITDB_ARGS": "--auth-local=peer --auth-host=scram-sha-256",
+        # The entry point wants one; it is taken away again as soon as the server answers.
+        "POSTGRES_PASSWORD": secrets.token_hex(16),
+    }
+    options = [word for name, value in environment.items() for word in ("-e", f"{name}={value}")]
+    settings = [word for name, value in _SERVER.items() for word in ("-c", f"{name}={value}")]
+    return [
+        *("docker", "run", "-d", "--name", NAME, "--pull", "never"),
+        *("--network", NETWORK, "--network-alias", "postgres"),
+        *("--memory", str(memory), "--memory-swap", str(memory), "--cpu-shares", "128"),
+        *("--cap-drop", "ALL", "--security-opt", "no-new-privileges:true", "--pids-limit", "128"),
+        *("--user", "999:999", "--read-only", "--shm-size", "64m"),
+        *("--mount", "type=volume,dst=/var/lib/postgresql/data"),
+        *("--tmpfs", "/tmp:size=16m,mode=1777,noexec,nosuid,nodev"),  # noqa: S108
+        *("--tmpfs", "/run/postgresql:size=1m,uid=999,gid=999,mode=0775"),
+        *options,
+        *(image, "postgres", *settings),
+    ]
+
+
+def roles_sql(dumped: str) -> str:
+    """The roles of `pg_dumpall --roles-only`, without the superuser that every server has. Pure."""
+    kept = ("CREATE ROLE ", "ALTER ROLE ", "GRANT ")
+    own = ("CREATE ROLE postgres;", "ALTER ROLE postgres ")
+    lines = (line for line in dumped.splitlines() if line.startswith(kept))
+    return "".join(f"{line}\n" for line in lines if not line.startswith(own))
+
+
+def up(config: Config, image: str = "") -> dict[str, Any]:
+    """Start the server afresh, with the real one's roles and an empty database.
+
+    Args:
+        config: for the memory limit.
+        image: a Postgres image; that of the running real server if empty.
+
+    Raises:
+        Failed: it does not come up; nothing of it is left.
+    """
+    down()
+    began = time.monotonic()
+    image = image or run("docker", "inspect", "-f", "{{.Config.Image}}", POSTGRES).strip()
+    try:
+        run("docker", "network", "create", "--internal", NETWORK)
+        run(*start_command(image, config.scratch_memory))
+        _wait(image)
+        # A password hash is in there: it goes from one server to the other by pipe alone.
+        dumped = run(*inside(POSTGRES, "pg_dumpall", "--roles-only", "-U", "postgres"))
+        sql(NAME, f"ALTER ROLE postgres PASSWORD NULL;\n{roles_sql(dumped)}", "postgres")
+        sql(NAME, database.DATABASE_SQL + database.ROLE_SETTINGS_SQL, "postgres")
+    except BaseException:
+        down()
+        raise
+    return {
+        "container": NAME,
+        "network": NETWORK,
+        "host": "postgres",
+        "database": DATABASE,
+        "image": image,
+        "memory": config.scratch_memory,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def _wait(image: str) -> None:
+    end = time.monotonic() + START_TIMEOUT
+    # Over TCP: while it is made, the server listens on its socket alone.
+    ready = ("pg_isready", "-q", "-h", "127.0.0.1", "-U", "postgres")
+    while True:
+        with contextlib.suppress(Failed):
+            run(*inside(NAME, *ready))
+            return
+        state = run("docker", "inspect", "-f", "{{.State.Status}}", NAME).strip()
+        if state != "running" or time.monotonic() > end:
+            said = run("sh", "-c", f"docker logs --tail 5 {NAME} 2>&1").strip().splitlines()
+            raise Failed(f"the scratch server ({image}) is {state}: {' | '.join(said)}")
+        time.sleep(0.2)
+
+
+def down() -> list[str]:
+    """Remove the server with its volume and its network; what was there, by name."""
+    found = []
+    if _exists("container", NAME):
+        run("docker", "rm", "-f", "-v", NAME)
+        found.append(NAME)
+    if _exists("network", NETWORK):
+        for name in _attached():
+            # Of a rehearsal that was cut: the network cannot go before it.
+            run("docker", "network", "disconnect", "-f", NETWORK, name)
+        run("docker", "network", "rm", NETWORK)
+        found.append(NETWORK)
+    return found
+
+
+_LIST = {
+    "container": ("docker", "ps", "-a", "--format", "{{.Names}}"),
+    "network": ("docker", "network", "ls", "--format", "{{.Name}}"),
+}
+
+
+def _exists(kind: str, name: str) -> bool:
+    return name in run(*_LIST[kind]).split()
+
+
+def _attached() -> Iterable[str]:
+    look = "{{range .Containers}}{{.Name}} {{end}}"
+    return run("docker", "network", "inspect", "-f", look, NETWORK).split()

@@ -1,0 +1,84 @@
+"""What a colour is asked directly, without the front door, and by whose login. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import bcrypt
+
+from koprogo_deploy.secrets import Secrets
+from koprogo_deploy.settings import Settings
+
+PUBLIC_PASSWORD = "admin123"  # noqa: S105 - KoproGo's own, for the logins that its endpoint makes
+SUPERADMIN = "admin@koprogo.com"
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A seeded organisation: its login, and rows that there are at least."""
+
+    email: str
+    buildings: int
+    owners: int
+
+
+TENANTS = (
+    Tenant("admin@small.be", 5, 20),
+    Tenant("admin@medium.be", 8, 40),
+    Tenant("admin@large.be", 10, 66),
+)
+
+
+def seed_password(settings: Settings, secrets: Secrets) -> str:
+    """Of the seeded logins."""
+    return PUBLIC_PASSWORD if settings.seed_via == "api" else secrets["SEED_PASSWORD"]
+
+
+def login(
+    settings: Settings, secrets: Secrets, seeded: str | None, guarded: str | None
+) -> dict[str, Any] | None:
+    """The login that a backend has to accept: a tenant's if one is seeded, else the superadmin's.
+
+    One that is not in the database, or has another password there, says nothing of a release.
+
+    Args:
+        settings: whether there is a seed, and a guard.
+        secrets: the passwords.
+        seeded: bcrypt hash of the first seeded login as the database has it; None without.
+        guarded: the same of the superadmin's password.
+    """
+    if settings.seed_enabled and _matches(seed_password(settings, secrets), seeded):
+        first = TENANTS[0]
+        lists = {"/buildings": first.buildings, "/owners": first.owners, "/units": 30}
+        password = seed_password(settings, secrets)
+        return {
+            "email": first.email,
+            "password": password,
+            "lists": {**lists, "/expenses": 10},
+        }
+    password = secrets["SUPERADMIN_PASSWORD"]
+    if settings.superadmin_guard and _matches(password, guarded):
+        return {"email": SUPERADMIN, "password": password, "lists": {"/buildings": 0}}
+    return None
+
+
+def _matches(password: str, hashed: str | None) -> bool:
+    return bool(hashed) and bcrypt.checkpw(password.encode(), str(hashed).encode())
+
+
+def on_one_line(failures: list[str], longest: int = 300) -> str:
+    """What failed, for a mark or the journal."""
+    words = " ".join("; ".join(failures).split())
+    return words if len(words) <= longest else f"{words[:longest]}…"
+
+
+def newer_than(live: set[str], applied: Mapping[str, bool]) -> list[str]:
+    """Migrations of the database that the serving release does not know: it runs on a newer schema.
+
+    Args:
+        live: those of its image.
+        applied: those of the database.
+    """
+    return sorted(set(applied) - live)

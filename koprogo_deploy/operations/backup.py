@@ -1,0 +1,123 @@
+"""Backups: made on time by the host itself, and by command. The work is `koprogo-data`'s."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pyinfra import host, logger
+from pyinfra.api import FunctionCommand, StringCommand, deploy
+from pyinfra.api.exceptions import OperationError
+
+from koprogo_deploy import backups, door
+from koprogo_deploy.files import archive, differing, unpack_command
+from koprogo_deploy.machine import TIMERS, backup_secret_paths, backup_secrets, backup_units
+from koprogo_deploy.operations import context
+from koprogo_deploy.operations.looks import machine_now
+from koprogo_deploy.operations.step import said, step
+from koprogo_deploy.units import megabytes
+
+
+@step
+def backups_scheduled() -> Iterator[StringCommand | str]:
+    """The host has what opens the repository, and makes backups and drills on time."""
+    environment = context.current()
+    settings = environment.settings
+    if warning := backups.not_off_site(settings):
+        logger.warning("    %s", warning)
+    units = backup_units(settings)
+    wanted = backup_secrets(settings, environment.secrets, _ssh_key(environment))
+    state = machine_now()
+    changed = differing([*units, *wanted], state.files)
+    needless = {*backup_secret_paths(settings)} - {file.path for file in wanted}
+    gone = sorted(needless & set(state.files))
+    if gone:
+        yield f"rm -f {shlex.join(gone)}"
+    if changed:
+        directory = f"{settings.install_root}/data/backup"
+        yield StringCommand(
+            f"install -d -m 700 {directory} && {unpack_command('/')}", _stdin=archive(changed)
+        )
+    timers = " ".join(TIMERS)
+    if {file.path for file in changed} & {file.path for file in units}:
+        yield (
+            f"systemctl daemon-reload && systemctl enable -q {timers} && systemctl restart {timers}"
+        )
+    elif any(state.units.get(timer) != "active enabled" for timer in TIMERS):
+        yield f"systemctl enable -q --now {timers}"
+    elif not changed and not gone:
+        host.noop("backups and drills are scheduled")
+
+
+def _ssh_key(environment: door.Environment) -> str:
+    name = environment.settings.backup_ssh_key
+    if name is None or not (environment.settings.backup_repository or "").startswith("sftp:"):
+        return ""
+    try:
+        key = (door.ROOT / name).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperationError(f"backup_ssh_key: {name} cannot be read: {error}") from None
+    return key if key.endswith("\n") else f"{key}\n"
+
+
+def data_command(words: str, around: str = "{}", stdin: str = "") -> FunctionCommand:
+    """Run `koprogo-data` on the host, say its reason if it fails, keep its result in `results`.
+
+    Args:
+        words: command and options, as the shell takes them.
+        around: a script with `{}` where the command is to be.
+        stdin: for the script.
+    """
+    program = f"{context.current().settings.install_root}/bin/koprogo-data"
+    script = around.replace("{}", f"{program} {words}")
+    return FunctionCommand(_data(words.split()[0], script, stdin), [], {})
+
+
+results: dict[str, Any] = {}  # of this run, by command
+
+
+def _data(name: str, script: str, stdin: str) -> Callable[[object, object], bool]:
+    # pyinfra passes these two, recognises them by name, and takes False for a failure.
+    def call(state: object, host: Any) -> bool:  # noqa: ANN401 - pyinfra's own type
+        line = StringCommand(f"sudo -n sh -c {shlex.quote(script)}")
+        done, output = host.run_shell_command(line, _stdin=stdin)
+        if done:
+            results[name] = json.loads(output.stdout)
+            return True
+        reason = output.stderr.strip() or f"no answer from {host.name}"
+        said.append(reason)
+        for text in reason.splitlines():
+            logger.error("    %s", text)
+        return False
+
+    return call
+
+
+@step
+def backup_made() -> Iterator[FunctionCommand]:
+    """Make a backup now, and read it back."""
+    yield data_command(f"backup --locked --by {shlex.quote(context.who())}")
+    made = results.get("backup")
+    if made:
+        logger.info(
+            "    backup %s: database %s (%s rows), %s uploads (%s), read back whole",
+            made["backup"],
+            megabytes(made["dump"]),
+            made["rows"],
+            made["uploads"],
+            megabytes(made["uploads_bytes"]),
+        )
+
+
+@deploy("Backups")
+def schedule_stage() -> None:
+    """Backups and drills are made by the host, on time."""
+    backups_scheduled(name="Schedule backups and drills")
+
+
+@deploy("Back up")
+def backup_stage() -> None:
+    """A backup now."""
+    backup_made(name="Back up database and uploads, and read it back")

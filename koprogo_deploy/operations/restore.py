@@ -1,0 +1,128 @@
+"""Restore: a backup comes beside what is live, is compared, and then serves in its place."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pyinfra import host, logger
+from pyinfra.api import FunctionCommand, deploy
+from pyinfra.api.exceptions import OperationError
+
+from koprogo_deploy import maintenance
+from koprogo_deploy.maintenance import Maintenance
+from koprogo_deploy.operations import context
+from koprogo_deploy.operations.backup import data_command, results
+from koprogo_deploy.operations.migrate import stack
+from koprogo_deploy.operations.record import note
+from koprogo_deploy.operations.step import step
+from koprogo_deploy.settings import Settings
+from koprogo_deploy.units import megabytes
+
+BEFORE = "before"  # --data backup=before: what served before the last restore
+DROP_OLD = "drop_old"  # --data backup=drop_old: let it go
+MESSAGE = "KoproGo's data is being restored"  # of the maintenance page
+EXPECTED = "the API is away for some 10 s; visitors get the maintenance page"
+
+
+def asked(settings: Settings) -> str:
+    """Which backup to restore.
+
+    Raises:
+        OperationError: none was named; restoring is never the default.
+    """
+    if not settings.backup:
+        name = settings.environment
+        raise OperationError(
+            f"which backup? koprogo backups {name} lists them; then --data backup=ID, or "
+            f"--data backup=latest. After a restore: --data backup={BEFORE} takes it back, "
+            f"--data backup={DROP_OLD} lets go what served before"
+        )
+    return settings.backup
+
+
+def told_since(since: Mapping[str, int]) -> str:
+    """What a restore loses, counted: how far the live tables are ahead of the backup. Pure."""
+    if not since:
+        return "nothing was written since"
+    parts = [f"{name.removeprefix('public.')} {rows:+d}" for name, rows in since.items() if rows]
+    same = len(since) - len(parts)
+    if same:
+        parts.append(f"{same} more changed without a row more or less")
+    return f"written since, and not in it: {', '.join(parts)} (rows)"
+
+
+@step
+def restored_beside() -> Iterator[FunctionCommand]:
+    """The backup is restored beside what is live, and each table and upload compared."""
+    settings = context.current().settings
+    which = asked(settings)
+    if which in (BEFORE, DROP_OLD):
+        host.noop("nothing to bring from the repository")
+        return
+    yield data_command(f"prepare {shlex.quote(which)}")
+    found: dict[str, Any] | None = results.get("prepare")
+    if found:
+        logger.info(
+            "    backup %s of %s: %s tables (%s rows) and %s uploads are as its manifest says; "
+            "%.0f s",
+            found["backup"],
+            found["made"],
+            found["tables"],
+            found["rows"],
+            found["uploads"],
+            found["seconds"],
+        )
+        logger.warning("    %s", told_since(found["since"]))
+        note(restore={k: found[k] for k in ("backup", "made", "tables", "rows", "uploads")})
+
+
+@step
+def swapped() -> Iterator[FunctionCommand]:
+    """What was restored serves; what served before stays beside it until it is told to go."""
+    settings = context.current().settings
+    which = asked(settings)
+    if which == DROP_OLD:
+        yield data_command("drop-old")
+        if gone := results.get("drop-old"):
+            logger.info(
+                "    dropped: %s; %s freed",
+                ", ".join(gone["dropped"]) or "nothing",
+                megabytes(gone["bytes"]),
+            )
+        return
+    logger.warning("    %s", EXPECTED)
+    words = "swap" + (" --before" if which == BEFORE else "")
+    page = stack(settings).maintenance
+    if page and maintenance.parse(page).message != MESSAGE:
+        yield data_command(words)  # somebody's own page stays as it is
+    else:
+        yield data_command(words, *under_page(settings))
+    if done := results.get("swap"):
+        logger.info(
+            "    the API was away for %.1f s; what served before stays as %s",
+            done["stopped"],
+            done["old"],
+        )
+        note(swap=done)
+
+
+def under_page(settings: Settings) -> tuple[str, str]:
+    """Script around the swap that has the maintenance page up meanwhile, and its input.
+
+    The page goes again also when the swap fails: then what served before serves again.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    wanted = Maintenance(now, context.who(), MESSAGE, 30, ())
+    on, off = maintenance.on_command(settings, wanted), maintenance.off_command(settings)
+    script = f"({on}\n) || exit 1\n{{}}\nfailed=$?\n({off}\n) || failed=1\nexit $failed"
+    return script, maintenance.render(wanted)
+
+
+@deploy("Restore")
+def restore_stage() -> None:
+    """A backup in place of what is live."""
+    restored_beside(name="Bring the backup beside what is live, and compare it")
+    swapped(name="Swap")

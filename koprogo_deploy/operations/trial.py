@@ -1,0 +1,204 @@
+"""Trial: a new colour answers as it should before it has traffic, and the old one still does.
+
+Asked directly by the containers' addresses. A release that does not is put away: nothing was
+routed, so nobody noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pyinfra import host, logger, state
+from pyinfra.api import deploy
+from pyinfra.api.exceptions import OperationError
+
+from koprogo_deploy import database, direct, seed
+from koprogo_deploy.facts.stack import Database, StackState
+from koprogo_deploy.operations import context, on_host
+from koprogo_deploy.operations.looks import look, only_looking
+from koprogo_deploy.operations.migrate import stack, target
+from koprogo_deploy.operations.record import about, note
+from koprogo_deploy.operations.routes import put_away_command
+from koprogo_deploy.operations.shell import container
+from koprogo_deploy.operations.step import step
+from koprogo_deploy.render import container_names
+from koprogo_deploy.settings import Settings
+
+_ill_before: list[str] = []  # what the serving release failed at before its schema changed
+
+
+def login() -> dict[str, Any] | None:
+    """The login that every colour has to accept, as far as the database has one of ours."""
+    environment = context.current()
+    settings = environment.settings
+    # By name, for an empty answer is no answer about a seed.
+    there = look(Database, query=seed.STATE_SQL) if settings.seed_enabled else {}
+    guard = look(Database, query=database.migrations_query()).get("guard")
+    return direct.login(settings, environment.secrets, there.get("password_hash"), guard)
+
+
+def failures(**services: str) -> tuple[list[str], list[str]]:
+    """What containers fail at when they are asked directly, and the end of their logs.
+
+    Args:
+        services: Compose's name by `backend` or `frontend`.
+    """
+    asked: dict[str, Any] = {service: container(name) for service, name in services.items()}
+    asked["login"] = login()
+    with only_looking():
+        answer = on_host.run("ask", asked)
+    return answer["failures"], answer["log"]
+
+
+def unrouted(found: StackState) -> dict[str, str]:
+    """Compose's names of the target's colours that have no traffic yet; none on a new host."""
+    if found.live is None or found.target is None:
+        return {}
+    live = container_names(found.live["colours"])
+    new = container_names(found.target["colours"])
+    return {service: name for service, name in new.items() if name != live[service]}
+
+
+def put_away(
+    settings: Settings, found: StackState, failed: Mapping[str, Any], why: str
+) -> Iterator[str]:
+    """Stop and mark a release that has no traffic; what serves goes on serving."""
+    assert found.live is not None
+    reason = f"not routed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {why}"
+    back = context.going_back() is not None
+    yield put_away_command(settings, found.live, failed, reason, unmark=back)
+    note(outcome="failed", **about(dict(failed), found))
+
+
+def serving(found: StackState) -> str:
+    """Compose's name of the backend that serves; empty if none does."""
+    if found.live is None:
+        return ""
+    name = container_names(found.live["colours"])["backend"]
+    running = found.containers.get(name)
+    return name if running and running.serving else ""
+
+
+def remember_ill(found: StackState) -> None:
+    """Before the schema changes: what the serving release fails at already is no news later."""
+    _ill_before.clear()
+    if name := serving(found):
+        _ill_before.extend(failures(backend=name)[0])
+    if _ill_before:
+        told = direct.on_one_line(_ill_before)
+        logger.warning("    the release that serves is not well as it is: %s", told)
+
+
+def newer(found: StackState) -> list[str]:
+    """Migrations of the database that the image of the serving release lacks."""
+    if found.live is None or found.live["id"] == target(found)["id"]:
+        return []
+    answer = look(Database, query=database.migrations_query())
+    applied = database.parse_migrations(answer.get("migrations"))
+    live = database.versions(found.migrations.get(found.live["id"], []))
+    return direct.newer_than(live, applied)
+
+
+def colour_answers(service: str) -> Iterator[str]:
+    """Ask a new colour; put its release away if it does not answer as it should."""
+    if not state.is_executing:
+        return
+    settings = context.current().settings
+    found = stack(settings)
+    names = unrouted(found)
+    if service not in names:
+        host.noop(f"no new {service}")
+        return
+    wrong, log = failures(**{service: names[service]})
+    note(**{f"unrouted_{service}": direct.on_one_line(wrong) or "passed"})
+    if not wrong:
+        host.noop(f"the new {service} answers as it should")
+        return
+    _show(wrong, log)
+    manifest = target(found)
+    old = _of_the_old(found) if service == "backend" else ""
+    why = f"its new {service} fails: {direct.on_one_line(wrong)}"
+    yield from put_away(settings, found, manifest, why)
+    live = found.live["id"] if found.live else ""
+    raise OperationError(
+        f"release {manifest['id']} gets no traffic: {direct.on_one_line(wrong)}. {live} serves as "
+        f"before{old}. What the new one logged is above, and in docker logs "
+        f"{container(names[service])}. It is not deployed again as it is: change something, or "
+        "give --data retry_bad_release=true"
+    )
+
+
+def _of_the_old(found: StackState) -> str:
+    if not newer(found):
+        return ""
+    wrong = failures(backend=serving(found))[0] if serving(found) else ["it does not run"]
+    told = f"fails there: {direct.on_one_line(wrong)}" if wrong else "passes its smoke test there"
+    return f", on the schema that the new one migrated, and {told}"
+
+
+def _show(wrong: list[str], log: list[str]) -> None:
+    for line in wrong:
+        logger.error("    %s", line)
+    for line in log:
+        logger.error("    | %s", line)
+
+
+@step
+def new_backend_answers() -> Iterator[str]:
+    """The smoke test of the new backend, before it has any traffic."""
+    yield from colour_answers("backend")
+
+
+@step
+def new_frontend_answers() -> Iterator[str]:
+    """The new frontend serves a page, before it has any traffic."""
+    yield from colour_answers("frontend")
+
+
+@step
+def serving_backend_answers() -> Iterator[str]:
+    """What serves works on the schema that was migrated under it; else the new one is not routed.
+
+    From the migration to the switch the old release runs on the new schema: a migration that only
+    adds (expand) does not disturb it; what it takes away (contract) belongs to a later release.
+    """
+    if not state.is_executing:
+        return
+    settings = context.current().settings
+    found = stack(settings)
+    newly, name = newer(found), serving(found)
+    if not newly or not name:
+        host.noop("no migration that the serving release does not know")
+        return
+    wrong, log = failures(backend=name)
+    note(serving_backend=direct.on_one_line(wrong) or "passed")
+    if not wrong:
+        host.noop(f"what serves answers as before, with {len(newly)} migrations more")
+        return
+    if _ill_before or settings.retry_bad_release:
+        why = "it failed before" if _ill_before else "retry_bad_release is given"
+        logger.warning("    what serves fails on the new schema (%s): %s", why, "; ".join(wrong))
+        host.noop("the switch is the way out")
+        return
+    _show(wrong, log)
+    manifest = target(found)
+    live = found.live["id"] if found.live else ""
+    why = f"its migration breaks {live}: {direct.on_one_line(wrong)}"
+    yield from put_away(settings, found, manifest, why)
+    raise OperationError(
+        f"the migration of release {manifest['id']} broke {live}, which serves: "
+        f"{direct.on_one_line(wrong)}. The new one was not routed. It passes on the new schema "
+        "itself, so the quickest way out is forward: deploys/full.py --data "
+        "retry_bad_release=true. The way back is the dump of before: deploys/rollback.py says "
+        "what it would lose. Next time: a migration that only adds, and one that takes away in a "
+        "later release"
+    )
+
+
+@deploy("Migrate")
+def trial_stage() -> None:
+    """Smoke tests of what has no traffic yet, and of what serves on the new schema."""
+    new_backend_answers(name="Smoke-test the new backend, unrouted")
+    serving_backend_answers(name="Smoke-test what serves on the new schema")

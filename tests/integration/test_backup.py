@@ -1,0 +1,496 @@
+"""The data can be brought back: backups that were read back, drills that refuse, restores that fit.
+
+The storage is a real SSH server in a container beside the box, or a directory in the box.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from koprogo_deploy import remote
+from sandbox.client import Docker
+from sandbox.state import Sandbox
+from tests.integration.rig import ENVIRONMENT, PYINFRA, ROOT, Rig, Watch
+
+DATA = "/opt/koprogo/bin/koprogo-data"
+LOCAL = "/opt/koprogo/backups"
+VOLUME = "/var/lib/docker/volumes/koprogo_uploads"
+KOPROGO = str(Path(sys.executable).with_name("koprogo"))
+PACK = "$(find {} -path '*/data/*' -type f -size +20k | head -n 1)"
+
+
+def koprogo(*arguments: str) -> tuple[int, Any]:
+    done = subprocess.run(
+        [KOPROGO, *arguments, "--json"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def newest(rig: Rig, kind: str) -> dict[str, Any]:
+    """The newest line of the journal, which has to be of this kind; the chain holds."""
+    journal = remote.journal_of(rig.environment)
+    assert journal.broken == []
+    assert journal.entries[-1]["kind"] == kind
+    return journal.entries[-1]
+
+
+def tables(rig: Rig, *options: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(rig.on_host(f"{DATA} hash {' '.join(options)}"))
+    return found
+
+
+def uploads(rig: Rig) -> list[str]:
+    found = rig.on_host(f"cd {VOLUME}/_data && find . -type f -exec sha256sum {{}} + | sort")
+    return found.splitlines()
+
+
+def back_up(rig: Rig, **data: Any) -> dict[str, Any]:
+    run = rig.deploy(deploy="backup", **data)
+    assert run.code == 0, run.output[-3000:]
+    line = newest(rig, "backup")
+    assert line["outcome"] == "done"
+    return line
+
+
+def drill(rig: Rig) -> tuple[bool, dict[str, Any]]:
+    """As its timer starts it; whether it passed, and the line it wrote."""
+    rig.on_host("systemctl start koprogo-drill.service", check=False, within=200)
+    passed = rig.on_host("systemctl show -P Result koprogo-drill.service").strip() == "success"
+    return passed, newest(rig, "drill")
+
+
+def nothing_left(rig: Rig) -> None:
+    found = rig.on_host(
+        f"docker ps -a --format '{{{{.Names}}}}'; docker network ls --format '{{{{.Name}}}}';"
+        f"docker volume ls -q; ls {VOLUME}"
+    ).split()
+    names = ("scratch", "restored")
+    assert [each for each in found if each == "backup" or any(n in each for n in names)] == []
+
+
+@pytest.fixture(scope="module")
+def mine(rig: Rig) -> Iterator[Rig]:
+    """The box without anybody's earlier backups: their password may have been another one."""
+    rig.on_host(f"rm -rf {LOCAL} /opt/koprogo/data/cache")
+    rig.on_host(f"mkdir -p {VOLUME}/_data/é; head -c 300000 /dev/urandom > '{VOLUME}/_data/é/a b'")
+    rig.on_host(f"chown -R 1000:1000 {VOLUME}/_data/é")
+    yield rig
+    rig.on_host(f"rm -rf {VOLUME}/_data/é {LOCAL} /opt/koprogo/data/cache; {DATA} drop-old")
+    rig.converge()
+
+
+# --- made, read back, proven ---------------------------------------------------------------------
+
+
+def test_a_backup_is_read_back_written_down_and_listed(mine: Rig) -> None:
+    line = back_up(mine)
+    assert line["rows"] == sum(table["rows"] for table in tables(mine).values())
+    assert (line["uploads"], line["release"]) == (len(uploads(mine)), mine.manifest()["id"])
+    code, [*_, listed] = koprogo("backups", "sandbox")
+    assert (code, listed["id"], listed["read_back"]) == (0, line["backup"], True)
+    assert listed["drilled"] is None
+    nothing_left(mine)
+    # Encrypted, and by nobody but root to be opened.
+    assert mine.on_host(f"stat -c '%a %U' {LOCAL} /opt/koprogo/data/backup/*").split() == [
+        *("700", "root"),
+        *("400", "root"),
+    ]
+    assert mine.on_host(f"grep -rl koprogo {LOCAL} | wc -l").strip() == "0"
+
+
+def test_the_drill_restores_it_beside_and_compares_everything(mine: Rig) -> None:
+    passed, line = drill(mine)
+    assert passed, line
+    assert line["outcome"] == "done"
+    code, [*_, listed] = koprogo("backups", "sandbox")
+    assert (code, listed["id"], listed["drilled"]) == (0, line["backup"], line["at"])
+    code, status = koprogo("status", "sandbox")
+    assert (code, status["problems"]) == (0, [])
+    assert status["data"]["drill"]["outcome"] == "done"
+    assert any("lost with it" in note for note in status["notes"])
+    nothing_left(mine)
+
+
+def test_both_are_made_on_time_within_the_budget_s_line(mine: Rig) -> None:
+    timers = mine.on_host("systemctl list-timers --all --no-legend 'koprogo-*'")
+    assert "koprogo-backup.timer" in timers
+    assert "koprogo-drill.timer" in timers
+    shown = mine.on_host(
+        "systemctl show -P Persistent -P RandomizedDelayUSec koprogo-backup.timer;"
+        "systemctl show -P MemoryMax -P Nice koprogo-backup.service"
+    ).split()
+    assert shown == ["yes", "10min", str(64 * 2**20), "15"]
+    before = len(remote.journal_of(mine.environment).entries)
+    mine.on_host("systemctl start koprogo-backup.service", within=200)
+    line = newest(mine, "backup")
+    assert (line["outcome"], line["by"], line["line"]) == ("done", "the timer", before + 1)
+
+
+def test_a_backup_waits_while_a_deploy_runs(mine: Rig) -> None:
+    held = "exec 9>>/run/lock/koprogo-deploy; flock 9; sleep 3"
+    mine.on_host(
+        f"nohup sh -c '{held}' >/dev/null 2>&1 & sleep 0.5; "
+        f"systemctl start --no-block koprogo-backup.service"
+    )
+    time.sleep(1)
+    assert mine.on_host("systemctl is-active koprogo-backup.service", check=False).strip() == (
+        "activating"
+    )
+    assert "backup" not in mine.on_host(f"ls {VOLUME}").split()
+    deadline = time.monotonic() + 60
+    while mine.on_host("systemctl is-active koprogo-backup.service", check=False).strip() != (
+        "inactive"
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert newest(mine, "backup")["outcome"] == "done"
+
+
+# --- refused by the drill ------------------------------------------------------------------------
+
+DAMAGE = {
+    "truncated": (f"truncate -s -100 {PACK.format(LOCAL)}", "restic: |does not|damaged|ends"),
+    "bit-flipped": (
+        f"f={PACK.format(LOCAL)}; chmod u+w $f; python3 -c 'import sys; f = open(sys.argv[1], "
+        '"r+b"); f.seek(9000); b = f.read(1); f.seek(9000); f.write(bytes([b[0] ^ 1]))\' $f',
+        "restic: |does not|damaged|ends",
+    ),
+    "wrong key": (
+        "f=/opt/koprogo/data/backup/password; tr 0-9 1-90 < $f > $f.new; mv $f.new $f",
+        "another BACKUP_PASSWORD",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_the_drill_refuses_a_damaged_backup_and_status_says_so(mine: Rig, damage: str) -> None:
+    kept = "/opt/koprogo/data/kept"
+    mine.on_host(f"mkdir {kept} && cp -a {LOCAL} /opt/koprogo/data/backup/password {kept}/")
+    command, told = DAMAGE[damage]
+    try:
+        mine.on_host(command)
+        passed, line = drill(mine)
+        assert not passed
+        assert line["outcome"] == "failed"
+        assert re.search(told, line["reason"]), line["reason"]
+        code, status = koprogo("status", "sandbox")
+        assert code == 1
+        assert any("newest drill" in problem for problem in status["problems"])
+        nothing_left(mine)
+    finally:
+        mine.on_host(
+            f"rm -rf {LOCAL}; mv {kept}/backups {LOCAL}; "
+            f"cp -a --remove-destination {kept}/password /opt/koprogo/data/backup/; rm -rf {kept}"
+        )
+    assert drill(mine)[0]
+    assert koprogo("status", "sandbox")[0] == 0
+
+
+def test_a_backup_that_finds_no_room_fails_cleanly_and_leaves_room(mine: Rig) -> None:
+    small = "/mnt/small"
+    mine.on_host(f"mkdir -p {small} && mount -t tmpfs -o size=24m tmpfs {small}")
+    try:
+        place: dict[str, Any] = {"backup_repository": f"{small}/repository"}
+        mine.converge(**place)
+        back_up(mine, **place)
+        used = int(mine.on_host(f"du -sk {small} | cut -f1"))
+        mine.on_host(f"head -c 40000000 /dev/urandom > {VOLUME}/_data/é/big")
+        with Watch(mine) as watch:
+            run = mine.deploy(deploy="backup", **place)
+        assert run.code == 1
+        assert "no space left" in run.output
+        assert watch.failures == []
+        assert newest(mine, "backup")["outcome"] == "failed"
+        assert koprogo("status", "sandbox")[0] == 1
+        nothing_left(mine)
+        assert int(mine.on_host(f"du -sk {small} | cut -f1")) < used + 4000
+        mine.on_host(f"rm {VOLUME}/_data/é/big")
+        back_up(mine, **place)
+    finally:
+        mine.on_host(f"rm -f {VOLUME}/_data/é/big; umount -l {small}; rmdir {small}")
+        mine.converge()
+
+
+def test_a_stage_without_room_is_refused_with_the_numbers(mine: Rig) -> None:
+    # A directory of 1 MB where the dump would go, in a namespace of the command's own.
+    mine.on_host("mkdir -p /mnt/tiny && mount -t tmpfs -o size=1m tmpfs /mnt/tiny")
+    try:
+        done = mine.on_host(f"{DATA} dump /mnt/tiny/x.dump 2>&1", check=False)
+        assert "needs up to" in done
+        assert "Nothing was written" in done
+        assert mine.on_host("ls /mnt/tiny") == ""
+    finally:
+        mine.on_host("umount /mnt/tiny; rmdir /mnt/tiny")
+
+
+def test_a_run_that_is_killed_is_written_down_by_its_unit(mine: Rig) -> None:
+    mine.on_host("systemctl start --no-block koprogo-drill.service; sleep 1.5")
+    mine.on_host("systemctl kill -s KILL koprogo-drill.service")
+    deadline = time.monotonic() + 30
+    while "ended: signal" not in newest_reason(mine):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    nothing_left(mine)
+    assert drill(mine)[0]
+
+
+def newest_reason(rig: Rig) -> str:
+    return str(remote.journal_of(rig.environment).entries[-1].get("reason", ""))
+
+
+# --- brought back --------------------------------------------------------------------------------
+
+
+def test_a_backup_is_restored_while_the_site_is_up_and_taken_back(mine: Rig) -> None:
+    before, files = tables(mine), uploads(mine)
+    made = back_up(mine)
+    lost = (
+        "INSERT INTO refresh_tokens (id, user_id, token, expires_at, revoked, created_at) SELECT "
+    )
+    lost += "gen_random_uuid(), id, 'since', now(), false, now() FROM users LIMIT 1; "
+    mine.sql(f"{lost} DELETE FROM expenses WHERE id IN (SELECT id FROM expenses LIMIT 3);")
+    mine.on_host(f"rm '{VOLUME}/_data/é/a b'; echo later > {VOLUME}/_data/é/later")
+    after = tables(mine)
+    assert after != before
+    run = mine.deploy(deploy="restore", backup=made["backup"], reason="a try")
+    assert run.code == 0, run.output[-4000:]
+    assert "expenses -3" in run.output
+    assert "refresh_tokens +1" in run.output
+    found = tables(mine)
+    # KoproGo writes its superadmin anew at each start.
+    assert {n for n in before if before[n] != found[n]} <= {"public.users", "public.refresh_tokens"}
+    assert before["public.users"]["rows"] == found["public.users"]["rows"]
+    assert uploads(mine) == files
+    line = newest(mine, "run")
+    assert (line["run"], line["outcome"], line["why"]) == ("restore", "done", "a try")
+    assert line["restore"]["backup"] == made["backup"]
+    assert mine.on_host("ls /opt/koprogo/traefik/dynamic").split() == ["dynamic.yaml"]
+
+    back = mine.deploy(deploy="restore", backup="before")
+    assert back.code == 0, back.output[-4000:]
+    assert tables(mine)["public.expenses"] == after["public.expenses"]
+    assert not any(name.endswith("a b") for name in uploads(mine))
+    dropped = mine.deploy(deploy="restore", backup="drop_old")
+    assert dropped.code == 0, dropped.output[-4000:]
+    assert mine.sql("SELECT count(*) FROM pg_database WHERE datname ~ 'before|restored'") == "0"
+    assert mine.on_host(f"ls {VOLUME}").split() == ["_data"]
+    again = mine.deploy(deploy="restore", backup=made["backup"])
+    assert again.code == 0, again.output[-4000:]
+
+
+def test_a_backup_that_does_not_fit_or_is_not_there_touches_nothing(mine: Rig) -> None:
+    before = mine.started()
+    run = mine.deploy(deploy="restore", backup="0000")
+    assert run.code == 1
+    assert "no backup is '0000'; there are: " in run.output
+    none = mine.deploy(deploy="restore")
+    assert none.code == 2
+    assert "koprogo backups <environment> lists them" in none.output
+    elsewhere = mine.deploy(backup="latest")
+    assert elsewhere.code == 2
+    lacking = "sed -i '/20250103000003/d' /opt/koprogo/current/migrations.txt"
+    kept = mine.on_host("cat /opt/koprogo/current/migrations.txt")
+    mine.on_host(lacking)
+    try:
+        run = mine.deploy(deploy="restore", backup="latest")
+        assert run.code == 1
+        assert "does not fit the backup: the database has 1 migration(s) that the image lacks" in (
+            run.output
+        )
+    finally:
+        mine.on_host("cat > /opt/koprogo/current/migrations.txt", stdin=kept)
+    assert mine.started() == before
+    nothing_left(mine)
+    assert mine.sql("SELECT count(*) FROM pg_database WHERE datname ~ 'before|restored'") == "1"
+
+
+def test_a_swap_that_is_cut_is_ended_by_the_next_run(mine: Rig) -> None:
+    made = back_up(mine)
+    mine.on_host(f"{DATA} prepare {made['backup']}")
+    # The databases are renamed, the uploads are not, and the backend does not run.
+    cut = f"""import sys; sys.path.insert(0, '/opt/koprogo/data/lib')
+from pathlib import Path
+from koprogo_deploy.data import host, live
+config = host.read_config(Path('/opt/koprogo'))
+stopped = live.backends()
+live._remember(config, old='koprogo_before_20000101t000000', coming=live.NEW, stopped=stopped)
+host.run('docker', 'stop', *stopped)
+host.sql(host.POSTGRES, live.swap_sql('koprogo_before_20000101t000000', live.NEW), 'postgres')
+print(live.{"NEW"})"""
+    mine.on_host("python3 -", stdin=cut)
+    run = mine.deploy(deploy="restore", backup="drop_old")
+    assert run.code == 0, run.output[-4000:]
+    mine.wait_until_healthy()
+    assert mine.on_host(f"ls {VOLUME}").split() == ["_data"]
+    assert {n: t["rows"] for n, t in tables(mine).items() if "expenses" in n} == {
+        "public.expenses": int(mine.sql("SELECT count(*) FROM expenses"))
+    }
+    assert mine.on_host("ls /opt/koprogo/data").split() == [
+        "backup",
+        "cache",
+        "lib",
+        "settings.json",
+        "tmp",
+    ]
+
+
+# --- off the host --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Store:
+    """An SSH server in a container beside the box, as storage elsewhere is."""
+
+    docker: Docker
+    name: str
+    address: str
+    values: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def store(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    docker, name = rig.docker, f"{rig.sandbox.prefix}-store"
+    key = tmp_path_factory.mktemp("store") / "backup_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    docker.call("rm", "--force", name, check=False)
+    public = key.with_suffix(".pub").read_text().strip()
+    script = (
+        "ssh-keygen -A >/dev/null; useradd -m -s /usr/sbin/nologin store; usermod -p '*' store; "
+        "cd /home/store; install -d -m 700 -o store .ssh; "
+        f"echo '{public}' > .ssh/authorized_keys; chown store .ssh/authorized_keys; "
+        "mkdir -p /run/sshd; "
+        "exec /usr/sbin/sshd -D -e -o 'ForceCommand=internal-sftp'"
+    )
+    [image] = [each["Config"]["Image"] for each in docker.inspect("container", rig.sandbox.vps)]
+    docker.call(
+        *("run", "--detach", "--name", name, "--label", rig.sandbox.label),
+        *("--network", rig.sandbox.network, "--entrypoint", "sh", image, "-c", script),
+    )
+    try:
+        [found] = docker.inspect("container", name)
+        [network] = found["NetworkSettings"]["Networks"].values()
+        address = network["IPAddress"]
+        deadline = time.monotonic() + 20
+        host_key = ""
+        while not host_key:
+            assert time.monotonic() < deadline
+            done = docker.call(
+                "exec", name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub", check=False
+            )
+            host_key = " ".join(done.stdout.split()[:2])
+            time.sleep(0.2)
+        values = {
+            "backup_repository": f"sftp:store@{address}:/home/store/koprogo",
+            "backup_ssh_key": str(key),
+            "backup_host_key": host_key,
+        }
+        yield Store(docker, name, address, values)
+    finally:
+        docker.call("rm", "--force", "--volumes", name, check=False)
+
+
+def test_backups_lie_elsewhere_over_sftp(mine: Rig, store: Store) -> None:
+    try:
+        mine.converge(**store.values)
+        line = back_up(mine, **store.values)
+        assert line["repository"].startswith("sftp:store@")
+        passed, proven = drill(mine)
+        assert passed, proven
+        assert proven["backup"] == line["backup"]
+        secrets = mine.on_host("stat -c '%a %U %n' /opt/koprogo/data/backup/*").splitlines()
+        assert [each.rpartition("/")[2] for each in secrets] == [
+            "known_hosts",
+            "password",
+            "ssh_key",
+        ]
+        assert all(each.startswith("400 root ") for each in secrets)
+        # A server with another key is not the storage.
+        known = mine.environment.settings.model_copy(update=store.values).backup_host_key or ""
+        other = known[:-4] + ("AAAA" if known[-4:] != "AAAA" else "BBBB")
+        mine.converge(**{**store.values, "backup_host_key": other})
+        refused = mine.deploy(deploy="backup", **{**store.values, "backup_host_key": other})
+        assert refused.code == 1
+        assert "Host key verification failed" in refused.output
+    finally:
+        mine.converge()
+    assert mine.on_host("ls /opt/koprogo/data/backup").split() == ["password"]
+
+
+def test_secrets_of_backups_are_seen_nowhere(mine: Rig) -> None:
+    password = mine.environment.secrets["BACKUP_PASSWORD"]
+    run = mine.deploy("-vv", deploy="backup")
+    assert run.code == 0
+    assert password not in run.output
+    found = mine.on_host("grep -rslF -f - /var/log /run/log /opt/koprogo; true", stdin=password)
+    assert found.split() == ["/opt/koprogo/data/backup/password"]
+
+
+@pytest.mark.slow
+def test_an_empty_vps_comes_back_from_elsewhere_by_one_command(
+    mine: Rig, store: Store, tmp_path: Path
+) -> None:
+    """A new box from a new checkout, and nothing else but the repository and the secrets file."""
+    try:
+        mine.converge(**store.values)
+        back_up(mine, **store.values)
+        before, files = tables(mine), uploads(mine)
+    finally:
+        mine.converge()
+    other = Elsewhere(tmp_path / "project")
+    try:
+        other.call(sys.executable, "-m", "sandbox", "up")
+        network = Sandbox(other.root).network
+        store.docker.call("network", "connect", network, store.name)
+        [found] = store.docker.inspect("container", store.name)
+        address = found["NetworkSettings"]["Networks"][network]["IPAddress"]
+        values = {**store.values, "backup_repository": f"sftp:store@{address}:/home/store/koprogo"}
+        data = [word for k, v in values.items() for word in ("--data", f"{k}={v}")]
+        began = time.monotonic()
+        recover = ("inventories/sandbox.py", "deploys/recover.py", "-y", "--data", "backup=latest")
+        said = other.call(PYINFRA, *recover, *data)
+        print(f"an empty VPS serves the backup after {time.monotonic() - began:.0f} s")
+        assert f"{len(before)} tables" in said
+        there = json.loads(other.on_host(f"{DATA} hash"))
+        # KoproGo writes its superadmin anew at each start; the smoke tests log in.
+        changed = {name for name in before if before[name] != there[name]}
+        assert changed <= {"public.users", "public.refresh_tokens"}
+        listing = f"cd {VOLUME}/_data && find . -type f -exec sha256sum {{}} + | sort"
+        assert other.on_host(listing).splitlines() == files
+    finally:
+        network = Sandbox(other.root).network
+        store.docker.call("network", "disconnect", "--force", network, store.name, check=False)
+        other.call(sys.executable, "-m", "sandbox", "down")
+
+
+class Elsewhere:
+    """Another checkout of this project, with a sandbox of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        left_out = shutil.ignore_patterns(".venv", ".sandbox", ".git", "results", "__pycache__")
+        shutil.copytree(ROOT, root, symlinks=True, ignore=left_out)
+
+    def call(self, *command: str) -> str:
+        environment = {**ENVIRONMENT, "PYTHONPATH": str(self.root)}
+        environment.pop("KOPROGO_SANDBOX_ROOT", None)
+        done = subprocess.run(
+            command, cwd=self.root, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+        return done.stdout + done.stderr
+
+    def on_host(self, script: str) -> str:
+        return self.call(KOPROGO, "ssh", "sandbox", f"sudo -n sh -c {shlex.quote(script)}")

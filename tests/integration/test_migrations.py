@@ -1,0 +1,272 @@
+"""Pending migrations: rehearsed on a copy, the data dumped, what serves looked after."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from koprogo_deploy import remote
+from koprogo_deploy.outside import Outside
+from tests.integration.rig import Rig, Watch, end
+
+VERSION = 29990101000000  # no image of group data's has it
+NEVER = "Starting operation: Migrate | Start the backend"
+SLOW = """
+CREATE TABLE of_a_test (id int);
+ALTER TABLE buildings ADD COLUMN of_a_test int;
+SELECT pg_sleep({seconds});
+"""
+UNDO = f"""
+DROP TABLE IF EXISTS of_a_test;
+ALTER TABLE buildings DROP COLUMN IF EXISTS of_a_test;
+DO $$ BEGIN
+  IF EXISTS (SELECT FROM information_schema.columns WHERE column_name = 'telephone') THEN
+    ALTER TABLE owners RENAME COLUMN telephone TO phone;
+  END IF;
+END $$;
+DELETE FROM _sqlx_migrations WHERE version = {VERSION};
+"""
+
+
+@pytest.fixture
+def migrating(rig: Rig) -> Iterator[Rig]:
+    """The rig; whatever a test migrates, group data's release serves its own schema in the end."""
+    rig.converge()
+    yield rig
+    rig.sql(UNDO)
+    rig.converge()
+
+
+def line(rig: Rig) -> dict[str, Any]:
+    return remote.journal_of(rig.environment).runs[-1]
+
+
+def dumps(rig: Rig) -> list[str]:
+    return rig.on_host("ls /opt/koprogo/dumps 2>/dev/null; true").split()
+
+
+def applied(rig: Rig) -> bool:
+    return rig.sql(f"SELECT count(*) FROM _sqlx_migrations WHERE version = {VERSION}") == "1"
+
+
+def mark(rig: Rig, release: str) -> str:
+    return rig.on_host(f"cat /opt/koprogo/releases/{release}/bad 2>/dev/null; true").strip()
+
+
+def create_building(rig: Rig) -> None:
+    with Outside(rig.environment.settings) as outside:
+        login = outside.login("admin@small.be", rig.environment.secrets["SEED_PASSWORD"]).json()
+        answer = outside.api.post(
+            "/buildings",
+            headers={"Authorization": f"Bearer {login['token']}"},
+            json={
+                "organization_id": login["user"]["organization_id"],
+                "name": "Since the dump",
+                "address": "Rue Neuve 1",
+                "city": "Bruxelles",
+                "postal_code": "1000",
+                "country": "Belgique",
+                "total_units": 1,
+            },
+        )
+    assert answer.status_code == 201, answer.text
+
+
+def test_it_is_rehearsed_and_dumped_then_applied_and_the_way_back_says_what_it_loses(
+    migrating: Rig,
+) -> None:
+    rig, before = migrating, migrating.manifest()["id"]
+    image = rig.migrating_image(VERSION, SLOW.format(seconds=1.5))
+    with Watch(rig) as watch:
+        run = rig.deploy(backend_image=image)
+    assert run.code == 0, run.output
+    assert watch.failures == []
+    assert applied(rig)
+    assert rig.leftovers() == []
+    release = rig.manifest()["id"]
+
+    told = line(rig)
+    seen = told["rehearsal"]
+    assert seen["passed"]
+    assert seen["seconds"]["copy"] > 0
+    assert 1.5 <= seen["migrations"][str(VERSION)] < 5
+    locks = {(lock["table"], lock["mode"]): lock["seconds"] for lock in seen["locks"]}
+    assert 1.2 <= locks["buildings", "AccessExclusiveLock"] <= 2.5
+    assert not any(table == "of_a_test" for table, _ in locks), "nobody uses it yet"
+    assert re.search(r"buildings locked for [12][\d.]* s \(AccessExclusive: readers", run.output)
+    assert (told["unrouted_backend"], told["serving_backend"]) == ("passed", "passed")
+    assert told["dump"]["before"] == before
+
+    assert {f"{release}.dump", f"{release}.json"} <= set(dumps(rig))
+    file = f"/opt/koprogo/dumps/{release}.dump"
+    assert rig.on_host(f"stat -c '%a %U' {file} /opt/koprogo/dumps").split() == [
+        *("600", "root"),
+        *("700", "root"),
+    ]
+    assert rig.on_host(f"sha256sum < {file}").split()[0] == told["dump"]["sha256"]
+    print(json.dumps({"rehearsal": seen, "dump": told["dump"]}))
+
+    create_building(rig)
+    started = rig.started()
+    back = rig.deploy(deploy="rollback")
+    assert back.code == 1, back.output
+    assert "There are two ways: (1) deploy an image that has these migrations" in back.output
+    assert f"rollback.py --data release={before} --data restore_dump=true" in back.output
+    assert re.search(
+        r"Lost would be, since then: buildings 1 new; .*refresh_tokens \d+ new", back.output
+    )
+    assert rig.started() == started
+    rig.sql("DELETE FROM buildings WHERE name = 'Since the dump';")
+
+
+def test_back_over_a_migration_with_the_data_of_before_it(migrating: Rig) -> None:
+    rig, before = migrating, migrating.manifest()["id"]
+    image = rig.migrating_image(VERSION, SLOW.format(seconds=0))
+    rig.converge(backend_image=image)
+    left = rig.manifest()["id"]
+    create_building(rig)
+    run = rig.deploy(deploy="rollback", release=before, restore_dump=True, reason="a test")
+    try:
+        assert run.code == 0, run.output
+        assert "Lost would be, since then: buildings 1 new" in run.output
+        now = rig.manifest()
+        assert before in (now["id"], now.get("again"))
+        assert not applied(rig)
+        assert rig.sql("SELECT count(*) FROM buildings WHERE name = 'Since the dump'") == "0"
+        assert mark(rig, left).startswith("rolled back by ")
+        assert rig.leftovers() == []
+        kept = line(rig)["returned"]["kept"]
+        there = rig.sql("SELECT datname FROM pg_database").split()
+        assert kept in there, "what served is not lost"
+        assert rig.converge().changed == []
+        assert "maintenance" not in rig.on_host("ls /opt/koprogo/traefik/dynamic")
+    finally:
+        rig.on_host("/opt/koprogo/bin/koprogo-data drop-old")
+
+
+@pytest.mark.slow
+def test_back_with_the_data_to_a_release_that_does_not_work_puts_all_back(migrating: Rig) -> None:
+    rig = migrating
+    broken = {"STANDIN_FAULTS": "errors_percent=100", "TEST_RUN": str(time.time_ns())}
+    assert rig.deploy(backend_environment=broken).code == 1
+    bad = line(rig)["release"]
+    rig.converge(backend_image=rig.migrating_image(VERSION, SLOW.format(seconds=0)))
+    serving, building = rig.manifest()["id"], "SELECT count(*) FROM buildings WHERE name = '{}'"
+    create_building(rig)
+    run = rig.deploy(deploy="rollback", release=bad, restore_dump=True, retry_bad_release=True)
+    assert run.code == 1, run.output
+    assert "the data of before the rollback serves again" in run.output
+    assert "it does not" not in run.output
+    rig.wait_for_site(within=20)
+    assert applied(rig)
+    assert rig.sql(building.format("Since the dump")) == "1"
+    assert rig.manifest()["id"] == serving
+    assert "maintenance" not in rig.on_host("ls /opt/koprogo/traefik/dynamic")
+    assert rig.deploy(deploy="verify").code == 0
+    rig.sql("DELETE FROM buildings WHERE name = 'Since the dump';")
+    rig.on_host("/opt/koprogo/bin/koprogo-data discard")
+
+
+def test_one_that_fails_on_a_copy_never_touches_the_real_database(migrating: Rig) -> None:
+    rig, before, started = migrating, migrating.manifest()["id"], migrating.started()
+    kept, image = dumps(rig), rig.migrating_image(VERSION, "SELECT 1 / 0;")
+    with Watch(rig) as watch:
+        run = rig.deploy(backend_image=image)
+    assert run.code == 1, run.output
+    assert watch.failures == []
+    assert "do not pass on a copy of the database: it ended with exit code 101" in run.output
+    assert "division by zero" in run.output, "what the backend logged is shown"
+    assert "The real database was not touched" in run.output
+    assert NEVER not in run.output
+    assert not applied(rig)
+    assert (rig.manifest()["id"], rig.started(), dumps(rig)) == (before, started, kept)
+    assert rig.leftovers() == []
+    told = line(rig)
+    assert (told["outcome"], told["rehearsal"]["passed"]) == ("failed", False)
+    assert mark(rig, told["release"]).startswith("not routed ")
+    again = rig.deploy(backend_image=image)
+    assert again.code == 1, again.output
+    assert "this very release was not routed " in again.output
+    assert "Starting operation: Rehearse" not in again.output
+
+
+def test_a_lock_beyond_the_limit_is_refused(migrating: Rig) -> None:
+    rig, image = migrating, migrating.migrating_image(VERSION, SLOW.format(seconds=1))
+    run = rig.deploy(backend_image=image, migration_lock_limit="500ms")
+    assert run.code == 1, run.output
+    assert re.search(
+        r"buildings locked for [01][\d.]* s .* migration_lock_limit is 0\.5 s", run.output
+    )
+    assert not applied(rig)
+    assert rig.leftovers() == []
+
+
+def test_one_that_breaks_what_serves_is_not_switched_to_and_forward_is_the_way_out(
+    migrating: Rig,
+) -> None:
+    """A column is renamed (contract): the new image knows it, the one that serves does not."""
+    rig, before = migrating, migrating.manifest()["id"]
+    standin = "/app/koprogo_standin"
+    image = rig.migrating_image(
+        VERSION,
+        "ALTER TABLE owners RENAME COLUMN phone TO telephone;",
+        f"""sed -i 's/"phone"/"telephone"/' {standin}/lists.py; rm {standin}/__pycache__/lists.*""",
+    )
+    run = rig.deploy(backend_image=image)
+    assert run.code == 1, run.output
+    assert "column owners.phone is gone" in run.output, "the rehearsal warns of it"
+    assert f"broke {before}, which serves: /owners: 500" in run.output
+    assert "was not routed" in run.output
+    assert applied(rig)
+    assert rig.manifest()["id"] == before
+    assert "its migration breaks" in mark(rig, line(rig)["release"])
+    forward = rig.deploy(backend_image=image, retry_bad_release=True)
+    assert forward.code == 0, forward.output
+    assert rig.manifest()["requested"]["backend"] == image
+    assert rig.leftovers() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed", "cut"])
+def test_what_a_killed_rehearsal_leaves_is_removed_by_the_next_run(
+    migrating: Rig, how: str
+) -> None:
+    rig, image = migrating, migrating.migrating_image(VERSION, SLOW.format(seconds=20))
+    rig.hang_up()
+    with Watch(rig) as watch:
+        process = rig.start(backend_image=image)
+        deadline = time.monotonic() + 60
+        while "koprogo-rehearsal-1" not in rig.on_host("docker ps --format '{{.Names}}'"):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        if how == "killed":
+            end(process)
+        else:
+            rig.hang_up()
+            rig.cut_ssh()
+        process.communicate(timeout=60)
+        run = rig.converge()
+    assert watch.failures == []
+    assert "an earlier run was cut while it rehearsed" in run.output
+    assert not applied(rig)
+    assert rig.leftovers() == []
+
+
+@pytest.mark.slow
+def test_no_room_for_a_copy_is_refused_with_the_numbers(migrating: Rig) -> None:
+    rig, image = migrating, migrating.migrating_image(VERSION, SLOW.format(seconds=0))
+    assert rig.deploy(deploy="release", backend_image=image).code == 0
+    free = int(rig.on_host("df -PB1 /opt | awk 'NR==2 {print $4}'"))
+    rig.on_host(f"fallocate -l {free - 600 * 1024**2} /opt/full")
+    try:
+        run = rig.deploy(deploy="migrate")
+    finally:
+        rig.on_host("rm -f /opt/full")
+    assert run.code == 1, run.output
+    assert re.search(r"no room to rehearse them: \d+ MB free, and \d+ MB needed: ", run.output)
+    assert not applied(rig)

@@ -1,0 +1,206 @@
+"""koprogo-data: what it decides, and that it is whole on a host that has Python alone."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from koprogo_deploy import machine
+from koprogo_deploy.data import dump, hashes, host, main, scratch
+from koprogo_deploy.data.host import MB, Config, Failed
+from tests.project import settings
+
+SETTINGS = settings()
+INSPECTED = 'true 4711 999:999 ["PATH=/usr/lib/postgresql/17/bin:/usr/bin","POSTGRES_PASSWORD=x"]\n'
+
+
+def test_it_runs_from_what_is_installed_and_python_alone(tmp_path: Path) -> None:
+    for file in machine.data_files(SETTINGS):
+        path = tmp_path / file.path.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(file.content, encoding="utf-8")
+    program = f"{tmp_path}{SETTINGS.install_root}/bin/koprogo-data"
+    # -S: without the environment's packages.
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", program, "--help"], capture_output=True, text=True, check=True
+    )
+    assert "scratch" in done.stdout
+    assert not list(tmp_path.rglob("__pycache__"))
+
+
+def test_settings_are_read_back_as_they_were_written(tmp_path: Path) -> None:
+    [written] = [f for f in machine.data_files(SETTINGS) if f.path.endswith("settings.json")]
+    path = tmp_path / host.SETTINGS
+    path.parent.mkdir()
+    path.write_text(written.content)
+    config = host.read_config(tmp_path)
+    assert (config.environment, config.memory) == (SETTINGS.environment, SETTINGS.backup_memory)
+    assert config.scratch_memory + host.CLIENTS == SETTINGS.backup_memory
+    path.write_text("{}")
+    with pytest.raises(Failed, match=r"settings\.json cannot be read .* run deploys/full\.py"):
+        host.read_config(tmp_path)
+
+
+def rows(*lines: bytes) -> list[bytes]:
+    return [*(line + b"\n" for line in lines), b"\\!\n"]
+
+
+def test_the_order_of_rows_does_not_matter_and_their_content_does() -> None:
+    content = [b"%d\trow \\\\! \\N" % n for n in range(100)]
+    shuffled = random.Random(1).sample(content, len(content))
+    assert hashes.read_rows(rows(*content)) == hashes.read_rows(rows(*shuffled))
+    for other in (content[1:], [*content, content[0]], [b"x", *content[1:]]):
+        assert hashes.read_rows(rows(*content)) != hashes.read_rows(rows(*other))
+
+
+def test_a_row_that_looks_like_the_end_is_not_it() -> None:
+    # COPY writes the text \! as \\!.
+    assert hashes.read_rows(rows(b"\\\\!"))[0] == 1
+
+
+def test_rows_that_stop_early_are_not_taken_for_a_table() -> None:
+    with pytest.raises(Failed, match="ended in the middle"):
+        hashes.read_rows([b"1\n"])
+
+
+def test_column_names_and_number_of_rows_are_part_of_the_hash() -> None:
+    base = hashes.table_hash(["a", "b"], 1, 5)
+    assert base == hashes.table_hash(["a", "b"], 1, 5)
+    assert len({base, hashes.table_hash(["a"], 1, 5), hashes.table_hash(["a", "b"], 2, 5)}) == 3
+
+
+def test_the_script_sees_what_the_dump_sees() -> None:
+    text = hashes.script([("public", 'od"d', ["a b", "c"]), ("public", "none", [])], "00-1")
+    assert text.index("SET TRANSACTION SNAPSHOT '00-1'") < text.index("COPY")
+    assert 'COPY "public"."od""d" ("a b", "c") TO STDOUT;\nSELECT \'\\!\';' in text
+    assert 'COPY "public"."none" TO STDOUT;' in text
+    assert "SNAPSHOT" not in hashes.script([])
+
+
+def test_files_by_content(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/één.pdf").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("a/één.pdf")
+    found = hashes.files(tmp_path)
+    assert set(found) == {"a/één.pdf", "link"}
+    assert found["a/één.pdf"]["bytes"] == 1
+    assert found["link"] == {"link": "a/één.pdf"}
+
+
+def test_differences_say_which_table_and_how() -> None:
+    wanted = {"a": {"rows": 1, "hash": "x"}, "b": {"rows": 2, "hash": "y"}, "c": {}}
+    found = {"a": {"rows": 1, "hash": "z"}, "b": {"rows": 3, "hash": "y"}, "d": {}}
+    assert hashes.differences(wanted, wanted, "table") == []
+    assert hashes.differences(wanted, found, "table") == [
+        "table c is missing",
+        "table d is not in the manifest",
+        "table a differs",
+        "table b differs (2 rows, 3 found)",
+    ]
+
+
+def test_a_client_runs_as_the_container_s_user_without_its_secrets() -> None:
+    command = host.entered(INSPECTED, "koprogo-postgres-1", "psql", "-X")
+    assert " ".join(command).startswith(
+        "nsenter --target 4711 --mount --net --setgid 999 --setuid 999"
+    )
+    assert command[-2:] == ["psql", "-X"]
+    assert "PATH=/usr/lib/postgresql/17/bin:/usr/bin" in command
+    assert not any("PASSWORD" in word for word in command)
+
+
+def test_a_container_that_does_not_run_is_named() -> None:
+    with pytest.raises(Failed, match="koprogo-postgres-1 does not run: docker logs"):
+        host.entered("false 0 999:999 []", "koprogo-postgres-1", "psql")
+
+
+def test_roles_go_over_without_the_superuser_and_psql_s_own_commands() -> None:
+    dumped = (
+        "\\restrict abc\nSET client_encoding = 'UTF8';\nCREATE ROLE koprogo;\n"
+        "ALTER ROLE koprogo WITH LOGIN PASSWORD 'SCRAM-SHA-256$x';\nCREATE ROLE postgres;\n"
+        "ALTER ROLE postgres WITH SUPERUSER;\nGRANT pg_monitor TO koprogo_observer;\n"
+        "\\unrestrict abc"
+    )
+    assert scratch.roles_sql(dumped) == (
+        "CREATE ROLE koprogo;\nALTER ROLE koprogo WITH LOGIN PASSWORD 'SCRAM-SHA-256$x';\n"
+        "GRANT pg_monitor TO koprogo_observer;\n"
+    )
+
+
+def test_the_scratch_server_is_bounded_closed_and_throw_away() -> None:
+    command = " ".join(scratch.start_command("postgres@sha256:1", 128 * MB))
+    assert f"--memory {128 * MB} --memory-swap {128 * MB}" in command
+    assert "--publish" not in command
+    assert " -p " not in command
+    assert "fsync=off" in command
+    # Compose's label would make it a part of the stack.
+    assert "com.docker" not in command
+    assert Config(Path("/"), "x", SETTINGS.backup_memory).scratch_memory >= 96 * MB
+
+
+def test_a_dump_is_refused_with_the_numbers_where_there_is_no_room(tmp_path: Path) -> None:
+    dump.room(tmp_path, 1, "it")
+    with pytest.raises(Failed, match=r"the dump needs up to \d+ MB in .*: \d+ MB are. Nothing was"):
+        dump.room(tmp_path, 1 << 60, "the dump")
+
+
+def test_dump_options() -> None:
+    assert dump.command(0, "00-1") == [
+        *("pg_dump", "-U", "postgres", "-Fc", "-Z", "0", "--snapshot=00-1", "koprogo_db"),
+    ]
+    assert "--exit-on-error" in dump.restore_command()
+
+
+def test_one_at_a_time_and_the_other_one_is_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    with host.lock(path, 0, "the first"):
+        assert Path(f"{path}.holder").read_text() == "the first\n"
+        caught: list[Failed] = []
+
+        def second() -> None:
+            try:
+                with host.lock(path, 0.3):
+                    pass
+            except Failed as failed:
+                caught.append(failed)
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+        assert "the first holds" in str(caught[0])
+    assert not Path(f"{path}.holder").exists()
+    with host.lock(path, 0):
+        pass
+
+
+def test_last_words() -> None:
+    assert host.last_words("a\n\n b \n", 1) == "a | b"
+    assert host.last_words("", 3) == "exit code 3"
+    with pytest.raises(Failed, match="false: exit code 1"):
+        host.run("false")
+    with pytest.raises(Failed, match="no-such-program: No such file"):
+        host.run("no-such-program")
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [("scratch up --image x", "scratch"), ("dump /f --hash", "dump"), ("hash --scratch", "hash")],
+)
+def test_the_contract_s_command_lines(line: str, command: str) -> None:
+    assert main.parser().parse_args(line.split()).command == command
+
+
+def test_failures_are_said_on_stderr_with_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(tmp_path, ["hash"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("koprogo-data hash: ")
+    assert json.dumps(str(tmp_path)).strip('"') in said.err
