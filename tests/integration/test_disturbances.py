@@ -19,6 +19,7 @@ from tests.integration.images import new_backend
 from tests.integration.rig import Rig, Watch
 
 ROOT = "/opt/koprogo"
+VERSION = 29990101000000  # no image of group data's has it
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,17 @@ def serving(rig: Rig) -> Iterator[Rig]:
     assert rig.leftovers() == []
 
 
-def refused(rig: Rig, data: dict[str, Any], *words: str) -> str:
-    """A deploy that ends with 1 and these words, and leaves everything as it was."""
+def refused(
+    rig: Rig, data: dict[str, Any], *words: str, never: str = "Starting operation: Migrate"
+) -> str:
+    """A deploy that ends with 1 and these words, and leaves everything as it was.
+
+    Args:
+        rig: where.
+        data: what is asked for.
+        words: patterns of what is said.
+        never: what is not said, since it does not get so far.
+    """
     before, started = rig.manifest()["id"], rig.started()
     with Watch(rig) as watch:
         run = rig.deploy(**data)
@@ -38,7 +48,7 @@ def refused(rig: Rig, data: dict[str, Any], *words: str) -> str:
     assert "Traceback" not in run.output
     for word in words:
         assert re.search(word, run.output), f"no {word!r} in\n{run.output}"
-    assert "Starting operation: Migrate" not in run.output
+    assert never not in run.output
     assert watch.failures == []
     assert rig.manifest()["id"] == before
     assert rig.started() == started
@@ -98,7 +108,7 @@ exec unshare -m sh -c 'mount -t tmpfs -o size=100m small /var/lib/docker && exec
 def test_a_disk_that_is_full_before_the_release_is_told_in_numbers(serving: Rig) -> None:
     data = other(serving)
     with instead_of(serving, "df", SMALL_DF):
-        told = refused(serving, data, r"disk", r"100 MB free, and \d+ MB needed: ")
+        told = refused(serving, data, r"disk", r"100 MB free, and \d+ MB needed: .*a dump")
     assert "Starting operation: Release" not in told
     goes_through(serving, data)
 
@@ -124,6 +134,20 @@ def test_a_disk_that_fills_during_the_release(serving: Rig, what: str, words: st
         left = serving.on_host(f"ls -d {ROOT}/releases/.[!.]* {ROOT}/candidate 2>&1; true")
         assert ".incoming" not in left, "it has taken its room back"
     goes_through(serving, data)
+
+
+@pytest.mark.faults
+def test_a_disk_without_room_for_the_dump_stops_a_migration_before_it(serving: Rig) -> None:
+    """Nothing is migrated without a dump that can be read back."""
+    migrations = {f"{VERSION}_of_a_test.sql": "CREATE TABLE of_a_test (id int);"}
+    count = f"SELECT count(*) FROM _sqlx_migrations WHERE version = {VERSION};"
+    with new_backend(serving.docker, serving.sandbox, migrations=migrations) as image:
+        with small_disk(serving, f"{ROOT}/dumps", "size=64k", f"mkdir -p {ROOT}/dumps"):
+            never = "Starting operation: Migrate | Start the backend"
+            refused(serving, {"backend_image": image}, r"\d+ MB are", never=never)
+            assert serving.on_host(f"find {ROOT}/dumps -type f").split() == []
+        assert serving.sql(count) == "0"
+    goes_through(serving, other(serving))
 
 
 # --- the clock -----------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ LOG = r"Last lines of its log:\n(.*\] {5,}\S.*\n)+"
 BAD: dict[str, tuple[str, ...]] = {
     "never healthy": (r"backend-\w+ did not come up: ", LOG),
     "crash loop": (r"backend-\w+ did not come up: ", LOG, "crash_loop"),
-    "smoke fails": (r"test_seeded_login_sees_its_data", r"docker logs"),
+    "smoke fails": (r"gets no traffic: \S", r"docker logs"),
     "migration fails": (r"migration",),
     "image missing": (r"cannot pull \S+:no-such-tag", r"not found|manifest unknown"),
     "digest wrong": (r"\S+@sha256:0{64}", r"not found|manifest unknown"),
