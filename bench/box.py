@@ -29,6 +29,8 @@ from koprogo_deploy.operations.shell import container, psql
 from koprogo_deploy.outside import Outside
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.render import traefik_address
+from sandbox import engine, parts, state
+from sandbox.state import Sandbox
 
 COUNTERS = Path(__file__).with_name("counters.py")
 PYINFRA = [sys.executable, "-m", "pyinfra", "inventories/sandbox.py"]
@@ -284,11 +286,18 @@ class Box:
         timed([*PYINFRA, f"deploys/{stage}.py", "-y", *words])
 
 
+def other_boxes() -> list[str]:
+    """Boxes of other checkouts that run on this machine."""
+    own = state.read(Sandbox(door.ROOT))
+    return parts.other_boxes(engine.require(), own.container if own else "")
+
+
 def open_box() -> Box:
     """The sandbox's box, deployed as group data says; no other host is ever opened.
 
     Raises:
-        Refusal: the sandbox is not this machine's own, or nothing is deployed there.
+        Refusal: the sandbox is not this machine's own, nothing is deployed there, or another one
+            runs beside it.
     """
     environment = door.open_environment("sandbox")
     settings = environment.settings
@@ -300,6 +309,10 @@ def open_box() -> Box:
     if remote.stack(environment).current is None:
         fix = "deploy first: make deploy"
         raise Refusal("Benchmark", [Problem("the sandbox", "nothing is deployed there", fix)])
+    if others := other_boxes():
+        what = f"other sandboxes run on the same CPU: {', '.join(others)}"
+        fix = f"stop them: docker stop {' '.join(others)}"
+        raise Refusal("Benchmark", [Problem("the machine", what, fix)])
     return Box(environment)
 
 

@@ -202,7 +202,7 @@ def since(stack: StackState, now: Now, journal: Journal) -> dict[str, str]:
 
 
 def report(
-    stack: StackState, now: Now, journal: Journal, environment: str = "production"
+    stack: StackState, now: Now, journal: Journal, *, environment: str = "production"
 ) -> dict[str, Any]:
     """Everything, as JSON has it: `advice` is what to do about each of `problems`."""
     live = stack.live

@@ -196,6 +196,8 @@ def status() -> None:
         for name, reference in found.images.items():
             fresh = wanted.get(name) == reference
             table.add_row(name, "current" if fresh else "[yellow]outdated: run up[/]", reference)
+    for name in parts.other_boxes(docker, sandbox.vps) if docker else ():
+        table.add_row("another", "[yellow]running[/]", f"{name}, on the same CPU")
     out.print(table)
     if not healthy:
         raise typer.Exit(3)

@@ -98,6 +98,8 @@ def build_up(sandbox: Sandbox, plan: images.Plan) -> State:
     with steps.step("boot and ssh"):
         box.hang_up(sandbox, current)
         box.wait(docker, sandbox, current)
+    if others := parts.other_boxes(docker, sandbox.vps):
+        out.print(f"[yellow]other sandboxes run here, on the same CPU: {', '.join(others)}[/]")
     out.print(f"[bold green]up[/] in {steps.elapsed:.1f} s")
     return current
 

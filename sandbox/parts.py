@@ -27,6 +27,18 @@ def ours(sandbox: Sandbox, found: dict[str, Any], kind: str, name: str) -> None:
         )
 
 
+def other_boxes(docker: Docker, own: str) -> list[str]:
+    """Boxes of other checkouts that run: they have the same CPU, and a restarted engine starts
+    those again whose checkout is long gone.
+
+    Args:
+        own: name of this sandbox's box.
+    """
+    filters = ("--filter", "label=koprogo-sandbox.image=vps")
+    running = docker.call("ps", *filters, "--format", "{{.Names}}").stdout.split()
+    return sorted(name for name in running if name != own)
+
+
 def network(docker: Docker, sandbox: Sandbox) -> str:
     """The sandbox's own network; returns the first three numbers of its addresses.
 

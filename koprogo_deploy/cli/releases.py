@@ -107,7 +107,7 @@ def status(environment: Environment, as_json: Json = False) -> None:
 
     opened = door.open_environment(environment)
     seen = remote.stack(opened), remote.now(opened), remote.journal_of(opened)
-    found = report(*seen, environment)
+    found = report(*seen, environment=environment)
     if as_json:
         _print_json(found)
     else:
