@@ -271,6 +271,7 @@ def report(
     stack: StackState,
     now: Now,
     journal: Journal,
+    *,
     environment: str = "production",
     longest: Mapping[str, int] | None = None,
     warning: str = "",

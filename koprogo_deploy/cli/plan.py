@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,7 +98,9 @@ def _plan(
         show.budget(out, opened)
         show_plan(out, made)
         if file and not made.nothing:
-            command = f"pyinfra inventories/{environment}.py deploys/full.py --data plan={file}"
+            given = [f"plan={file}", *(data or ())]
+            options = " ".join(f"--data {shlex.quote(value)}" for value in given)
+            command = f"pyinfra inventories/{environment}.py deploys/full.py {options}"
             out.print(f"written to {shown(file)}; to carry it out as it is:", markup=False)
             out.print(f"  {command}", markup=False, soft_wrap=True)
     return made

@@ -123,9 +123,9 @@ def status(environment: Environment, as_json: Json = False) -> None:
         remote.stack(opened),
         remote.now(opened),
         remote.journal_of(opened),
-        environment,
-        backups.longest(opened.settings),
-        backups.not_off_site(opened.settings),
+        environment=environment,
+        longest=backups.longest(opened.settings),
+        warning=backups.not_off_site(opened.settings),
     )
     if as_json:
         _print_json(found)

@@ -6,7 +6,9 @@ verified from outside, in the database.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import bcrypt
@@ -88,7 +90,7 @@ def postgres_runs() -> Iterator[StringCommand | str]:
     found = stack(environment.settings)
     settings = environment.settings
     if not as_wanted(found, "postgres"):
-        up = bring_up(settings, found, POSTGRES_TIMEOUT, "postgres")
+        up = or_back(settings, found, bring_up(settings, found, POSTGRES_TIMEOUT, "postgres"))
         restart = interrupt.behind_the_page(settings, found, up)
         yield interrupt.timed(f"set -e\n{restart}", "postgres", "503 with Retry-After")
     elif found.restarting:
@@ -106,6 +108,31 @@ def postgres_runs() -> Iterator[StringCommand | str]:
     if not roles["database"]:
         sql = database.DATABASE_SQL + database.ROLE_SETTINGS_SQL
         yield StringCommand(psql("postgres"), _stdin=sql)
+
+
+def or_back(settings: Settings, found: StackState, up: str) -> str:
+    """Bring Postgres up as the target release says; if that fails, as the serving one does.
+
+    Then the release is marked as bad, and the command fails: what served goes on serving.
+    """
+    live, manifest = found.live, target(found)
+    if live is None or live["specs"]["postgres"] == manifest["specs"]["postgres"]:
+        return up
+    root = settings.install_root
+    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    mark = f"Postgres did not come up with it {now}"
+    told = f"Postgres is started again as in release {live['id']}, and that serves on"
+    return f"""set +e; ( set -e
+{up}
+); failed=$?; set -e
+if [ "$failed" != 0 ]; then
+  printf '%s\\n' {shlex.quote(mark)} > {root}/releases/{manifest["id"]}/bad
+  rm -f {root}/candidate
+  {compose_up(f"{root}/releases/{live['id']}", "postgres")}
+  {wait_until_healthy("postgres", POSTGRES_TIMEOUT)}
+  echo {shlex.quote(told)} >&2
+  exit 1
+fi"""
 
 
 @step

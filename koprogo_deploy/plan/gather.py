@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.details import Details, DetailsFact, Resolved
 from koprogo_deploy.facts.host import Host, HostState
 from koprogo_deploy.facts.stack import Database, Stack, StackState
-from koprogo_deploy.files import differing
+from koprogo_deploy.files import RemoteFile, differing
 from koprogo_deploy.plan.make import kind_of, machine_changes, services_of, stops_of
 from koprogo_deploy.plan.seen import Seen, host_files, readable
 from koprogo_deploy.plan.wanted import known_digests, wanted_release
@@ -32,6 +32,7 @@ def gather(
     environment: Environment,
     sets: Mapping[str, Mapping[str, str]],
     images: Mapping[str, str] | None = None,
+    secret_files: Sequence[RemoteFile] = (),
 ) -> Seen:
     """Look at the host; where nothing changes, at no more than a deploy looks at anyway.
 
@@ -40,6 +41,7 @@ def gather(
         environment: what is wanted.
         sets: secret files by service.
         images: of a plan that was made before: they are taken as they are.
+        secret_files: of the machine, that hold secrets.
     """
     settings = environment.settings
     host: HostState = look(Host, **machine.compared(settings))
@@ -54,10 +56,11 @@ def gather(
     unresolved = tuple(s for s in SERVICES if "@" not in found.get(s, ""))
     complete = {**{s: settings.image(s) for s in unresolved}, **found}
     wanted = wanted_release(environment, sets, complete, stack)
-    seen = Seen(host, stack, applied, wanted, unresolved)
+    seen = Seen(host, stack, applied, wanted, unresolved, tuple(secret_files))
     if not changes_something(settings, seen):
         return seen
-    changed = [f.path for f in differing(host_files(settings, wanted), host.files) if readable(f)]
+    files = host_files(settings, wanted, secret_files)
+    changed = [file.path for file in differing(files, host.files) if readable(file)]
     live = stack.live
     other = live["id"] if live and live["hash"] != wanted.release.hash else ""
     details: Details = look(

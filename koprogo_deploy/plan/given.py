@@ -65,6 +65,11 @@ def stale(before: Plan, now: Plan) -> list[Problem]:
         f"the plan is of commit {before.revision or 'unknown'}, this checkout is at "
         f"{now.revision or 'unknown'}"
     )
+    for service in sorted(new.requested):
+        if old.requested.get(service) != new.requested[service]:
+            what = f"asks for {new.requested[service]}, and the plan for"
+            what += f" {old.requested.get(service)}; {elsewhere}"
+            found.append(Problem("this checkout", what, again))
     if files:
         what = f"renders {', '.join(files)} otherwise; {elsewhere}"
         found.append(Problem("this checkout", what, again))

@@ -63,7 +63,7 @@ def make(
     settings = environment.settings
     stack, release, journal = seen.stack, seen.wanted.release, seen.details.journal
     live = stack.live
-    hide = text.mask(settings, sets, live)
+    hide = text.mask(sets)
     services = tuple(
         each.model_copy(update={"reasons": tuple(map(hide, each.reasons))})
         for each in services_of(settings, seen)
@@ -109,6 +109,7 @@ def make(
             dynamic=dynamic_hash(release),
             specs=release.specs,
             colours=release.colours,
+            requested={service: settings.image(service) for service in SERVICES},
             images=release.images,
             secrets=secret_directories(sets),
         ),
@@ -188,7 +189,7 @@ def machine_changes(settings: Settings, seen: Seen) -> HostChanges:
     found, stack = seen.machine, seen.stack
     engine = list(machine.ENGINE_PACKAGES.get((found.os, found.os_version), ()))
     missing = [p for p in (*machine.packages(settings), *engine) if p not in found.packages]
-    files = host_files(settings, seen.wanted)
+    files = host_files(settings, seen.wanted, seen.secret_files)
     changed = [file.path for file in differing(files, found.files)]
     ours = {file.path for file in files}
     does = [f"{path} is removed" for path in sorted(found.matches - ours)]
@@ -218,15 +219,20 @@ def machine_changes(settings: Settings, seen: Seen) -> HostChanges:
     )
 
 
+_LONG = 40  # lines of a new file from which on only their number is shown
+
+
 # --- files -----------------------------------------------------------------------------------
 
 
 def _host_files(settings: Settings, seen: Seen, hide: text.Mask) -> list[FileChange]:
     found = []
-    for file in differing(host_files(settings, seen.wanted), seen.machine.files):
+    for file in differing(host_files(settings, seen.wanted, seen.secret_files), seen.machine.files):
         there = file.path in seen.machine.files
         old = seen.details.files.get(file.path, "")
         diff = text.unified(old, file.content, hide) if readable(file) else ""
+        if not there and diff.count("\n") > _LONG:
+            diff = f"{file.content.count(chr(10))} lines"
         if there and not diff:
             diff = f"mode and owner: {seen.machine.files[file.path].partition(' ')[2]} -> "
             diff += file.state.partition(" ")[2]
@@ -246,11 +252,17 @@ def _secret_files(sets: Mapping[str, Mapping[str, str]], seen: Seen) -> list[Fil
         if directory in seen.stack.secrets:
             continue
         before = {p.rpartition("/")[2] for p in old.get(service, {}).get("secrets", ())}
-        for name in sorted({*before, *sets[service]}):
-            action = _action(name in before, name in sets[service])
-            found.append(
-                FileChange(path=f"secrets/{service}/{name}", where="secrets", action=action)
-            )
+        now = set(sets[service])
+        parts = {
+            "new": now - before,
+            "without": before - now,
+            "changed, one or more of" if len(before & now) > 1 else "changed": before & now,
+        }
+        told = "; ".join(f"{what}: {', '.join(sorted(n))}" for what, n in parts.items() if n)
+        action = _action(bool(before), True)
+        found.append(
+            FileChange(path=f"secrets/{service}", where="secrets", action=action, diff=told)
+        )
     return found
 
 

@@ -43,7 +43,8 @@ class FileChange(_Part):
         path: on the host; of a release's file relative to the release's directory.
         where: `host`, `release` or `secrets`.
         action: `new`, `changed` or `removed`.
-        diff: unified, values of secrets masked; empty for a file that only its reader may read.
+        diff: unified, values of secrets masked; empty for a file that only its reader may read;
+            of a service's secrets their names.
     """
 
     path: str
@@ -147,6 +148,7 @@ class Release(_Part):
         hash: over all its files; `content` is the one that it has whatever its colours.
         files: short hash of each, by path.
         dynamic: hash of Traefik's routes.
+        requested: the image of each service as group data names it.
         images: digest reference by service; by tag where it is not resolved.
         secrets: directory of each service's secrets.
     """
@@ -158,6 +160,7 @@ class Release(_Part):
     dynamic: str
     specs: dict[str, str]
     colours: dict[str, str]
+    requested: dict[str, str]
     images: dict[str, str]
     secrets: dict[str, str]
 

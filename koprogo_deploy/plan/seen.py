@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ class Seen:
         applied: migrations of the database; None: it does not run, so they are not known.
         wanted: the release that the settings ask for.
         unresolved: services whose tag no registry could be asked about.
+        secret_files: of the machine, beside those that the settings alone give.
         details: what is read only where something changes.
     """
 
@@ -36,12 +37,22 @@ class Seen:
     applied: Mapping[str, bool] | None
     wanted: Wanted
     unresolved: tuple[str, ...] = ()
+    secret_files: tuple[RemoteFile, ...] = ()
     details: Details = field(default_factory=Details)
 
 
-def host_files(settings: Settings, wanted: Wanted) -> list[RemoteFile]:
-    """Every file of the machine that a deploy compares."""
+def host_files(
+    settings: Settings, wanted: Wanted, secret: Sequence[RemoteFile] = ()
+) -> list[RemoteFile]:
+    """Every file of the machine that a deploy compares.
+
+    Args:
+        settings: what is wanted.
+        wanted: its Traefik's image is noted in a file.
+        secret: files of root's that hold secrets.
+    """
     return [
+        *secret,
         *machine.host_files(settings),
         machine.daemon_file(),
         *machine.binary_files(settings),

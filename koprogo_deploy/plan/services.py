@@ -96,7 +96,9 @@ def differences(old: object, new: object, path: str = "") -> Iterator[str]:
         come = [item for item in new if item not in old]
         if path == "secrets" and (gone or come):
             names = sorted({str(item).rpartition("/")[2] for item in [*gone, *come]})
-            yield f"secrets: {', '.join(names)} changed"
+            # They lie together in a directory that is named by all of them.
+            which = "one or more of " if len(names) > 1 else ""
+            yield f"secrets: {which}{', '.join(names)} changed"
         else:
             for before, after in zip(gone, come, strict=False):
                 # Its directory is named by its content; the files' own diffs say more.

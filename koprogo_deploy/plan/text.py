@@ -5,13 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-from koprogo_deploy.settings import Settings
 
 HIDDEN = "(secret)"
-# What a variable of group data's own may be called that should be in the secrets file.
-_SECRET_NAME = re.compile(r"PASSW|SECRET|TOKEN|CREDENTIAL|PRIVATE|(^|_)KEY$", re.IGNORECASE)
 _SHORTEST = 4  # characters; a shorter value would hide half of every file
 
 
@@ -27,24 +22,13 @@ class Mask:
         return self._pattern.sub(HIDDEN, text) if self._pattern else text
 
 
-def mask(
-    settings: Settings, sets: Mapping[str, Mapping[str, str]], live: Mapping[str, Any] | None
-) -> Mask:
-    """Hides every secret, and what group data sets under a name that sounds like one.
+def mask(sets: Mapping[str, Mapping[str, str]]) -> Mask:
+    """Hides every secret. Group data holds none: the door refuses a name that sounds like one.
 
     Args:
-        settings: whose `backend_environment` may hold some.
         sets: secret files by service.
-        live: manifest of the serving release: what its backend has under such a name.
     """
-    old = (live or {}).get("definitions", {}).get("backend", {}).get("environment", {})
-    named = [
-        str(value)
-        for variables in (settings.backend_environment, old)
-        for name, value in variables.items()
-        if _SECRET_NAME.search(name)
-    ]
-    return Mask([*named, *(value for files in sets.values() for value in files.values())])
+    return Mask(value for files in sets.values() for value in files.values())
 
 
 def unified(old: str, new: str, hide: Mask) -> str:

@@ -6,7 +6,7 @@ from koprogo_deploy.plan.model import Duration, Interruption, Plan, Service
 from koprogo_deploy.units import megabytes
 
 # Measured in the sandbox (1 CPU); a host's own runs take their place.
-MEASURED = {"postgres": 4.0, "traefik": 1.5}
+MEASURED = {"postgres": 6.0, "traefik": 1.5}
 
 _PAST = {"start": "starts", "restart": "restarts", "recreate": "is recreated", "keep": "stays"}
 
@@ -49,8 +49,9 @@ def migrations(plan: Plan) -> str:
     if found.pending is None and plan.live is None:
         return "all of the image's, on an empty database"
     if found.pending is None:
-        missing = "the image's are" if found.applied is not None else "the database's are"
-        told = f"not known: {missing} not readable before the deploy"
+        told = "known once the image is pulled"
+        if found.applied is None:
+            told = "not known, for the database does not answer"
         return f"{told}; what is pending is rehearsed on a copy first" if found.rehearsed else told
     if not found.pending:
         return "none is pending"

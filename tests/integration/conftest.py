@@ -24,6 +24,7 @@ ORDER = (
     "test_backend_contract",
     "test_idempotence",
     "test_changes",
+    "test_plan",
     "test_seed",
     "test_monitor",
     "test_debug",

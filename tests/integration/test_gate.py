@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from bench.box import Box
-from koprogo_deploy import connection
+from koprogo_deploy import connection, remote
 from koprogo_deploy.runs import store
 from koprogo_deploy.runs.model import Judgement, Run
 from tests.integration.rig import ROOT, Rig
@@ -172,6 +172,22 @@ def test_a_healthy_stack_passes(rig: Rig) -> None:
 
 
 @pytest.mark.slow
+def test_the_hosts_journal_remembers_it(rig: Rig) -> None:
+    outcome = gate(rate=50, seconds=5)
+    line = remote.journal_of(rig.environment).entries[-1]
+    assert (line["kind"], line["load"]) == ("gate", outcome.run.id)
+    assert line["outcome"] == {0: "passed"}.get(outcome.code, line["outcome"])
+    assert line["outcome"] != "passed" or outcome.code == 0
+    assert line["release"] == rig.manifest()["id"]
+    assert line["seed_scale"] == rig.environment.settings.seed_scale
+    told = subprocess.run(
+        [KOPROGO, "history", "sandbox", "--limit", "1"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "gate realistic" in told.stdout
+    assert "Right answers" in told.stdout
+
+
 def test_a_slow_backend_misses_p50_and_p99(rig: Rig) -> None:
     with fault(rig, "slow_ms=120"):
         # Enough connections that nothing waits for a free one: the rate itself is met.

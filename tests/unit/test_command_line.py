@@ -98,6 +98,14 @@ def test_a_release_is_named_to_a_rollback_alone(here: Path) -> None:
     assert (where, what) == ("--data release", "only deploys/rollback.py takes it")
 
 
+def test_a_plan_is_given_to_the_whole_road_alone(here: Path) -> None:
+    (here / "deploys/release.py").touch()
+    given = ("plan=plan.json",)
+    assert problems(here, data=given) == []
+    ((where, what, _),) = problems(here, operations=("deploys/release.py",), data=given)
+    assert (where, what) == ("--data plan", "only deploys/full.py takes it")
+
+
 def test_a_deploy_with_a_typo_is_told_the_nearest_one(here: Path) -> None:
     assert problems(here, operations=("deploys/ful.py",)) == [
         ("deploy", "deploys/ful.py does not exist", "did you mean deploys/full.py?")

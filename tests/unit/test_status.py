@@ -113,6 +113,24 @@ def test_what_is_not_well_is_named(changes: dict[str, Any], told: str) -> None:
     assert status.problems(stack(**changes), now(), EMPTY) == [told]
 
 
+def test_each_problem_comes_with_what_to_do_in_a_line() -> None:
+    ill = stack(containers=with_container("backend-blue", health="unhealthy"), restarting=True)
+    found = status.report(
+        ill, now(disk_free=10), chain(broken=("line 3 …",)), environment="staging"
+    )
+    assert len(found["advice"]) == len(found["problems"]) == 4
+    assert all(line and "\n" not in line for line in found["advice"])
+    by = dict(zip(found["problems"], found["advice"], strict=True))
+    assert by["backend-blue: is running, unhealthy"] == (
+        "koprogo ssh staging, sudo docker logs koprogo-backend-blue-1; then "
+        "pyinfra inventories/staging.py deploys/full.py brings it up"
+    )
+    page = "the page of a deploy that restarted Postgres is still up: everybody gets 503"
+    assert "this takes it away: pyinfra inventories/staging.py" in by[page]
+    running = status.problems(stack(restarting=True), now(running="anna"), EMPTY)
+    assert running == [], "a deploy is at it"
+
+
 def test_disk_and_journal_are_looked_at_too() -> None:
     found = status.problems(stack(), now(disk_free=10), chain(broken=("line 3 …",)))
     assert found == ["the journal is broken: line 3 …", "the disk is 90% full"]

@@ -94,6 +94,16 @@ def test_production_is_bounded_in_rate_and_time_and_every_reason_is_said() -> No
     assert refused(settings(), on="production", rate=1000, seconds=590) == []
 
 
+def test_what_no_generator_can_send_is_refused_in_the_sandbox_too() -> None:
+    assert refused(settings("sandbox"), rate=99999) == [
+        "--rate: 99999 requests a second are more than this generator can send"
+    ]
+    assert refused(settings("sandbox"), rate=11000) == []
+    steep = plan.phases(PROFILES["realistic"], Options(), 20000)
+    (problem,) = plan.problems(PROFILES["realistic"], Options(), steep, settings("sandbox"))
+    assert (problem.where, problem.fix) == ("objective_rate", "11000 or less")
+
+
 def test_production_is_not_asked_as_fast_as_it_can() -> None:
     (problem,) = refused(settings(), name="heavy", on="production")
     assert "no bound on their rate" in problem

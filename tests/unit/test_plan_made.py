@@ -1,0 +1,425 @@
+"""What a deploy will do, from what was seen: shown to people, and held against the host later."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from koprogo_deploy.cli.plan import show_plan
+from koprogo_deploy.door import Environment
+from koprogo_deploy.facts.details import Details
+from koprogo_deploy.plan import given, seen, text, words
+from koprogo_deploy.plan.model import Plan
+from koprogo_deploy.problems import Refusal
+from koprogo_deploy.render import secret_directories
+from koprogo_deploy.secrets import Secrets
+from koprogo_deploy.units import MB
+from tests import project
+from tests.project import ROOT
+from tests.unit import seen_hosts as hosts
+from tests.unit.seen_hosts import BASE
+
+GOLDEN = ROOT / "tests" / "golden" / "plan"
+NEW = "ghcr.io/gilmry/koprogo/backend:main-1234567"
+NEW_DIGEST = f"ghcr.io/gilmry/koprogo/backend@sha256:{'9' * 64}"
+TUNED = project.settings(swap=None, postgres_settings={"work_mem": "6MB"})
+WITH_NEW_IMAGE = project.settings(swap=None, backend_image=NEW)
+OTHER_SECRET = Secrets({**project.SECRETS.values, "JWT_SECRET": "f" * 64})
+
+
+def new_image(*migrations: str, **more: Any) -> hosts.Hosts:
+    """A host that has the new image, with these migrations, and knows its digest."""
+    there = hosts.serving()
+    images = frozenset({*there.details.images, NEW_DIGEST}) if migrations else there.details.images
+    details = replace(there.details, images=images, migrations=migrations or None)
+    return replace(there, registry={NEW: NEW_DIGEST}, details=replace(details, **more))
+
+
+def shown(plan: Plan) -> str:
+    """As a terminal of 100 columns has it, without colours."""
+    out = io.StringIO()
+    show_plan(Console(file=out, width=100, highlight=False), plan)
+    return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
+
+
+CASES = {
+    "empty_host": lambda: hosts.plan(hosts.new()),
+    "no_change": lambda: hosts.plan(hosts.serving()),
+    "new_image": lambda: hosts.plan(new_image(), WITH_NEW_IMAGE),
+    "new_image_with_migration": lambda: hosts.plan(
+        new_image(*hosts.MIGRATIONS, "20260101000000_add_column.sql"), WITH_NEW_IMAGE
+    ),
+    "postgres_setting": lambda: hosts.plan(hosts.serving(), TUNED),
+    "changed_secret": lambda: hosts.plan(hosts.serving(), secrets=OTHER_SECRET),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_plans_read_as_the_golden_ones(case: str, request: pytest.FixtureRequest) -> None:
+    told, file = shown(CASES[case]()), GOLDEN / f"{case}.txt"
+    if request.config.getoption("--update-golden"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(told, encoding="utf-8")
+    assert told == file.read_text(encoding="utf-8"), "if this is meant: make golden"
+
+
+def actions(plan: Plan) -> dict[str, str]:
+    return {service.name: service.action for service in plan.services}
+
+
+# --- nothing, first, changes ---------------------------------------------------------------------
+
+
+def test_nothing_to_do_looks_no_further_than_a_deploy_does_anyway() -> None:
+    host = hosts.serving()
+    plan = hosts.plan(host)
+    assert plan.nothing
+    assert host.asked == ["Host", "Stack", "Database"]
+    assert (plan.files, plan.stops, plan.interruptions, plan.problems) == ((), (), (), ())
+    assert words.short(plan) == ["nothing to do"]
+
+
+def test_a_new_host_gets_everything_and_no_registry_can_be_asked() -> None:
+    host = hosts.new()
+    plan = hosts.plan(host)
+    assert host.asked == ["Host", "Stack", "DetailsFact"]
+    assert set(actions(plan).values()) == {"start"}
+    assert (
+        plan.images.unresolved == plan.images.pull == ("traefik", "postgres", "backend", "frontend")
+    )
+    assert "docker.io" in plan.machine.packages
+    assert "/etc/docker/daemon.json" in plan.machine.files
+    assert plan.duration.kind == ("first",)
+    assert words.migrations(plan) == "all of the image's, on an empty database"
+    assert words.requests(plan) == ["nothing serves yet"]
+
+
+def test_a_new_image_switches_its_service_and_the_old_one_stops_later() -> None:
+    host = new_image()
+    plan = hosts.plan(host, WITH_NEW_IMAGE)
+    assert actions(plan) == {
+        "traefik": "keep", "postgres": "keep", "backend": "switch", "frontend": "keep",
+    }  # fmt: skip
+    backend = plan.service("backend")
+    assert (backend.container, backend.colour) == ("backend-green", "green")
+    assert plan.stops == ("backend-blue",)
+    assert plan.release.images["backend"] == NEW_DIGEST
+    assert (plan.images.pull, plan.images.unresolved) == (("backend",), ())
+    assert plan.interruptions == ()
+    assert plan.migrations.pending is None, "not known before it is pulled"
+    assert plan.migrations.rehearsed
+
+
+def test_a_registry_that_does_not_answer_leaves_the_digest_to_the_pull() -> None:
+    plan = hosts.plan(replace(new_image(), registry={}), WITH_NEW_IMAGE)
+    assert plan.images.unresolved == ("backend",)
+    assert plan.release.images["backend"] == NEW
+    assert "its digest is known then" in words.images(plan)
+
+
+def test_only_what_cannot_be_switched_interrupts_and_only_when_it_changed() -> None:
+    assert hosts.plan(new_image(), WITH_NEW_IMAGE).interruptions == ()
+    [postgres] = hosts.plan(hosts.serving(), TUNED).interruptions
+    assert (postgres.service, postgres.page, postgres.seconds) == ("postgres", True, None)
+    other = project.settings(swap=None, traefik_memory="88MB")
+    [traefik] = hosts.plan(hosts.serving(), other).interruptions
+    assert (traefik.service, traefik.page) == ("traefik", False)
+    assert "requests are lost" in words.interruption(traefik)
+    assert "none is lost" in words.interruption(postgres)
+
+
+def test_without_a_proxy_there_is_no_page() -> None:
+    host = hosts.serving()
+    gone = {k: v for k, v in host.stack.containers.items() if k != "traefik"}
+    plan = hosts.plan(replace(host, stack=replace(host.stack, containers=gone)), TUNED)
+    assert [(i.service, i.page) for i in plan.interruptions] == [
+        ("traefik", False), ("postgres", False),
+    ]  # fmt: skip
+
+
+# --- migrations ----------------------------------------------------------------------------------
+
+
+def test_pending_migrations_are_a_difference_of_sets() -> None:
+    # Back-dated: by the highest version nothing would be pending.
+    image = (*hosts.MIGRATIONS, "20240101120000_back_dated.sql")
+    plan = hosts.plan(new_image(*image), WITH_NEW_IMAGE)
+    assert plan.migrations.pending == ("20240101120000",)
+    assert "migrations" in plan.duration.kind
+    assert "rehearsed on a copy" in words.migrations(plan)
+
+
+def test_an_image_that_lacks_an_applied_migration_is_refused_before_anything_is_touched() -> None:
+    plan = hosts.plan(new_image(hosts.MIGRATIONS[0]), WITH_NEW_IMAGE)
+    [problem] = plan.problems
+    assert "the database has 1 migration(s) that the image lacks (20240102000000)" in problem
+
+
+def test_a_database_that_does_not_run_tells_nothing() -> None:
+    host = hosts.serving()
+    gone = {k: v for k, v in host.stack.containers.items() if k != "postgres"}
+    plan = hosts.plan(replace(host, stack=replace(host.stack, containers=gone)))
+    assert plan.migrations.applied is None
+    assert actions(plan)["postgres"] == "start"
+    assert words.migrations(plan) == "not known, for the database does not answer"
+
+
+def test_what_the_last_rehearsal_of_the_image_showed_is_told() -> None:
+    lock = {"table": "owners", "mode": "AccessExclusiveLock", "seconds": 2.5}
+    rehearsal = {"passed": True, "migrations": {"20260101000000": 3.0}, "locks": [lock]}
+    line = {
+        "kind": "run", "outcome": "failed", "at": "2026-01-01T10:00:00+00:00",
+        "images": {"backend": NEW_DIGEST}, "rehearsal": rehearsal,
+    }  # fmt: skip
+    image = (*hosts.MIGRATIONS, "20260101000000_x.sql")
+    plan = hosts.plan(new_image(*image, journal=(line,)), WITH_NEW_IMAGE)
+    assert plan.migrations.earlier == (
+        "the rehearsal of 2026-01-01T10:00 passed: 3.0 s, owners locked for 2.5 s"
+    )
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def test_memory_before_during_and_after() -> None:
+    plan = hosts.plan(new_image(), WITH_NEW_IMAGE)
+    assert plan.memory.during - plan.memory.before == 128 * MB, "the second colour"
+    assert plan.memory.after == plan.memory.before
+    smaller = hosts.plan(hosts.serving(), project.settings(swap=None, postgres_memory="448MB"))
+    assert smaller.memory.during == smaller.memory.before, "the larger of the two counts"
+    assert smaller.memory.after == smaller.memory.before - 64 * MB
+
+
+def test_a_lower_limit_whose_old_one_leaves_no_room_beside_it_is_refused() -> None:
+    large = project.settings(swap=None, backend_memory="208MB")
+    host = hosts.serving(large)
+    host = replace(host, machine=replace(host.machine, memory=1900 * MB))
+    plan = hosts.plan(
+        host, project.settings(swap=None, backend_memory="144MB", frontend_memory="33MB")
+    )
+    assert plan.problems
+    assert "while the old and the new containers run" in plan.problems[0]
+
+
+# --- how long ------------------------------------------------------------------------------------
+
+
+def test_expected_duration_is_the_sum_of_medians_of_runs_of_the_same_kind() -> None:
+    kind = hosts.plan(new_image(), WITH_NEW_IMAGE).duration.kind
+    assert kind == ("new image", "release", "routes", "switch backend")
+    journal = (
+        hosts.ran(*kind, seconds=8.0),
+        hosts.ran(*kind, seconds=10.0),
+        hosts.ran(*kind, seconds=60.0),
+        hosts.ran(*kind, seconds=500.0, outcome="failed"),
+        hosts.ran("first", seconds=300.0),
+        {"kind": "gate", "outcome": "passed"},
+    )
+    found = hosts.plan(new_image(journal=journal), WITH_NEW_IMAGE).duration
+    assert (found.seconds, found.runs) == (12.0, 3)
+    assert words.duration(found) == "12 s, by the 3 runs of this kind here"
+    unknown = hosts.plan(new_image(), WITH_NEW_IMAGE).duration
+    assert words.duration(unknown).startswith("unknown, first time")
+
+
+def test_interruptions_are_expected_as_they_were_measured_here() -> None:
+    host = hosts.serving()
+    journal = tuple(hosts.ran("x", interrupted={"postgres": s}) for s in (2.0, 9.0, 3.0))
+    host = replace(host, details=replace(host.details, journal=journal))
+    [postgres] = hosts.plan(host, TUNED).interruptions
+    assert (postgres.seconds, postgres.runs) == (3.0, 3)
+
+
+# --- secrets -------------------------------------------------------------------------------------
+
+
+def test_no_secret_is_in_a_plan_whatever_changed() -> None:
+    changed = Secrets({name: f"{n + 77:064x}" for n, name in enumerate(project.SECRETS.values)})
+    named = project.settings(swap=None, backend_environment={"SMTP_HOST": "mail.koprogo.be"})
+    plan = hosts.plan(hosts.serving(), named, changed)
+    told = plan.model_dump_json() + shown(plan)
+    for value in (*changed.values.values(), *project.SECRETS.values.values()):
+        assert value not in told
+    assert "mail.koprogo.be" in told
+    secret = [file for file in plan.files if file.where == "secrets"]
+    assert {(f.path, f.action) for f in secret} == {
+        ("secrets/backend", "changed"), ("secrets/postgres", "changed"),
+    }  # fmt: skip
+    assert "jwt_secret" in secret[1].diff
+
+
+def test_a_value_that_only_a_mask_tells_apart_is_said_to_change() -> None:
+    hide = text.Mask(["old-secret", "new-secret"])
+    assert text.unified("a: old-secret\n", "a: new-secret\n", hide) == (
+        "a value that is not shown changes: (secret)"
+    )
+
+
+def test_a_file_that_not_everybody_may_read_is_not_shown() -> None:
+    settings = project.settings(swap=None, admin_users={"anna": ["ssh-ed25519 AAAA anna"]})
+    plan = hosts.plan(hosts.serving(), settings)
+    found = {file.path: file for file in plan.files}
+    assert found["/etc/sudoers.d/60-koprogo-anna"].diff == ""
+    assert "+ssh-ed25519 AAAA anna" in found["/etc/ssh/authorized_keys.d/anna"].diff
+    assert "account anna is made" in plan.machine.does
+
+
+# --- a plan that was made before -----------------------------------------------------------------
+
+
+def test_a_plan_survives_its_file(tmp_path: Path) -> None:
+    plan = hosts.plan(new_image(), WITH_NEW_IMAGE)
+    file = tmp_path / "plan.json"
+    file.write_text(plan.model_dump_json(indent=1))
+    environment = Environment(WITH_NEW_IMAGE, project.SECRETS, "203.0.113.7", {})
+    again = given.read(str(file), environment)
+    assert again == plan
+    assert again.fingerprint == plan.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("not json", "is no plan of this version"),
+        ("{}", "is no plan of this version"),
+        ('{"format": 99}', "is no plan of this version"),
+    ],
+)
+def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, content: str, told: str) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text(content)
+    environment = Environment(BASE, project.SECRETS, "203.0.113.7", {})
+    with pytest.raises(Refusal, match=told):
+        given.read(str(file), environment)
+    with pytest.raises(Refusal, match="No such file"):
+        given.read(str(tmp_path / "nowhere.json"), environment)
+
+
+def test_a_plan_of_another_host_is_refused(tmp_path: Path) -> None:
+    plan = hosts.plan(hosts.serving(), TUNED)
+    file = tmp_path / "plan.json"
+    file.write_text(plan.model_dump_json())
+    with pytest.raises(Refusal, match=r"is of production on 203\.0\.113\.7, not of"):
+        given.read(str(file), Environment(TUNED, project.SECRETS, "203.0.113.8", {}))
+
+
+def test_the_same_host_and_checkout_carry_it_out() -> None:
+    before = hosts.plan(new_image(), WITH_NEW_IMAGE)
+    # The registry's tag moved: the plan's image is what counts.
+    moved = replace(new_image(), registry={NEW: f"{NEW_DIGEST[:-1]}0"})
+    now = hosts.plan(moved, WITH_NEW_IMAGE, images=before.release.images)
+    assert given.stale(before, now) == []
+    unresolved = hosts.plan(replace(new_image(), registry={}), WITH_NEW_IMAGE)
+    now = hosts.plan(new_image(), WITH_NEW_IMAGE, images=unresolved.release.images)
+    assert given.stale(unresolved, now) == []
+
+
+def other_host(**changes: Any) -> hosts.Hosts:
+    host = hosts.serving()
+    return replace(host, stack=replace(host.stack, **changes))
+
+
+def containers(**changes: Any) -> dict[str, Any]:
+    found = dict(hosts.serving().stack.containers)
+    found["backend-blue"] = replace(found["backend-blue"], **changes)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (other_host(candidate=hosts.live_manifest() | {"id": "r2"}), "pushed release: none -> r2"),
+        (other_host(current=hosts.live_manifest() | {"id": "r3"}), "serving release: r1 -> r3"),
+        (other_host(containers=containers(status="exited")), "containers: backend-blue: "),
+        (other_host(containers=containers(spec="x")), "containers: backend-blue: "),
+        (other_host(dynamic="x"), "routes: "),
+        (other_host(secrets={"backend-old"}), "secrets: backend-old is there now"),
+        (other_host(marked={"r0": "bad"}), "releases marked as bad: r0 is there now"),
+        (
+            hosts.serving(migrations={**hosts.APPLIED, "20250101000000": True}),
+            "migrations: 20250101000000 is there now",
+        ),
+        (
+            replace(hosts.serving(), machine=replace(hosts.serving().machine, files={})),
+            "files of the machine: ",
+        ),
+    ],
+)
+def test_a_host_that_changed_since_is_told_part_by_part(now: hosts.Hosts, told: str) -> None:
+    before = hosts.plan(hosts.serving(), TUNED)
+    found = given.stale(before, hosts.plan(now, TUNED, images=before.release.images))
+    assert any(p.where == "the host changed since" and p.what.startswith(told) for p in found), (
+        found
+    )
+
+
+def test_a_checkout_that_renders_something_else_is_told_by_its_files() -> None:
+    before = hosts.plan(hosts.serving(), TUNED)
+    other = project.settings(swap=None, postgres_settings={"work_mem": "7MB"})
+    [found] = given.stale(before, hosts.plan(hosts.serving(), other, images=before.release.images))
+    assert found.where == "this checkout"
+    assert "renders compose.yaml, postgres/postgresql.conf otherwise" in found.what
+    machine = project.settings(
+        swap=None, postgres_settings={"work_mem": "6MB"}, extra_packages=["htop"]
+    )
+    [found] = given.stale(
+        before, hosts.plan(hosts.serving(), machine, images=before.release.images)
+    )
+    assert "asks for other packages, files or settings of the machine" in found.what
+    tag = project.settings(swap=None, postgres_settings={"work_mem": "6MB"}, backend_image=NEW)
+    [found] = given.stale(before, hosts.plan(hosts.serving(), tag, images=before.release.images))
+    assert found.what.startswith(f"asks for {NEW}, and the plan for {TUNED.backend_image};")
+    told = given.stale(
+        before, hosts.plan(hosts.serving(), TUNED, OTHER_SECRET, images=before.release.images)
+    )
+    assert ".env.production" in {problem.where for problem in told}
+
+
+# --- in the course of one run --------------------------------------------------------------------
+
+
+def test_what_a_run_changes_itself_until_it_pushes_is_not_somebody_elses() -> None:
+    host = hosts.serving()
+    plan = hosts.plan(host, secrets=OTHER_SECRET)
+    own = plan.release.secrets
+    later = replace(
+        host.stack,
+        secrets={*host.stack.secrets, *own.values()},
+        # The engine was restarted: what is healthy has to be found out again.
+        containers={n: replace(c, health="starting") for n, c in host.stack.containers.items()},
+    )
+    assert seen.differences(plan.seen, seen.stack_facets(later, hosts.APPLIED), own) == []
+    assert seen.differences(plan.seen, seen.stack_facets(later, None), own) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"candidate": hosts.live_manifest() | {"id": "r9"}}, "pushed release: none -> r9"),
+        ({"secrets": {"theirs"}}, "secrets: theirs is there now"),
+        ({"containers": {}}, "containers: backend-blue: "),
+        ({"dynamic": "x"}, "routes: "),
+    ],
+)
+def test_what_somebody_else_changes_meanwhile_is_named(changes: dict[str, Any], told: str) -> None:
+    host = hosts.serving()
+    plan = hosts.plan(host, TUNED)
+    now = seen.stack_facets(replace(host.stack, **changes), hosts.APPLIED)
+    found = seen.differences(plan.seen, now, plan.release.secrets)
+    assert any(line.startswith(told) for line in found), found
+
+
+def test_secrets_of_a_plan_are_directories_and_no_values() -> None:
+    plan = hosts.plan(hosts.serving())
+    assert plan.release.secrets == secret_directories(project.sets(BASE))
+    assert json.loads(plan.model_dump_json())["release"]["secrets"] == plan.release.secrets
+
+
+def test_details_are_empty_where_nothing_was_read() -> None:
+    assert Details().migrations is None
