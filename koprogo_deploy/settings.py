@@ -255,17 +255,9 @@ NOT_OF_RELEASE = frozenset(
         *("backup_repository", "backup_ssh_key", "backup_host_key"),
         *("backup_schedule", "backup_drill_schedule"),
         *("backup_keep_daily", "backup_keep_weekly", "backup_keep_monthly"),
-        *(
-            "lock_wait",
-            "image_pull_timeout",
-            "retry_bad_release",
-            "releases_kept",
-            "reason",
-            "release",
-            "backup",
-            "plan",
-        ),
-        *("migration_lock_warning", "migration_lock_limit", "restore_dump"),
+        *("lock_wait", "image_pull_timeout", "retry_bad_release", "releases_kept"),
+        *("reason", "release", "backup", "plan", "restore_dump"),
+        *("migration_lock_warning", "migration_lock_limit"),
     }
 )
 

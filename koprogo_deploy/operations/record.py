@@ -55,7 +55,7 @@ class Recorder(BaseStateCallback):
     ) -> None:
         """Write down that the run failed here."""
         name = _note_step(state, op_hash)
-        if name.startswith((CHECKS, "Record | ", "Back up | ")):  # a backup writes its own line
+        if name.startswith((*CHECKS, "Record | ", "Back up | ")):  # a backup writes its own line
             return
         reason = said[-1].strip().splitlines()[0] if said else None
         values = {"outcome": "failed", "step": name, "reason": reason, **Recorder.notes}
