@@ -231,7 +231,9 @@ def _host_files(settings: Settings, seen: Seen, hide: text.Mask) -> list[FileCha
         there = file.path in seen.machine.files
         old = seen.details.files.get(file.path, "")
         diff = text.unified(old, file.content, hide) if readable(file) else ""
-        if not there and diff.count("\n") > _LONG:
+        if not there and file.path.endswith(".py"):
+            diff = ""  # a program of ours, as it stands in this checkout
+        elif not there and diff.count("\n") > _LONG:
             diff = f"{file.content.count(chr(10))} lines"
         if there and not diff:
             diff = f"mode and owner: {seen.machine.files[file.path].partition(' ')[2]} -> "
