@@ -15,11 +15,12 @@ import itertools
 import random
 import ssl
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import orjson
@@ -67,6 +68,23 @@ class Caller:
     headers: dict[str, str]
     refresh_token: str
     turn: int = 0
+
+
+class Arrival(NamedTuple):
+    """A request of an open loop: which, when it was to be sent, and how late this machine was.
+
+    Attributes:
+        late: seconds; None until it is sent, where it does not have to wait for a connection.
+    """
+
+    phase: int
+    kind: Kind
+    due: float
+    late: float | None
+
+
+def _timeout(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_WITHIN)
 
 
 class _To(AbstractResolver):
@@ -117,6 +135,11 @@ class Generator:
         self._words: dict[str, list[str]] = {}
         self._new_words = False
         self._under_way: dict[asyncio.Task[None], tuple[int, int, int]] = {}
+        # Arrivals for which there was no connection left: a task for each of thousands would keep
+        # the garbage collector busy, and the generator late.
+        self._waiting: deque[Arrival] = deque()
+        self._senders = 0
+        self._timeout = _timeout(plan.timeout)
         self._numbers = itertools.count(1)
         self._began = 0.0
         self._ticked = 0.0, 0.0  # when it was told last, by clock and by CPU time
@@ -157,9 +180,8 @@ class Generator:
     @asynccontextmanager
     async def _sessions(self) -> AsyncIterator[None]:
         plan = self.plan
-        timeout = aiohttp.ClientTimeout(total=plan.timeout, sock_connect=CONNECT_WITHIN)
         async with (
-            session(plan.target, plan.connections, timeout) as self._session,
+            session(plan.target, plan.connections, self._timeout) as self._session,
             # Of its own: a login or a renewal does not queue behind the load.
             session(plan.target, 1, aiohttp.ClientTimeout(total=CONNECT_WITHIN)) as self._control,
         ):
@@ -357,14 +379,18 @@ class Generator:
                     return
                 sent += 1
                 kind = KINDS[deck.draw()]
-                if len(self._under_way) >= most:
+                if len(self._under_way) + len(self._waiting) >= most:
                     self._never_sent(number, kind, due)
                 else:
                     self._start(number, kind, due)
         await alarm.until(began + phase.seconds)
 
     def _start(self, phase: int, kind: Kind, due: float) -> None:
-        task = asyncio.create_task(self._arrival(phase, kind, due))
+        if self._senders >= self.plan.connections:
+            self._waiting.append(Arrival(phase, kind, due, time.monotonic() - due))
+            return
+        self._senders += 1
+        task = asyncio.create_task(self._send(Arrival(phase, kind, due, None)))
         self._under_way[task] = (phase, KIND_NAMES.index(kind.name), self._micro(due))
         task.add_done_callback(self._forget)
 
@@ -374,9 +400,31 @@ class Generator:
             self._emit({"event": "failed", "text": f"in the generator: {in_words(error)}"})
             self.stop()
 
-    async def _arrival(self, phase: int, kind: Kind, due: float) -> None:
-        late = time.monotonic() - due
-        outcome, ended = await self._ask(kind, self._who.draw())
+    async def _send(self, arrival: Arrival | None) -> None:
+        """Send an arrival, then those that wait for a connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            while arrival is not None:
+                await self._arrived(arrival)
+                arrival = self._waiting.popleft() if self._waiting else None
+                if arrival is not None:
+                    kind = KIND_NAMES.index(arrival.kind.name)
+                    self._under_way[task] = (arrival.phase, kind, self._micro(arrival.due))
+        finally:
+            self._senders -= 1
+
+    async def _arrived(self, arrival: Arrival) -> None:
+        phase, kind, due, late = arrival
+        now = time.monotonic()
+        left = None
+        if late is None:
+            late = now - due
+        elif (left := due + self.plan.timeout - now) <= 0:
+            self._say("timeout", f"not sent: waited {now - due:.0f} s for a connection")
+            self._record(phase, kind, _NUMBER["timeout"], due, self.plan.timeout, late)
+            return
+        outcome, ended = await self._ask(kind, self._who.draw(), left)
         self._record(phase, kind, outcome, due, ended - due, late)
 
     def _never_sent(self, phase: int, kind: Kind, due: float) -> None:
@@ -418,6 +466,9 @@ class Generator:
             await asyncio.wait(list(self._under_way), timeout=within)
             if stopping or time.monotonic() > gives_up:
                 break
+        for phase, waiting, due, _ in self._waiting:
+            self._append(phase, KIND_NAMES.index(waiting.name), UNFINISHED, self._micro(due), 0, 0)
+        self._waiting.clear()
         for task, (phase, kind, at) in list(self._under_way.items()):
             if at >= 0:
                 self._append(phase, kind, UNFINISHED, at, 0, 0)
@@ -426,8 +477,16 @@ class Generator:
 
     # --- a request -------------------------------------------------------------------------------
 
-    async def _ask(self, kind: Kind, caller: Caller) -> tuple[int, float]:
-        """Send one request; its outcome, and when its answer was complete."""
+    async def _ask(
+        self, kind: Kind, caller: Caller, left: float | None = None
+    ) -> tuple[int, float]:
+        """Send one request; its outcome, and when its answer was complete.
+
+        Args:
+            kind: which.
+            caller: as whom.
+            left: seconds until it is given up; None: the plan's.
+        """
         sent = data = None
         if kind.table:
             number = next(self._numbers)
@@ -441,6 +500,7 @@ class Generator:
                 data=data,
                 headers=caller.headers,
                 allow_redirects=False,
+                timeout=self._timeout if left is None else _timeout(left),
             ) as answer:
                 body = await answer.read()
                 ended = time.monotonic()
@@ -507,7 +567,7 @@ class Generator:
             "event": "rows",
             "at": round(at, 3),
             "cpu": round(cpu, 1),
-            "under_way": sum(at >= 0 for _, _, at in self._under_way.values()),
+            "under_way": sum(at >= 0 for _, _, at in self._under_way.values()) + len(self._waiting),
             "rows": rows,
         }
         if self._new_words:

@@ -329,9 +329,9 @@ def verdict_on_itself(
         cpu: percent of one CPU, each second.
 
     Returns:
-        A reason each for: requests sent late, by more than 5 ms or by more than a tenth of the
-        P99 that is reported (if that is a millisecond at least: below it nothing is told apart);
-        a generator that had no CPU left, in a tenth of the seconds; a rate not offered to 99 %.
+        A reason each for: requests sent late, by more than a tenth of the P99 that is reported
+        (if that is a millisecond at least: below it nothing is told apart); a generator that had
+        no CPU left, in a tenth of the seconds; a rate not offered to 99 %.
     """
     reasons = []
     for phase in phases:
@@ -344,7 +344,7 @@ def verdict_on_itself(
             )
         bound = LATE_P99_MS
         if phase.latency.p99 is not None:
-            bound = min(bound, max(LATE_NOTICED_MS, LATE_SHARE * phase.latency.p99))
+            bound = max(LATE_NOTICED_MS, LATE_SHARE * phase.latency.p99)
         if late_p99_ms > bound:
             reasons.append(
                 f"{phase.name}: the generator sent late by {late_p99_ms:.1f} ms (P99), "

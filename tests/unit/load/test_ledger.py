@@ -99,7 +99,7 @@ def test_a_generator_that_kept_up_is_valid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("late", "p99", "bound"), [(5.1, 500, "5.0"), (2.1, 20, "2.0"), (1.1, 3, "1.0")]
+    ("late", "p99", "bound"), [(51.1, 500, "50.0"), (2.1, 20, "2.0"), (1.1, 3, "1.0")]
 )
 def test_a_generator_that_sends_late_is_invalid(late: float, p99: float, bound: str) -> None:
     (reason,) = verdict_on_itself([phase(latency=Latency(p99=p99))], late, [20.0] * 10)
