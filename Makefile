@@ -5,7 +5,8 @@ PYTEST := $(BIN)/python -m pytest
 SANDBOX := $(BIN)/python -m sandbox
 
 .DEFAULT_GOAL := help
-.PHONY: help setup deploy plan smoke monitor load perf dashboard secrets test test-unit test-integration test-slow test-faults lint format \
+.PHONY: help setup deploy plan smoke backup monitor load perf dashboard secrets \
+	test test-unit test-integration test-slow test-faults lint format \
 	golden lock sandbox-up sandbox-down sandbox-ssh sandbox-logs sandbox-reboot sandbox-status \
 	bench-deploy bench-release bench-memory \
 	bench-tuning bench-scale bench-overhead bench-monitor bench-generator clean
@@ -38,6 +39,9 @@ perf: setup ## seed, monitor, load, gate, report: does it meet its objectives?
 
 dashboard: setup ## the same by looking and clicking, on 127.0.0.1
 	@$(BIN)/koprogo dashboard --env $(ENV) --open
+
+backup: setup ## a backup now: database, uploads and manifest, read back whole
+	@$(BIN)/pyinfra inventories/$(ENV).py deploys/backup.py -y
 
 secrets: setup ## write .env.<environment> with generated secrets; never overwrites
 	@$(BIN)/koprogo secrets init $(ENV)

@@ -108,6 +108,11 @@ class Details:
 class DetailsFact(FactBase[Details]):
     """Gather `Details` in one remote command."""
 
+    @staticmethod
+    def default() -> Details:
+        """A new host has none of it to tell."""
+        return Details()
+
     def command(
         self,
         root: str,

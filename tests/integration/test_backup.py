@@ -180,7 +180,9 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_the_drill_refuses_a_damaged_backup_and_status_says_so(mine: Rig, damage: str) -> None:
     kept = "/opt/koprogo/data/kept"
-    mine.on_host(f"mkdir {kept} && cp -a {LOCAL} /opt/koprogo/data/backup/password {kept}/")
+    mine.on_host(
+        f"rm -rf {kept}; mkdir {kept} && cp -a {LOCAL} /opt/koprogo/data/backup/password {kept}/"
+    )
     command, told = DAMAGE[damage]
     try:
         mine.on_host(command)
