@@ -74,10 +74,15 @@ def test_two_releases_and_a_rollback_lose_nothing(slow: Rig) -> None:
     released(slow, "DDR")
 
 
+# Ten releases and three rollbacks, under two traffics: each is minutes long.
+ROADS = ("DDDRDD", "DDRDDDR")
+
+
 @pytest.mark.faults
-def test_ten_releases_and_three_rollbacks_lose_nothing(slow: Rig) -> None:
-    road = "DDDRDDDRDDDRD"
-    assert (road.count("D"), road.count("R")) == (10, 3)
+@pytest.mark.parametrize("road", ROADS)
+def test_ten_releases_and_three_rollbacks_lose_nothing(slow: Rig, road: str) -> None:
+    ways = "".join(ROADS)
+    assert (ways.count("D"), ways.count("R")) == (10, 3)
     released(slow, road)
 
 
