@@ -98,10 +98,11 @@ def _plan(
         show.budget(out, opened)
         show_plan(out, made)
         if file and not made.nothing:
-            given = [f"plan={file}", *(data or ())]
+            where = shown(file.resolve())
+            given = [f"plan={where}", *(data or ())]
             options = " ".join(f"--data {shlex.quote(value)}" for value in given)
             command = f"pyinfra inventories/{environment}.py deploys/full.py {options}"
-            out.print(f"written to {shown(file)}; to carry it out as it is:", markup=False)
+            out.print(f"written to {where}; to carry it out as it is:", markup=False)
             out.print(f"  {command}", markup=False, soft_wrap=True)
     return made
 
