@@ -195,6 +195,7 @@ def test_one_that_fails_on_a_copy_never_touches_the_real_database(migrating: Rig
     assert "Starting operation: Rehearse" not in again.output
 
 
+@pytest.mark.slow
 def test_a_lock_beyond_the_limit_is_refused(migrating: Rig) -> None:
     rig, image = migrating, migrating.migrating_image(VERSION, SLOW.format(seconds=1))
     run = rig.deploy(backend_image=image, migration_lock_limit="500ms")
