@@ -17,7 +17,7 @@ from koprogo_deploy.command_line import as_written
 from koprogo_deploy.maintenance import Maintenance
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.backup import data_command, results
-from koprogo_deploy.operations.migrate import stack
+from koprogo_deploy.operations.migrate import backend_migrated, stack
 from koprogo_deploy.operations.record import note
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.settings import Settings, network
@@ -142,3 +142,4 @@ def restore_stage() -> None:
     """A backup in place of what is live."""
     restored_beside(name="Bring the backup beside what is live, and compare it")
     swapped(name="Swap")
+    backend_migrated(name="Bring back the guard and the observer, which no backup holds")
