@@ -7,7 +7,7 @@ from koprogo_deploy.operations.backup import schedule_stage
 from koprogo_deploy.operations.cutover import cutover_stage
 from koprogo_deploy.operations.engine import engine_stage
 from koprogo_deploy.operations.host import host_stage
-from koprogo_deploy.operations.migrate import migrate_stage
+from koprogo_deploy.operations.migrate import migrate_stage, postgres_stage
 from koprogo_deploy.operations.preflight import preflight
 from koprogo_deploy.operations.record import record_stage
 from koprogo_deploy.operations.release import release_stage
@@ -19,11 +19,11 @@ preflight()
 host_stage()
 engine_stage()
 release_stage()
+postgres_stage()
 migrate_stage()
 cutover_stage()
 settle_stage()  # a release serves and counts: the backup has something to fit
 schedule_stage()
 restore_stage()
-migrate_stage()  # the guard and the observer again, in the restored database
 verify_stage()
 record_stage()

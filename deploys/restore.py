@@ -7,7 +7,6 @@ pyinfra inventories/production.py deploys/restore.py --data backup=drop_old   # 
 """
 
 from koprogo_deploy.operations.backup import schedule_stage
-from koprogo_deploy.operations.migrate import migrate_stage
 from koprogo_deploy.operations.preflight import preflight
 from koprogo_deploy.operations.record import record_stage
 from koprogo_deploy.operations.restore import restore_stage
@@ -16,6 +15,5 @@ from koprogo_deploy.operations.verify import verify_stage
 preflight()
 schedule_stage()  # what opens the repository
 restore_stage()  # beside what is live, compared, then swapped by rename
-migrate_stage()  # the guard and the observer, which no backup holds
 verify_stage()
 record_stage()

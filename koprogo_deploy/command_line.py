@@ -78,6 +78,16 @@ def overrides(data: Sequence[str]) -> dict[str, Any]:
     return {key: _value(text) for key, _, text in (d.partition("=") for d in data)}
 
 
+def as_written(name: str, arguments: Sequence[str]) -> str | None:
+    """A value of `--data` as it stands on the command line; None if it is not there.
+
+    pyinfra takes an id such as `01234567` or `12e45678` for a number.
+    """
+    given = [word.removeprefix("--data=") for word in arguments]
+    found = [word.partition("=")[2] for word in given if word.startswith(f"{name}=")]
+    return found[-1] if found else None
+
+
 def _value(text: str) -> Any:  # noqa: ANN401 - whatever JSON holds
     # pyinfra_cli.util.parse_cli_arg, but importing that has gevent patch sockets and threads of
     # this process, and a load test that runs in it hangs.

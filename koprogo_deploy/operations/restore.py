@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,10 +13,11 @@ from pyinfra.api import FunctionCommand, StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import maintenance
+from koprogo_deploy.command_line import as_written
 from koprogo_deploy.maintenance import Maintenance
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.backup import data_command, results
-from koprogo_deploy.operations.migrate import stack
+from koprogo_deploy.operations.migrate import backend_migrated, stack
 from koprogo_deploy.operations.record import note
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.settings import Settings, network
@@ -40,7 +42,7 @@ def asked(settings: Settings) -> str:
             f"--data backup=latest. After a restore: --data backup={BEFORE} takes it back, "
             f"--data backup={DROP_OLD} lets go what served before"
         )
-    return settings.backup
+    return as_written("backup", sys.argv) or settings.backup
 
 
 def told_since(since: Mapping[str, int]) -> str:
@@ -140,3 +142,4 @@ def restore_stage() -> None:
     """A backup in place of what is live."""
     restored_beside(name="Bring the backup beside what is live, and compare it")
     swapped(name="Swap")
+    backend_migrated(name="Bring back the guard and the observer, which no backup holds")

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from koprogo_deploy import backups, journal, machine, status
 from koprogo_deploy.cli import backups as listing
+from koprogo_deploy.command_line import as_written
 from koprogo_deploy.data import backup, live, main, repository
 from koprogo_deploy.data.host import CLIENTS, MB, Config, Failed
 from koprogo_deploy.facts.stack import StackState
@@ -367,6 +368,13 @@ def test_the_serving_release_has_to_know_every_migration_of_a_backup(tmp_path: P
 def test_the_first_differences_are_told_and_the_others_counted() -> None:
     assert backup.told(["a", "b"]) == "a; b"
     assert backup.told(list("abcde")) == "a; b; c; and 2 more"
+
+
+def test_an_id_that_looks_like_a_number_stays_as_it_was_written() -> None:
+    line = ["pyinfra", "inventories/x.py", "--data", "backup=01234567", "--data=reason=a=b"]
+    assert as_written("backup", line) == "01234567"
+    assert as_written("reason", line) == "a=b"
+    assert as_written("release", line) is None
 
 
 # --- restore -------------------------------------------------------------------------------------
