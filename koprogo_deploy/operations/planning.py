@@ -50,14 +50,12 @@ def decide() -> Decided:
     images = before.release.images if before else None
     found = gather.gather(look, environment, sets, images)
     planner = make.Planner(datetime.now(UTC), context.who(), context.revision())
-    plan = make.make(environment, sets, found, planner)
-    if before:
-        if changed := given.stale(before, plan):
-            raise OperationError(f"\n{Refusal(f'Plan of {before.made}', changed)}")
-        plan = before
-    if plan.problems:
-        raise OperationError("; ".join(plan.problems))
-    decided = Decided(plan, found)
+    now = make.make(environment, sets, found, planner)
+    if before and (changed := given.stale(before, now)):
+        raise OperationError(f"\n{Refusal(f'Plan of {before.made}', changed)}")
+    if now.problems:
+        raise OperationError("; ".join(now.problems))
+    decided = Decided(before or now, found)
     _decided[host.name] = decided
     return decided
 
