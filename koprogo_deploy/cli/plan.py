@@ -97,6 +97,7 @@ def _plan(
     else:
         show.budget(out, opened)
         show_plan(out, made)
+        show.backups(out, opened)
         if file and not made.nothing:
             where = shown(file.resolve())
             given = [f"plan={where}", *(data or ())]
