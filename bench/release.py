@@ -40,7 +40,7 @@ from koprogo_deploy import door, remote
 from koprogo_deploy.outside import Outside
 from koprogo_deploy.problems import Refusal
 from koprogo_deploy.render import container_names
-from sandbox import engine
+from sandbox import engine, lifecycle
 from sandbox.state import Sandbox
 from tests.integration.images import new_backend
 from tests.integration.traffic import SLOW_RELEASE, WITHOUT_PAGES, Traffic, losses, where
@@ -329,9 +329,10 @@ def _measure(rounds: int, most: int) -> list[dict[str, Any]]:
     wanted = [(way, round_) for round_ in range(rounds) for way in rotated(WAYS, round_)]
     left = [pair for pair in wanted if not file_of(*pair).exists()]
     if left:
-        box = boxes.open_box()
         docker = engine.require()
         sandbox = Sandbox(Path(os.environ.get("KOPROGO_SANDBOX_ROOT", door.ROOT)))
+        lifecycle.up(sandbox)  # with this checkout's stand-in, which can be slow when asked to
+        box = boxes.open_box()
         stacks = Stacks(box)
         box.deploy(backend_environment=SLOW_RELEASE)
         try:
