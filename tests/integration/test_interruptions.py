@@ -42,7 +42,7 @@ MIDST = [
     if (how, operation, delay) not in SAMPLE
 ]
 # Steps of a run are found by looking; a test says if there are more than this.
-MOST_STEPS = 24
+MOST_STEPS = 30
 POWER_CUTS = (BACKEND, FRONTEND, SWITCH, VERIFY, SETTLE)
 
 
