@@ -6,7 +6,7 @@ from koprogo_deploy.plan.model import Duration, Interruption, Plan, Service
 from koprogo_deploy.units import megabytes
 
 # Measured in the sandbox (1 CPU); a host's own runs take their place.
-MEASURED = {"postgres": 6.0, "traefik": 1.5}
+MEASURED = {"postgres": 6.0, "traefik": 2.5}
 
 _PAST = {"start": "starts", "restart": "restarts", "recreate": "is recreated", "keep": "stays"}
 
