@@ -119,6 +119,7 @@ def look(environment: Environment, fact: type[FactBase], **arguments: Any) -> An
 def plan(environment: Environment) -> Plan:
     """What a deploy would do to the host as it is now."""
     sets = context.secret_sets(environment)
-    found = gather(partial(look, environment), environment, sets)
+    secret = context.backup_files(environment)
+    found = gather(partial(look, environment), environment, sets, secret_files=secret)
     planner = make.Planner(datetime.now(UTC), context.who(), context.revision())
     return make.make(environment, sets, found, planner)

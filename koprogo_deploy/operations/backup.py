@@ -9,11 +9,10 @@ from typing import Any
 
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, StringCommand, deploy
-from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy import backups, door
+from koprogo_deploy import backups
 from koprogo_deploy.files import archive, differing, unpack_command
-from koprogo_deploy.machine import TIMERS, backup_secret_paths, backup_secrets, backup_units
+from koprogo_deploy.machine import TIMERS, backup_secret_paths, backup_units
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.looks import machine_now
 from koprogo_deploy.operations.step import said, step
@@ -28,7 +27,7 @@ def backups_scheduled() -> Iterator[StringCommand | str]:
     if warning := backups.not_off_site(settings):
         logger.warning("    %s", warning)
     units = backup_units(settings)
-    wanted = backup_secrets(settings, environment.secrets, _ssh_key(environment))
+    wanted = context.backup_files(environment)
     state = machine_now()
     changed = differing([*units, *wanted], state.files)
     needless = {*backup_secret_paths(settings)} - {file.path for file in wanted}
@@ -49,17 +48,6 @@ def backups_scheduled() -> Iterator[StringCommand | str]:
         yield f"systemctl enable -q --now {timers}"
     elif not changed and not gone:
         host.noop("backups and drills are scheduled")
-
-
-def _ssh_key(environment: door.Environment) -> str:
-    name = environment.settings.backup_ssh_key
-    if name is None or not (environment.settings.backup_repository or "").startswith("sftp:"):
-        return ""
-    try:
-        key = (door.ROOT / name).read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OperationError(f"backup_ssh_key: {name} cannot be read: {error}") from None
-    return key if key.endswith("\n") else f"{key}\n"
 
 
 def data_command(words: str, around: str = "{}", stdin: str = "") -> FunctionCommand:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pyinfra import host, inventory, state
-from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.exceptions import OperationError, PyinfraError
 
-from koprogo_deploy import door, journal, render
+from koprogo_deploy import door, journal, machine, render
+from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.problems import Problem, Refusal
 
 
@@ -119,6 +120,29 @@ def secret_sets(environment: door.Environment) -> dict[str, dict[str, str]]:
             problem = Problem(name, f"{file}: {error.strerror}")
             raise PyinfraError(str(Refusal("Certificate", [problem]))) from None
     return render.secret_sets(settings, environment.secrets, tls)
+
+
+def backup_files(environment: door.Environment) -> list[RemoteFile]:
+    """What the backups' repository is opened with: files of root's.
+
+    Raises:
+        OperationError: the SSH key that the settings name cannot be read.
+    """
+    return machine.backup_secrets(
+        environment.settings, environment.secrets, backup_key(environment)
+    )
+
+
+def backup_key(environment: door.Environment) -> str:
+    """Private key of an `sftp:` repository; empty for other places."""
+    name = environment.settings.backup_ssh_key
+    if name is None or not (environment.settings.backup_repository or "").startswith("sftp:"):
+        return ""
+    try:
+        key = (door.ROOT / name).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperationError(f"backup_ssh_key: {name} cannot be read: {error}") from None
+    return key if key.endswith("\n") else f"{key}\n"
 
 
 def who() -> str:

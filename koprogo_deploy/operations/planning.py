@@ -48,7 +48,8 @@ def decide() -> Decided:
     sets = context.secret_sets(environment)
     before = _before()
     images = before.release.images if before else None
-    found = gather.gather(look, environment, sets, images)
+    secret = context.backup_files(environment)
+    found = gather.gather(look, environment, sets, images, secret)
     planner = make.Planner(datetime.now(UTC), context.who(), context.revision())
     now = make.make(environment, sets, found, planner)
     if before and (changed := given.stale(before, now)):

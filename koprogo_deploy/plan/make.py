@@ -209,6 +209,12 @@ def machine_changes(settings: Settings, seen: Seen) -> HostChanges:
         does.append("Docker Engine is started")
     elif stack.live and stack.binary_unit != "active" and machine.BINARY_UNIT not in changed:
         does.append(_RESTARTS[machine.BINARY_UNIT])
+    needless = set(machine.backup_secret_paths(settings)) - ours
+    does += [f"{path} is removed" for path in sorted(needless & set(found.files))]
+    units = {file.path for file in machine.backup_units(settings)}
+    timers = any(found.units.get(timer) != "active enabled" for timer in machine.TIMERS)
+    if units & set(changed) or timers:
+        does.append("backups and drills are scheduled")
     wanted = [settings.sysctl, settings.swap, settings.timezone, sorted(settings.admin_users)]
     states = {file.path: file.state for file in files}
     return HostChanges(

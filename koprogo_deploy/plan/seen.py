@@ -57,6 +57,7 @@ def host_files(
         machine.daemon_file(),
         *machine.binary_files(settings),
         machine.image_note(settings, wanted.release.images["traefik"]),
+        *machine.backup_units(settings),
     ]
 
 

@@ -13,6 +13,7 @@ from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.details import Details, DetailsFact, Resolved
 from koprogo_deploy.facts.host import Host, HostState
 from koprogo_deploy.facts.stack import Container, Database, Stack, StackState
+from koprogo_deploy.operations import context
 from koprogo_deploy.plan import gather, make
 from koprogo_deploy.plan.model import Plan
 from koprogo_deploy.plan.seen import Seen, host_files
@@ -87,7 +88,8 @@ def serving(settings: Settings = BASE, **changes: Any) -> Hosts:
         name: Container("0", name, release.specs[service], "running", "healthy", "")
         for service, name in render.container_names(release.colours).items()
     }
-    files = host_files(settings, Wanted(release, "current", release.hash))
+    secret = context.backup_files(Environment(settings, project.SECRETS, "203.0.113.7", {}))
+    files = host_files(settings, Wanted(release, "current", release.hash), secret)
     engine = machine.ENGINE_PACKAGES["debian", "13"]
     found = HostState(
         os="debian",
@@ -97,7 +99,7 @@ def serving(settings: Settings = BASE, **changes: Any) -> Hosts:
         postgres_version="17",
         packages={*machine.packages(settings), *engine},
         sysctl=dict(settings.sysctl),
-        units={"docker.service": "active enabled"},
+        units=dict.fromkeys(("docker.service", *machine.TIMERS), "active enabled"),
         files={file.path: file.state for file in files},
     )
     stack = StackState(
@@ -145,7 +147,8 @@ def seen(
     """What is seen of it."""
     environment = Environment(settings, secrets, "203.0.113.7", {})
     sets = project.sets(settings, secrets)
-    return gather.gather(hosts.look, environment, sets, images)
+    secret = context.backup_files(environment)
+    return gather.gather(hosts.look, environment, sets, images, secret)
 
 
 def ran(*kind: str, seconds: float = 10.0, **more: Any) -> dict[str, Any]:

@@ -423,3 +423,17 @@ def test_secrets_of_a_plan_are_directories_and_no_values() -> None:
 
 def test_details_are_empty_where_nothing_was_read() -> None:
     assert Details().migrations is None
+
+
+def test_the_timers_and_the_key_of_the_backups_are_part_of_it() -> None:
+    later = project.settings(swap=None, backup_schedule=["04:45"])
+    plan = hosts.plan(hosts.serving(), later)
+    assert plan.duration.kind == ("machine",)
+    assert plan.machine.does == ("backups and drills are scheduled",)
+    [timer] = [file for file in plan.files if file.action == "changed"]
+    assert "04:45" in timer.diff
+    other = Secrets({**project.SECRETS.values, "BACKUP_PASSWORD": "e" * 64})
+    plan = hosts.plan(hosts.serving(), secrets=other)
+    [password] = plan.files
+    assert password.path.endswith("/data/backup/password")
+    assert "e" * 64 not in plan.model_dump_json()
