@@ -274,7 +274,10 @@ class Generator:
 
     async def _ids(self, caller: Caller, name: str) -> list[str]:
         path = f"/{name}?page=1&per_page=100"
-        status, text, answer = await self._talk("GET", path, headers=caller.headers)
+        for _try in range(LOGIN_TRIES):
+            status, text, answer = await self._talk("GET", path, headers=caller.headers)
+            if status < 500:  # a server that fails now and then is what a run is to measure
+                break
         if status == 429:
             raise Failed(f"GET {path}: 429, the rate limiter refuses it")
         if status != 200 or not isinstance(answer, dict) or not isinstance(answer["data"], list):

@@ -127,6 +127,7 @@ def bad(rig: Rig, name: str) -> dict[str, Any]:
 
 def refused(rig: Rig, name: str) -> Run:
     """A bad release under traffic: it ends with 1, says why, and nobody notices."""
+    rig.converge(**another(0))  # a rollback may have left another one
     before, started = rig.manifest()["id"], rig.started()
     with Traffic(where(rig.environment)) as traffic:
         time.sleep(SETTLED)

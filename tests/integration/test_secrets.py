@@ -77,7 +77,8 @@ for top in ("/opt/koprogo", "/etc", "/home", "/root", "/tmp", "/var/tmp", "/var/
     for directory, folders, files in os.walk(top):
         # The one place where they belong, as files and as a container sees them.
         folders[:] = [f for f in folders if os.path.join(directory, f) not in
-                      ("/opt/koprogo/secrets", "/var/lib/docker/overlay2", "/run/docker/netns")]
+                      ("/opt/koprogo/secrets", "/opt/koprogo/data/backup",
+                       "/var/lib/docker/overlay2", "/run/docker/netns")]
         for name in files:
             path = pathlib.Path(directory, name)
             if path.is_file() and not path.is_symlink() and path.stat().st_size < 64 << 20:
