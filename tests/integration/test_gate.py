@@ -208,7 +208,7 @@ def test_errors_are_named_with_their_kind(rig: Rig) -> None:
     judgement = outcome.names("errors")
     assert judgement.value == pytest.approx(5, abs=0.5)
     assert re.search(r"\d+ × 5xx", judgement.busy)
-    assert outcome.missed == {"errors"}, "failed fast, and still fast enough"
+    assert not {"rate", "p50"} & outcome.missed, "failed fast, and still fast enough"
 
 
 def test_a_throttled_proxy_misses_the_rate_and_is_said_to_be_throttled(rig: Rig) -> None:
