@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -18,10 +17,11 @@ from types import TracebackType
 from typing import Any
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from koprogo_deploy.load import application, host
 from koprogo_deploy.load.application import KINDS, Tenant
+from koprogo_deploy.load.generator import in_words, session
+from koprogo_deploy.load.plan import Target
 from koprogo_deploy.outside import Outside
 from koprogo_deploy.problems import Refusal
 from tests.integration.rig import Rig
@@ -40,21 +40,6 @@ class Answer:
     status: int  # 0: no answer
     told: str = ""
     retry_after: str = ""
-
-
-class _To(AbstractResolver):
-    def __init__(self, address: str) -> None:
-        self._address = address
-
-    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
-        return [
-            ResolveResult(
-                hostname=host, host=self._address, port=port, family=family, proto=0, flags=0
-            )
-        ]
-
-    async def close(self) -> None:
-        return
 
 
 @dataclass
@@ -93,22 +78,13 @@ class OpenLoop:
 
     async def _work(self) -> None:
         settings = self.rig.environment.settings
-        context = ssl.create_default_context(cafile=settings.ca_certificate)
-        address = settings.public_address
-        assert address == "127.0.0.1", "load stays on this machine"
-
-        def session(kept: bool) -> aiohttp.ClientSession:
-            connector = aiohttp.TCPConnector(
-                limit=0, ssl=context, resolver=_To(address), force_close=not kept
-            )
-            made = aiohttp.ClientSession(
-                connector=connector, timeout=aiohttp.ClientTimeout(total=60)
-            )
-            # A GET on a connection that breaks would be sent again in silence.
-            made._retry_connection = False
-            return made
-
-        async with session(True) as kept, session(False) as new:
+        target = Target(settings.api_url, settings.public_address, settings.ca_certificate)
+        assert target.address == "127.0.0.1", "load stays on this machine"
+        timeout = aiohttp.ClientTimeout(total=60)
+        async with (
+            session(target, 0, timeout) as kept,
+            session(target, 0, timeout, kept=False) as new,
+        ):
             tasks = []
             for number in itertools.count():
                 due = self._began + number / self.rate
@@ -133,7 +109,7 @@ class OpenLoop:
                 told = (await answer.read())[:120].decode("utf-8", "replace")
                 status, retry = answer.status, answer.headers.get("Retry-After", "")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            status, told, retry = 0, f"{type(error).__name__}: {error}", ""
+            status, told, retry = 0, in_words(error), ""
         ended = time.monotonic()
         self.answers.append(Answer(due - self._began, ended - due, method, status, told, retry))
 
