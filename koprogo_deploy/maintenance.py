@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from koprogo_deploy.operations.shell import DRAIN, drained
 from koprogo_deploy.render import short_hash, template, traefik_address
 from koprogo_deploy.settings import Settings
 
@@ -29,7 +30,6 @@ _WRITTEN = {
     BY_HAND: "koprogo maintenance on; koprogo maintenance off takes it away",
     RESTART: "a deploy that restarts Postgres; it takes it away, and so does a reboot",
 }
-ENDS_WITHIN = 30  # seconds that requests have to end, before Postgres stops under them
 ASK_AGAIN = 5  # seconds; a restart takes about so long
 
 
@@ -174,29 +174,11 @@ timeout 60 docker exec koprogo-postgres-1 psql -XqAt -U postgres -c CHECKPOINT >
 printf %s {shlex.quote(render(wanted, RESTART))} > {new}
 sync {new}; began=$(date +%s.%N); mv -T {new} {page}
 {_until(settings, served, failed, RESTART)}
-{no_requests(backends)}
+{drained(backends, f"$c is still at requests after {DRAIN} s")}
 {restart}
 rm -f {page}
 printf 'interrupted\\t%s\\n' "$(awk "BEGIN {{print $(date +%s.%N) - $began}}")"
 )"""
-
-
-def no_requests(backends: list[str]) -> str:
-    """Shell commands that wait until nothing is connected to these containers' port 8080.
-
-    Traefik closes a connection that has nothing to do after 4 s; one that is left is at work.
-    """
-    return f"""ends=$(( $(date +%s) + {ENDS_WITHIN} ))
-for c in {shlex.join(backends)}; do
-  pid=$(docker inspect -f '{{{{.State.Pid}}}}' "$c" 2>/dev/null) || continue
-  # An established connection to port 8080 that is not the healthcheck's own.
-  while [ "$pid" != 0 ] && cat /proc/"$pid"/net/tcp /proc/"$pid"/net/tcp6 2>/dev/null |
-    awk '$4 == "01" && $2 ~ /:1F90$/ && $2 !~ /0100007F:/ {{ f = 1 }} END {{ exit !f }}'; do
-    [ "$(date +%s)" -lt "$ends" ] || {{ echo "$c is still at requests after {ENDS_WITHIN} s" >&2
-      break; }}
-    sleep 0.1
-  done
-done"""
 
 
 def look_command(settings: Settings) -> str:

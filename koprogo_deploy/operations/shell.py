@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 
 from koprogo_deploy.database import OBSERVER
 
 PROJECT = "koprogo"
-DRAIN = 30  # seconds for the requests that an old colour is at
+DRAIN = 30  # seconds for the requests that a container is at
 
 
 def container(service: str) -> str:
@@ -81,6 +82,36 @@ while :; do
 done"""
 
 
+def drained(containers: Iterable[str], late: str) -> str:
+    """Wait until nobody is connected to these containers any more, for `DRAIN` seconds at most.
+
+    Traefik closes a connection that has nothing to do after 4 s; one that is left is at work. The
+    healthcheck's own does not count. Those that are there are in `$there` afterwards.
+
+    Args:
+        containers: backends and frontends; those that are not there are left out.
+        late: what is said of one, `$c`, that is at work even then.
+    """
+    return f"""
+connected() {{
+  for n in /proc/"$1"/net/tcp /proc/"$1"/net/tcp6; do
+    [ -r "$n" ] && awk -v port=":$(printf %04X "$2")$" \\
+      '$4 == "01" && $2 ~ port && $2 !~ /0100007F:/ {{ f = 1 }} END {{ exit !f }}' "$n" && return
+  done
+  return 1
+}}
+end=$(( $(date +%s) + {DRAIN} )); there=
+for c in {shlex.join(containers)}; do
+  pid=$(docker inspect -f '{{{{.State.Pid}}}}' "$c" 2>/dev/null) || continue
+  there="$there $c"
+  case "$c" in *-frontend-*) port=80 ;; *) port=8080 ;; esac
+  while [ "$pid" != 0 ] && connected "$pid" "$port"; do
+    [ "$(date +%s)" -lt "$end" ] || {{ echo "{late}" >&2; break; }}
+    sleep 0.1
+  done
+done"""
+
+
 def stop(*names: str, remove: bool = False) -> str:
     """Stop containers of old or failed colours, each when nobody is connected to it any more.
 
@@ -92,26 +123,8 @@ def stop(*names: str, remove: bool = False) -> str:
         names: Compose's; those without a container are left out.
         remove: the containers too.
     """
-    words = shlex.join(container(name) for name in names)
     gone = "docker rm $there >/dev/null" if remove else ":"
-    return f"""
-connected() {{
-  for n in /proc/"$1"/net/tcp /proc/"$1"/net/tcp6; do
-    [ -r "$n" ] && awk -v port=":$(printf %04X "$2")$" \\
-      '$4 == "01" && $2 ~ port && $2 !~ /0100007F:/ {{ f = 1 }} END {{ exit !f }}' "$n" && return
-  done
-  return 1
-}}
-end=$(( $(date +%s) + {DRAIN} )); there=
-for c in {words}; do
-  pid=$(docker inspect -f '{{{{.State.Pid}}}}' "$c" 2>/dev/null) || continue
-  there="$there $c"
-  case "$c" in *-frontend-*) port=80 ;; *) port=8080 ;; esac
-  while [ "$pid" != 0 ] && connected "$pid" "$port"; do
-    [ "$(date +%s)" -lt "$end" ] || {{ echo "$c is stopped with requests at work" >&2; break; }}
-    sleep 0.1
-  done
-done
+    return f"""{drained(map(container, names), "$c is stopped with requests at work")}
 if [ -n "$there" ]; then docker stop -t 35 $there >/dev/null; {gone}; fi"""
 
 
