@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from koprogo_deploy.data.repository import storage
+from koprogo_deploy.data.repository import is_local, storage
 from koprogo_deploy.journal import Journal
 from koprogo_deploy.problems import Problem
 from koprogo_deploy.secrets import ISSUED, Secrets
@@ -24,7 +24,7 @@ def place(settings: Settings) -> str:
 
 def off_site(settings: Settings) -> bool:
     """Whether a backup outlives the host, as far as its address tells."""
-    return not place(settings).startswith("/")
+    return not is_local(place(settings))
 
 
 def not_off_site(settings: Settings) -> str:

@@ -74,11 +74,13 @@ def on_one_line(failures: list[str], longest: int = 300) -> str:
     return words if len(words) <= longest else f"{words[:longest]}…"
 
 
-def newer_than(live: set[str], applied: Mapping[str, bool]) -> list[str]:
-    """Migrations of the database that the serving release does not know: it runs on a newer schema.
+def newer_than(image: set[str], applied: Mapping[str, bool]) -> list[str]:
+    """Migrations of the database that a release does not know.
+
+    What serves runs on the newer schema; what is started on it does not come up.
 
     Args:
-        live: those of its image.
+        image: those of its image.
         applied: those of the database.
     """
-    return sorted(set(applied) - live)
+    return sorted(set(applied) - image)

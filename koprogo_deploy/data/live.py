@@ -155,6 +155,11 @@ def backends() -> list[str]:
     return [name for name in names.split() if name.startswith("koprogo-backend-")]
 
 
+def old_name(moment: datetime) -> str:
+    """What a database that served is called after a swap at this moment. Pure."""
+    return f"{OLD}{moment:%Y%m%dt%H%M%S}"
+
+
 def swap_sql(old: str, coming: str) -> str:
     """Rename the live database to `old` and `coming` to the live one: both, or an error. Pure."""
     return f"""ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS false;
@@ -184,7 +189,7 @@ def swap(config: Config, before: bool = False) -> dict[str, Any]:
     if not before and (coming not in databases() or not (config.root / COMPARED).exists()):
         raise Failed("nothing is restored beside what is live, and compared")
     (config.root / COMPARED).unlink(missing_ok=True)
-    old = f"{OLD}{datetime.now(UTC):%Y%m%dt%H%M%S}"
+    old = old_name(datetime.now(UTC))
     stopped = backends()
     _remember(config, old=old, coming=coming, stopped=stopped)
     began = time.monotonic()

@@ -19,6 +19,7 @@ from pyinfra.api.exceptions import OperationError
 from pyinfra.api.state import BaseStateCallback
 
 from koprogo_deploy import maintenance
+from koprogo_deploy.data import live
 from koprogo_deploy.maintenance import Maintenance
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.migrate import stack
@@ -28,7 +29,6 @@ from koprogo_deploy.operations.step import step
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import Settings
 
-RESTORED = "koprogo_restored"  # as koprogo-data calls what it restored beside
 UNDO_TIMEOUT = 180  # seconds
 
 
@@ -63,7 +63,7 @@ class Undo(BaseStateCallback):
 def under_page_command(settings: Settings, backend: str, old: str) -> str:
     """Page on (its file comes on standard input), backend stopped, databases renamed."""
     on = maintenance.on_command(settings, page())
-    exchange = f"{settings.install_root}/bin/koprogo-data exchange {old} {RESTORED}"
+    exchange = f"{settings.install_root}/bin/koprogo-data exchange {old} {live.NEW}"
     return f"set -e\n(\n{on}\n)\n(\n{stop(backend)}\n)\n{exchange} >/dev/null"
 
 
@@ -76,7 +76,7 @@ def undo_command(settings: Settings, backend: str, other: str, old: str) -> str:
         other: of the one that was to serve.
         old: name of the database that served.
     """
-    exchange = f"{settings.install_root}/bin/koprogo-data exchange {RESTORED} {old}"
+    exchange = f"{settings.install_root}/bin/koprogo-data exchange {live.NEW} {old}"
     script = (
         f"set -e\ndocker stop -t 10 {container(other)} >/dev/null 2>&1 || :\n"
         f"{exchange} >/dev/null\n"
@@ -111,7 +111,7 @@ def dump_serves() -> Iterator[StringCommand | str]:
     root = settings.install_root
     file = f"{root}/dumps/{going.dump}.dump"
     yield f"{root}/bin/koprogo-data prepare {shlex.quote(file)} >/dev/null"
-    old = f"koprogo_before_{datetime.now(UTC):%Y%m%dt%H%M%S}"
+    old = live.old_name(datetime.now(UTC))
     if not any(isinstance(handler, Undo) for handler in state.callback_handlers):
         state.add_callback_handler(Undo())
     Undo.command = undo_command(settings, backend, other, old)

@@ -14,7 +14,7 @@ from pyinfra import host, logger
 from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy import database, door, render
+from koprogo_deploy import database, direct, door, render
 from koprogo_deploy.facts.releases import Dumps, Kept, ReleaseFiles, Releases
 from koprogo_deploy.facts.stack import Database, StackState
 from koprogo_deploy.operations import context
@@ -94,7 +94,7 @@ def cannot_go_back(to: Kept, live: Mapping[str, Any], secrets: Mapping[str, str]
 
 def between(to: Kept, applied: Mapping[str, bool]) -> list[str]:
     """Migrations of the database that a kept release lacks: its backend would not start. Pure."""
-    return sorted(set(applied) - database.versions(to.migrations))
+    return direct.newer_than(database.versions(to.migrations), applied)
 
 
 def fitting_dump(to: Kept, dumps: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -18,7 +18,7 @@ from koprogo_deploy.operations.migrate import stack, target
 from koprogo_deploy.operations.release import promote_command
 from koprogo_deploy.operations.shell import stop
 from koprogo_deploy.operations.step import step
-from koprogo_deploy.render import container_names
+from koprogo_deploy.plan.services import old_containers
 from koprogo_deploy.units import megabytes
 
 
@@ -31,7 +31,7 @@ def settled() -> Iterator[str]:
     steps = []
     if state.candidate or context.planned():
         steps.append(promote_command(root, manifest["id"]))
-    leftovers = old_containers(state.containers, manifest)
+    leftovers = old_containers(state.containers, manifest["colours"])
     if leftovers:
         steps.append(f"set -e\n{stop(*leftovers, remove=True)}")
     gone = unused(state.releases, manifest["id"], settings.releases_kept, before(state, manifest))
@@ -126,11 +126,6 @@ def remove_images_command(names: list[str]) -> str:
     return (
         f"{size}\ndocker image rm {shlex.join(names)} >/dev/null; failed=$?\n{size}\nexit $failed"
     )
-
-
-def old_containers(containers: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
-    """Compose services of the project that the release does not have: the old colours."""
-    return sorted(set(containers) - set(container_names(manifest["colours"]).values()))
 
 
 def unused(releases: list[str], current: str, kept: int, before: str = "") -> list[str]:

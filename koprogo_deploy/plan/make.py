@@ -24,7 +24,7 @@ from koprogo_deploy.plan.model import (
     Service,
 )
 from koprogo_deploy.plan.seen import Seen, facets, host_files, readable
-from koprogo_deploy.plan.services import changes
+from koprogo_deploy.plan.services import changes, old_containers
 from koprogo_deploy.plan.wanted import dynamic_hash, refused
 from koprogo_deploy.render import container_names, secret_directories, short_hash
 from koprogo_deploy.settings import SERVICES, SWITCHED, Settings
@@ -140,11 +140,7 @@ def services_of(settings: Settings, seen: Seen) -> tuple[Service, ...]:
 
 def stops_of(seen: Seen) -> tuple[str, ...]:
     """Containers of the project that the wanted release does not have."""
-    return tuple(
-        sorted(
-            set(seen.stack.containers) - set(container_names(seen.wanted.release.colours).values())
-        )
-    )
+    return tuple(old_containers(seen.stack.containers, seen.wanted.release.colours))
 
 
 def kind_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,11 @@ def changes(
         else:
             found.append(Change(service, "keep", detail, ()))
     return found
+
+
+def old_containers(containers: Iterable[str], colours: Mapping[str, str]) -> list[str]:
+    """Compose services of the project that a release of these colours does not have."""
+    return sorted(set(containers) - set(container_names(colours).values()))
 
 
 def _runs(container: Container | None, spec: str) -> bool:

@@ -21,6 +21,7 @@ from koprogo_deploy.facts.releases import Image
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.operations import host, preflight, release, return_data, routes, settle, shell
+from koprogo_deploy.plan.services import old_containers
 from koprogo_deploy.plan.wanted import Wanted, known_digests, to_pull, wanted_release
 from koprogo_deploy.render import Release
 from koprogo_deploy.settings import Settings
@@ -247,7 +248,7 @@ def test_the_old_colours_are_what_the_release_does_not_have() -> None:
     names = ("backend-blue", "backend-green", "frontend-blue", "postgres", "traefik")
     containers = dict.fromkeys(names, None)
     live = manifest(project.release(BASE, backend="green"))
-    assert settle.old_containers(containers, live) == ["backend-blue"]
+    assert old_containers(containers, live["colours"]) == ["backend-blue"]
 
 
 # --- preflight -----------------------------------------------------------------------------------
