@@ -30,6 +30,8 @@ from tests.integration.rig import ROOT, Rig
 
 KOPROGO = str(Path(sys.executable).with_name("koprogo"))
 RATE, SECONDS = 220, 12
+# Where latency is not the point: bounds that a machine which does other things too can hold.
+BUSY = ("--data", "objective_p99=500ms", "--data", "objective_load_average=6")
 # Every objective of the guide; our own goals come on top.
 OBJECTIVES = {
     "rate", "p99", "p50", "errors", "backend_memory", "postgres_memory", "traefik_memory",
@@ -204,11 +206,11 @@ def test_a_slow_backend_misses_p50_and_p99(rig: Rig) -> None:
 
 def test_errors_are_named_with_their_kind(rig: Rig) -> None:
     with fault(rig, "errors_percent=5"):
-        outcome = gate(rate=240)
+        outcome = gate(*BUSY, rate=240)
     judgement = outcome.names("errors")
     assert judgement.value == pytest.approx(5, abs=0.5)
     assert re.search(r"\d+ × 5xx", judgement.busy)
-    assert not {"rate", "p50"} & outcome.missed, "failed fast, and still fast enough"
+    assert outcome.missed == {"errors"}, "failed fast, and still fast enough"
 
 
 def test_a_throttled_proxy_misses_the_rate_and_is_said_to_be_throttled(rig: Rig) -> None:
