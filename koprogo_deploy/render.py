@@ -262,6 +262,12 @@ def recoloured(
     )
 
 
+def of_manifest(manifest: Mapping[str, Any]) -> Release:
+    """A release of which only the manifest is at hand: as it is, without its files."""
+    parts = (manifest[part] for part in ("definitions", "specs", "colours", "images", "hash"))
+    return Release({}, *parts)
+
+
 def unlimited_services(settings: Settings) -> list[str]:
     """Services of the Compose file as rendered that have no memory limit; each is an error."""
     nothing = {"postgres": {"-": ""}, "backend": {"-": ""}, "traefik": {"-": ""}}

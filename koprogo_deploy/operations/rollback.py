@@ -6,7 +6,8 @@ stages bring it up, switch to it, verify it and let it count.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,11 +23,18 @@ from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.release import have_images, promote_command, push
 from koprogo_deploy.operations.step import step
-from koprogo_deploy.plan.services import INTERRUPTION
+from koprogo_deploy.plan import services, words
+from koprogo_deploy.plan.model import Service
 from koprogo_deploy.plan.wanted import dynamic_hash
 from koprogo_deploy.problems import Refusal
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import megabytes
+
+
+INTERRUPTION = {
+    "traefik": "nothing answers for a moment while the proxy restarts",
+    "postgres": "everybody gets 503 with Retry-After for a moment while Postgres restarts",
+}
 
 
 def choose(state: StackState, kept: Mapping[str, Kept], asked: str | None, retry: bool) -> Kept:
@@ -138,6 +146,20 @@ def two_ways(
     )
 
 
+def going_back(manifest: Mapping[str, Any], does: Sequence[Service]) -> list[str]:
+    """What a rollback does, in a few lines, before it does it. Pure.
+
+    Args:
+        manifest: of the kept release.
+        does: what happens to each service.
+    """
+    lines = [f"back to release {manifest['id']}, made {manifest['made']} by {manifest['by']}"]
+    lines.append(words.services(does))
+    lines += [f"{each.name}: {', '.join(each.reasons)}" for each in does if each.reasons]
+    told = [INTERRUPTION[s.name] for s in does if s.action != "keep" and s.name in INTERRUPTION]
+    return [*lines, f"requests: {'; '.join(told) or 'none is lost'}"]
+
+
 def _old_settings(environment: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     known = set(Settings.model_fields)
     values = {k: v for k, v in manifest.get("values", {}).items() if k in known}
@@ -187,9 +209,6 @@ def kept_release_is_candidate() -> Iterator[StringCommand | str]:
         logger.info("    release %s serves already", manifest["id"])
         host.noop("it serves already")
         return
-    for service, told in INTERRUPTION.items():
-        if manifest["specs"][service] != live["specs"][service]:
-            logger.warning("    %s is another one in release %s: %s", service, manifest["id"], told)
     images = manifest["images"].values()
     steps = [f"set -e; cd {root}", have_images(images, settings.image_pull_timeout)]
     if state.current and manifest["id"] == state.current["id"]:
@@ -199,6 +218,10 @@ def kept_release_is_candidate() -> Iterator[StringCommand | str]:
     if state.live is state.candidate:
         yield promote_command(root, live["id"])
     colours = render.choose_colours(manifest["specs"], live["specs"], live["colours"])
+    release = replace(render.of_manifest(manifest), colours=colours)
+    does = services.changes(live, release, manifest["requested"], state.containers)
+    for told in going_back(manifest, does):
+        logger.info("    %s", told)
     if colours == manifest["colours"]:
         context.plan(manifest)
         if not (state.candidate and state.candidate["id"] == manifest["id"]):

@@ -123,19 +123,9 @@ def make(
 
 def services_of(settings: Settings, seen: Seen) -> tuple[Service, ...]:
     """What happens to each service, and why."""
-    release, stack = seen.wanted.release, seen.stack
-    names = container_names(release.colours)
     requested = {service: settings.image(service) for service in SERVICES}
-    return tuple(
-        Service(
-            name=change.service,
-            action=change.action,
-            container=names[change.service],
-            colour=change.detail,
-            reasons=change.reasons,
-        )
-        for change in changes(stack.live, release, requested, stack.containers)
-    )
+    stack = seen.stack
+    return tuple(changes(stack.live, seen.wanted.release, requested, stack.containers))
 
 
 def stops_of(seen: Seen) -> tuple[str, ...]:

@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from koprogo_deploy.facts.stack import Container
-from koprogo_deploy.plan.model import Action
+from koprogo_deploy.plan.model import Action, Service
 from koprogo_deploy.render import Release, container_names
 from koprogo_deploy.settings import SERVICES, SWITCHED
-
-INTERRUPTION = {
-    "traefik": "nothing answers for a moment while the proxy restarts",
-    "postgres": "everybody gets 503 with Retry-After for a moment while Postgres restarts",
-}
-
-
-@dataclass(frozen=True)
-class Change:
-    """What happens to one service.
-
-    Attributes:
-        service: its name.
-        action: `keep`, `start` (it has no container), `switch` (a new colour beside the old one),
-            `restart` (as it is, for it does not serve) or `recreate` (in place).
-        detail: the new colour, or empty.
-        reasons: `key: old -> new` for each part of the definition that differs.
-    """
-
-    service: str
-    action: Action
-    detail: str
-    reasons: tuple[str, ...]
-
 
 def changes(
     live: Mapping[str, Any] | None,
     release: Release,
     requested: Mapping[str, str],
     containers: Mapping[str, Container],
-) -> list[Change]:
-    """Compare the wanted release with the live one.
+) -> list[Service]:
+    """What happens to each service: the wanted release against the live one.
 
     Args:
         live: manifest of the serving release; None on an empty host.
@@ -50,34 +25,39 @@ def changes(
         containers: running containers by Compose service.
     """
     names = container_names(release.colours)
-    found = []
+    found: list[Service] = []
+
+    def happens(name: str, action: Action, *reasons: str) -> None:
+        colour = release.colours.get(name, "")
+        container = names[name]
+        found.append(
+            Service(name=name, action=action, container=container, colour=colour, reasons=reasons)
+        )
+
     for service in SERVICES:
         container = containers.get(names[service])
         old = (live or {}).get("definitions", {}).get(service)
-        detail = release.colours.get(service, "")
         if live is None or old is None:
-            found.append(Change(service, "start", detail, ()))
+            happens(service, "start")
         elif service not in SWITCHED and _runs(container, release.specs[service]):
-            found.append(Change(service, "keep", detail, ()))
+            happens(service, "keep")
         elif release.specs[service] != live["specs"][service]:
             action: Action = "switch" if service in SWITCHED else "recreate"
             before, after = old, release.definitions[service]
             if live["requested"][service] != requested[service]:  # by tag, as people know it
                 before = {**before, "image": live["requested"][service]}
                 after = {**after, "image": requested[service]}
-            reasons = tuple(differences(before, after))
-            found.append(Change(service, action, detail, reasons))
+            happens(service, action, *differences(before, after))
         elif container is None:
-            found.append(Change(service, "start", detail, ("its container is gone",)))
+            happens(service, "start", "its container is gone")
         elif not container.serving:
             state = f"{container.status} {container.health}".strip()
-            found.append(Change(service, "restart", detail, (f"its container is {state}",)))
+            happens(service, "restart", f"its container is {state}")
         elif container.spec != release.specs[service]:
             # A run was cut after it was recreated, and its release does not count.
-            reason = "it runs, and not as the serving release says"
-            found.append(Change(service, "recreate", detail, (reason,)))
+            happens(service, "recreate", "it runs, and not as the serving release says")
         else:
-            found.append(Change(service, "keep", detail, ()))
+            happens(service, "keep")
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from koprogo_deploy.plan.model import Duration, Interruption, Plan, Service
 from koprogo_deploy.units import megabytes
 
@@ -16,15 +18,16 @@ def action(service: Service) -> str:
     return f"switch to {service.colour}" if service.action == "switch" else service.action
 
 
-def services(plan: Plan) -> str:
+def services(found: Iterable[Service]) -> str:
     """One line about all of them."""
+    found = list(found)
     parts = []
-    for service in plan.services:
+    for service in found:
         if service.action == "switch":
             parts.append(f"{service.name} switches to {service.colour}")
         elif service.action != "keep":
             parts.append(f"{service.name} {_PAST[service.action]}")
-    kept = [service.name for service in plan.services if service.action == "keep"]
+    kept = [service.name for service in found if service.action == "keep"]
     if kept:
         parts.append(f"{', '.join(kept)} {'stay' if len(kept) > 1 else 'stays'}")
     return "; ".join(parts)
@@ -102,7 +105,7 @@ def short(plan: Plan) -> list[str]:
     """The plan in a few lines, as a deploy says it before it begins."""
     if plan.nothing:
         return ["nothing to do"]
-    lines = [services(plan)]
+    lines = [services(plan.services)]
     machine = plan.machine
     if machine.packages:
         lines.append(f"packages: {', '.join(machine.packages)}")

@@ -52,7 +52,7 @@ def wanted(settings: Settings, sets: dict[str, dict[str, str]] = SETS) -> Releas
 def actions(release: Release, settings: Settings) -> dict[str, services.Change]:
     manifest, containers = live()
     found = services.changes(manifest, release, requested(settings), containers)
-    return {change.service: change for change in found}
+    return {change.name: change for change in found}
 
 
 def test_an_empty_host_starts_everything() -> None:
@@ -68,7 +68,7 @@ def test_a_changed_limit_touches_its_service_alone_and_says_what_changed() -> No
     settings = project.settings(frontend_memory="40MB")
     found = actions(wanted(settings), settings)
     assert found["frontend"].action == "switch"
-    assert found["frontend"].detail == "green"
+    assert found["frontend"].colour == "green"
     assert "mem_limit: 32MB -> 40MB" in found["frontend"].reasons
     assert {found[s].action for s in SERVICES if s != "frontend"} == {"keep"}
 
@@ -76,7 +76,7 @@ def test_a_changed_limit_touches_its_service_alone_and_says_what_changed() -> No
 def test_what_cannot_be_switched_is_recreated_in_place() -> None:
     settings = project.settings(traefik_memory="96MB")
     change = actions(wanted(settings), settings)["traefik"]
-    assert (change.action, change.detail) == ("recreate", "")
+    assert (change.action, change.colour) == ("recreate", "")
     assert change.reasons == ("mem_limit: 80MB -> 96MB", "memswap_limit: 80MB -> 96MB")
 
 

@@ -13,13 +13,14 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy import database, render
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.releases import Image, Images, Kept, ReleaseFiles, Releases
-from koprogo_deploy.facts.stack import Stack, StackState, parse_stack
+from koprogo_deploy.facts.stack import Container, Stack, StackState, parse_stack
 from koprogo_deploy.operations import rollback
-from koprogo_deploy.plan import wanted
+from koprogo_deploy.plan import services, wanted
 from koprogo_deploy.settings import NOT_OF_RELEASE, Settings
 from tests import project
 
 BASE = project.settings()
+BASE_RELEASE = project.release(BASE)
 SECRETS = render.secret_directories(project.sets(BASE))
 ROOT = BASE.install_root
 
@@ -55,6 +56,26 @@ def state(current: str = "r4", **more: Any) -> StackState:
 
 def chosen(found: StackState, asked: str | None = None, retry: bool = False) -> str:
     return str(rollback.choose(found, KEPT, asked, retry).manifest["id"])
+
+
+def test_what_it_does_is_said_before_it_does_it() -> None:
+    old = about("r1", project.settings(frontend_memory="40MB", traefik_memory="96MB"))
+    old |= {"made": "2026-11-20T10:00:00+00:00", "by": "anna@laptop"}
+    release = render.of_manifest({**old, "colours": {"backend": "blue", "frontend": "green"}})
+    serving = {
+        name: Container("0", name, BASE_RELEASE.specs[service], "running", "healthy", "")
+        for service, name in render.container_names(BASE_RELEASE.colours).items()
+    }
+    does = services.changes(about("r2"), release, old["requested"], serving)
+    assert rollback.going_back(old, does) == [
+        "back to release r1, made 2026-11-20T10:00:00+00:00 by anna@laptop",
+        "traefik is recreated; frontend switches to green; postgres, backend stay",
+        "traefik: mem_limit: 80MB -> 96MB, memswap_limit: 80MB -> 96MB",
+        "frontend: mem_limit: 32MB -> 40MB, memswap_limit: 32MB -> 40MB",
+        "requests: nothing answers for a moment while the proxy restarts",
+    ]
+    does = [each.model_copy(update={"action": "keep"}) for each in does]
+    assert rollback.going_back(old, does)[-1] == "requests: none is lost"
 
 
 # --- which ---------------------------------------------------------------------------------------
