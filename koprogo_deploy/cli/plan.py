@@ -135,6 +135,7 @@ def show_plan(out: Console, plan: Plan) -> None:
     lines += [
         ("pull", words.images(plan)),
         ("migrations", words.migrations(plan)),
+        ("seed", plan.seed),
         ("memory", words.memory(plan)),
         *(("requests", line) for line in words.requests(plan)),
         ("stops later", ", ".join(plan.stops)),

@@ -37,8 +37,11 @@ _decided: dict[str, Decided] = {}
 _shown: dict[str, Plan] = {}  # before pyinfra's question
 
 
-def decide() -> Decided:
+def decide(seeds: bool) -> Decided:
     """Look at the host and make the plan, or hold a plan that was made before against it.
+
+    Args:
+        seeds: the run has a seed stage.
 
     Raises:
         OperationError: the host or the checkout is not what the plan was made for, or a deploy
@@ -49,7 +52,7 @@ def decide() -> Decided:
     before = _before()
     images = before.release.images if before else None
     secret = context.backup_files(environment)
-    found = gather.gather(look, environment, sets, images, secret)
+    found = gather.gather(look, environment, sets, images, secret, seeds)
     planner = make.Planner(datetime.now(UTC), context.who(), context.revision())
     now = make.make(environment, sets, found, planner)
     if before and (changed := given.stale(before, now)):
@@ -75,7 +78,7 @@ def _before() -> Plan | None:
 
 def of_this_run() -> Decided:
     """What was decided; made now where no stage before did."""
-    return _decided.get(host.name) or decide()
+    return _decided.get(host.name) or decide(seeds=False)
 
 
 def still_holds(decided: Decided, stack: StackState) -> None:
@@ -97,7 +100,7 @@ def still_holds(decided: Decided, stack: StackState) -> None:
 @step
 def planned() -> Iterator[str]:
     """Decide what this run does, and say it. Changes nothing."""
-    plan = decide().plan
+    plan = decide(seeds=True).plan
     if state.is_executing:
         note(plan={"kind": list(plan.duration.kind), "expected": plan.duration.seconds})
     if plan is not _shown.get(host.name):

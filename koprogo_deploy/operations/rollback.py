@@ -30,7 +30,6 @@ from koprogo_deploy.problems import Refusal
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import megabytes
 
-
 INTERRUPTION = {
     "traefik": "nothing answers for a moment while the proxy restarts",
     "postgres": "everybody gets 503 with Retry-After for a moment while Postgres restarts",

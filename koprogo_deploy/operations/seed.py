@@ -20,6 +20,7 @@ from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.migrate import stack, target
 from koprogo_deploy.operations.shell import container, psql
 from koprogo_deploy.operations.step import step
+from koprogo_deploy.plan import seeding
 from koprogo_deploy.render import container_names
 
 # The token goes to curl by its standard input: an argument could be read in the process list.
@@ -51,27 +52,25 @@ def seeded() -> Iterator[StringCommand]:
         return
     if not raw:
         raise OperationError("no database to seed; run deploys/migrate.py first")
-    state = seed.parse_state(json.dumps(raw))
-    if settings.seed_via == "api":
-        if state.total_organizations:
-            host.noop("there is data already; the application's endpoint takes an empty database")
-            return
-        yield _by_api(environment)
-        return
-    decision = seed.decide(state, settings.seed_number, settings.seed_scale)
-    password = environment.secrets["SEED_PASSWORD"].encode()
+    decision = seeding.decide(environment, raw)
+    if decision is seeding.LATER:
+        raise OperationError(seed.decide(seed.parse_state(json.dumps(raw)), 0, 1).message)
     if decision.action == "refuse":
         raise OperationError(decision.message)
-    if decision.action == "seed":
-        hashed = bcrypt.hashpw(password, bcrypt.gensalt(12)).decode()
-        today = datetime.now(UTC).date()
-        data = seed.generate(settings.seed_number, settings.seed_scale, hashed, today)
-        yield StringCommand(f"{psql()} >/dev/null", _stdin=seed.insert_sql(data))
-    elif state.password_hash and not bcrypt.checkpw(password, state.password_hash.encode()):
-        hashed = bcrypt.hashpw(password, bcrypt.gensalt(12)).decode()
+    if not decision.changes:
+        host.noop(decision.message)
+        return
+    if settings.seed_via == "api":
+        yield _by_api(environment)
+        return
+    password = environment.secrets["SEED_PASSWORD"].encode()
+    hashed = bcrypt.hashpw(password, bcrypt.gensalt(12)).decode()
+    if decision.action == "password":
         yield StringCommand(f"{psql()} >/dev/null", _stdin=seed.password_sql(hashed))
-    else:
-        host.noop("the seed is there")
+        return
+    today = datetime.now(UTC).date()
+    data = seed.generate(settings.seed_number, settings.seed_scale, hashed, today)
+    yield StringCommand(f"{psql()} >/dev/null", _stdin=seed.insert_sql(data))
 
 
 def _by_api(environment: Environment) -> StringCommand:

@@ -8,15 +8,17 @@ from typing import Any, Protocol
 
 from pyinfra.api import FactBase
 
-from koprogo_deploy import database, machine
+from koprogo_deploy import database, machine, seed
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.details import Details, DetailsFact, Resolved
 from koprogo_deploy.facts.host import Host, HostState
 from koprogo_deploy.facts.stack import Database, Stack, StackState
 from koprogo_deploy.files import RemoteFile, differing
+from koprogo_deploy.plan import seeding as deciding
 from koprogo_deploy.plan.make import kind_of, machine_changes, services_of, stops_of
 from koprogo_deploy.plan.seen import Seen, host_files, readable
 from koprogo_deploy.plan.wanted import known_digests, wanted_release
+from koprogo_deploy.seed import Decision
 from koprogo_deploy.settings import SERVICES, Settings
 
 
@@ -33,6 +35,7 @@ def gather(
     sets: Mapping[str, Mapping[str, str]],
     images: Mapping[str, str] | None = None,
     secret_files: Sequence[RemoteFile] = (),
+    seeds: bool = True,
 ) -> Seen:
     """Look at the host; where nothing changes, at no more than a deploy looks at anyway.
 
@@ -42,6 +45,7 @@ def gather(
         sets: secret files by service.
         images: of a plan that was made before: they are taken as they are.
         secret_files: of the machine, that hold secrets.
+        seeds: the run has a seed stage.
     """
     settings = environment.settings
     host: HostState = look(Host, **machine.compared(settings))
@@ -56,7 +60,8 @@ def gather(
     unresolved = tuple(s for s in SERVICES if "@" not in found.get(s, ""))
     complete = {**{s: settings.image(s) for s in unresolved}, **found}
     wanted = wanted_release(environment, sets, complete, stack)
-    seen = Seen(host, stack, applied, wanted, unresolved, tuple(secret_files))
+    seeding = seeding_of(look, environment, stack) if seeds else None
+    seen = Seen(host, stack, applied, wanted, unresolved, tuple(secret_files), seeding)
     if not changes_something(settings, seen):
         return seen
     files = host_files(settings, wanted, secret_files)
@@ -76,12 +81,26 @@ def gather(
 
 def migrations_of(look: Look, host: HostState, stack: StackState) -> dict[str, bool] | None:
     """Migrations of the database; None where it does not run and there is data."""
-    running = stack.containers.get("postgres")
-    if running and running.status == "running":
+    if _answers(stack):
         answer = look(Database, query=database.migrations_query())
         # A server that starts at this moment does not answer.
         return database.parse_migrations(answer.get("migrations")) if answer else None
     return None if host.postgres_version else {}
+
+
+def seeding_of(look: Look, environment: Environment, stack: StackState) -> Decision | None:
+    """What is done about the realistic data; None where none is wanted, or nobody can be asked."""
+    if not environment.settings.seed_enabled:
+        return None
+    if stack.live is None:
+        return deciding.LATER
+    raw = look(Database, query=seed.STATE_SQL) if _answers(stack) else None
+    return deciding.decide(environment, raw) if raw else None
+
+
+def _answers(stack: StackState) -> bool:
+    running = stack.containers.get("postgres")
+    return bool(running and running.status == "running")
 
 
 def changes_something(settings: Settings, seen: Seen) -> bool:

@@ -75,6 +75,8 @@ def make(
     migrations = _migrations(seen, services)
     memory = memory_of(settings, seen, services)
     problems = [migrations.refusal, memory_problem(memory)]
+    if seen.seeding and seen.seeding.action == "refuse":
+        problems.append(seen.seeding.message)
     if not settings.retry_bad_release:
         problems.append(refused(stack, seen.wanted))
     return Plan(
@@ -98,6 +100,7 @@ def make(
         machine=on_machine,
         images=images,
         migrations=migrations,
+        seed=seen.seeding.message if seen.seeding and seen.seeding.changes else "",
         memory=memory,
         interruptions=_interruptions(seen, services, journal),
         duration=expected.duration(journal, kind),
@@ -150,6 +153,7 @@ def kind_of(
         "routes": routes,
         "unfinished": stack.candidate is not None or bool(left),
         "migrations": bool(_pending(seen)),
+        "seed": bool(seen.seeding and seen.seeding.changes),
     }
     tags |= {f"{s.action} {s.name}": s.action != "keep" for s in services}
     return tuple(sorted(tag for tag, true in tags.items() if true))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-FORMAT = 1
+FORMAT = 2
 
 Action = Literal["keep", "start", "switch", "restart", "recreate"]
 
@@ -177,6 +177,7 @@ class Plan(_Part):
         live: id of the serving release; None on a new host.
         stops: containers that stop once the release is verified.
         routes: Traefik's routes change.
+        seed: what is done about the realistic data; empty if nothing is.
         unfinished: the host has a release that was pushed and does not count yet.
         problems: why a deploy would refuse.
         seen: the state of the host that all this rests on, part by part.
@@ -199,6 +200,7 @@ class Plan(_Part):
     machine: HostChanges
     images: Images
     migrations: Migrations
+    seed: str
     memory: Memory
     interruptions: tuple[Interruption, ...]
     duration: Duration

@@ -12,6 +12,7 @@ from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.plan.wanted import Wanted
+from koprogo_deploy.seed import Decision
 from koprogo_deploy.settings import Settings
 
 # Parts of the state that a run does not change itself before it pushes its release.
@@ -29,6 +30,8 @@ class Seen:
         wanted: the release that the settings ask for.
         unresolved: services whose tag no registry could be asked about.
         secret_files: of the machine, beside those that the settings alone give.
+        seeding: what is done about the realistic data; None where the environment wants none, or
+            the database does not answer.
         details: what is read only where something changes.
     """
 
@@ -38,6 +41,7 @@ class Seen:
     wanted: Wanted
     unresolved: tuple[str, ...] = ()
     secret_files: tuple[RemoteFile, ...] = ()
+    seeding: Decision | None = None
     details: Details = field(default_factory=Details)
 
 
@@ -73,6 +77,7 @@ def facets(seen: Seen) -> dict[str, Any]:
         "files of the machine": dict(sorted(seen.machine.files.items())),
         "packages": sorted(seen.machine.packages),
         "memory": seen.machine.memory,
+        "seed": seen.seeding.action if seen.seeding else None,
     }
 
 
@@ -126,8 +131,8 @@ def _lasting(parts: Mapping[str, Any], own: Mapping[str, str]) -> dict[str, Any]
 
 
 def _differs(part: str, old: object, new: object) -> list[str]:
-    if old == new or (part == "migrations" and None in (old, new)):
-        return []  # a database that did not answer is not another one
+    if old == new or (part in ("migrations", "seed") and None in (old, new)):
+        return []  # a database that did not answer, or was not asked, is not another one
     if isinstance(old, dict) and isinstance(new, dict):
         found = []
         for key in sorted({*old, *new}):

@@ -10,6 +10,7 @@ from koprogo_deploy.plan.model import Action, Service
 from koprogo_deploy.render import Release, container_names
 from koprogo_deploy.settings import SERVICES, SWITCHED
 
+
 def changes(
     live: Mapping[str, Any] | None,
     release: Release,

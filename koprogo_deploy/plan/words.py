@@ -118,6 +118,8 @@ def short(plan: Plan) -> list[str]:
         lines.append(f"images to pull: {pulled}")
     if plan.migrations.pending != ():
         lines.append(f"migrations: {migrations(plan)}")
+    if plan.seed:
+        lines.append(f"seed: {plan.seed}")
     lines.append(f"memory: {memory(plan)}")
     lines += [f"requests: {line}" for line in requests(plan)]
     if plan.stops:

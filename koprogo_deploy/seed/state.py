@@ -156,12 +156,20 @@ def scale_of(state: State) -> int | None:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a run has to do; `what`, `why` and `fix` are for people, and empty where needless."""
+    """What a run has to do; `what`, `why` and `fix` are for people, and empty where needless.
 
-    action: Literal["nothing", "seed", "refuse"]
+    `password`: the seed is there, and its logins' password is another one.
+    """
+
+    action: Literal["nothing", "seed", "password", "refuse"]
     what: str
     why: str = ""
     fix: str = ""
+
+    @property
+    def changes(self) -> bool:
+        """Whether a run writes to the database."""
+        return self.action in ("seed", "password")
 
     @property
     def message(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from koprogo_deploy import machine, render
+from koprogo_deploy import machine, render, seed
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.details import Details, DetailsFact, Resolved
 from koprogo_deploy.facts.host import Host, HostState
@@ -26,6 +26,22 @@ from tests import project
 MIGRATIONS = ["20240101000000_create_extensions.sql", "20240102000000_create_users.sql"]
 APPLIED = {"20240101000000": True, "20240102000000": True}
 BASE = project.settings(swap=None)
+SEEDED = {
+    "schema": True,
+    "counts": {
+        "organizations": 3,
+        "users": 4,
+        "buildings": 23,
+        "units": 193,
+        "owners": 128,
+        "expenses": 68,
+    },
+    "organization_ids": [str(seed.seed_uuid("organization", 1, 1, n)) for n in range(3)],
+    "password_hash": None,
+    "total_organizations": 3,
+    "taken_slugs": [],
+    "taken_logins": [],
+}
 PLANNER = make.Planner(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "anna@laptop", "0123456789ab")
 
 
@@ -38,6 +54,7 @@ class Hosts:
     migrations: dict[str, bool] = field(default_factory=dict)
     registry: dict[str, str] = field(default_factory=dict)
     details: Details = field(default_factory=Details)
+    seeded: dict[str, Any] = field(default_factory=lambda: dict(SEEDED))
     asked: list[str] = field(default_factory=list)
     arguments: dict[str, Any] = field(default_factory=dict)
 
@@ -47,13 +64,18 @@ class Hosts:
         answers: dict[type, Any] = {
             Host: self.machine,
             Stack: self.stack,
-            Database: {"migrations": " ".join(f"{v}:true" for v in self.migrations)},
+            Database: self.database(arguments.get("query", "")),
             Resolved: {
                 r: self.registry[r] for r in arguments.get("references", ()) if r in self.registry
             },
             DetailsFact: self.details,
         }
         return answers[fact]
+
+    def database(self, query: str) -> dict[str, Any]:
+        if query == seed.STATE_SQL:
+            return self.seeded
+        return {"migrations": " ".join(f"{v}:true" for v in self.migrations)}
 
 
 def new() -> Hosts:

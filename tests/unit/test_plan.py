@@ -8,6 +8,7 @@ from typing import Any
 from koprogo_deploy import render
 from koprogo_deploy.facts.stack import Container
 from koprogo_deploy.plan import services
+from koprogo_deploy.plan.model import Service
 from koprogo_deploy.render import Release, container_names
 from koprogo_deploy.settings import SERVICES, Settings
 from tests import project
@@ -49,7 +50,7 @@ def wanted(settings: Settings, sets: dict[str, dict[str, str]] = SETS) -> Releas
     return render.render(settings, sets, IMAGES, colours)
 
 
-def actions(release: Release, settings: Settings) -> dict[str, services.Change]:
+def actions(release: Release, settings: Settings) -> dict[str, Service]:
     manifest, containers = live()
     found = services.changes(manifest, release, requested(settings), containers)
     return {change.name: change for change in found}

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 from rich.console import Console
 
@@ -71,6 +72,55 @@ def test_plans_read_as_the_golden_ones(case: str, request: pytest.FixtureRequest
 
 def actions(plan: Plan) -> dict[str, str]:
     return {service.name: service.action for service in plan.services}
+
+
+# --- the realistic data --------------------------------------------------------------------------
+
+SEEDS = project.settings(swap=None, seed_enabled=True)
+PASSWORD = project.SECRETS["SEED_PASSWORD"].encode()
+SEED_ROWS = "Seed 1, scale 1 is to be inserted: 3 organisations."
+
+
+def seeded(**state: Any) -> Plan:
+    host = hosts.serving()
+    host.seeded |= state
+    return hosts.plan(host, SEEDS)
+
+
+def hashed(password: bytes) -> str:
+    return bcrypt.hashpw(password, bcrypt.gensalt(4)).decode()
+
+
+def test_data_that_is_there_is_nothing_to_do() -> None:
+    plan = seeded(password_hash=hashed(PASSWORD))
+    assert (plan.nothing, plan.seed, plan.problems) == (True, "", ())
+
+
+def test_a_seed_is_in_the_plan_and_in_what_the_plan_rests_on() -> None:
+    plan = seeded(organization_ids=[])
+    assert (plan.nothing, plan.seed, plan.duration.kind) == (False, SEED_ROWS, ("seed",))
+    assert f"seed: {SEED_ROWS}" in words.short(plan)
+    assert SEED_ROWS in shown(plan)
+    there = seeded(password_hash=hashed(PASSWORD))
+    assert [p.what for p in given.stale(plan, there)] == ["seed: seed -> nothing"]
+
+
+def test_another_password_of_the_seeded_logins_is_in_the_plan() -> None:
+    assert seeded(password_hash=hashed(b"another")).seed == (
+        "the seeded logins get the new SEED_PASSWORD"
+    )
+
+
+def test_a_seed_that_cannot_be_is_refused_before_anything_is_touched() -> None:
+    [problem] = seeded(organization_ids=[], taken_logins=["admin@small.be"]).problems
+    assert problem.startswith("Not seeded: admin@small.be in use.")
+
+
+def test_a_new_host_is_seeded_once_it_has_tables_and_one_without_a_seed_is_not_asked() -> None:
+    assert hosts.plan(hosts.new(), SEEDS).seed == "once the application's tables are there"
+    host = hosts.serving()
+    host.seeded["organization_ids"] = []
+    assert hosts.plan(host).seed == ""
 
 
 # --- nothing, first, changes ---------------------------------------------------------------------
