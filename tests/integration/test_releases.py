@@ -6,6 +6,7 @@ test-faults`.
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from tests.integration.traffic import SLOW_RELEASE, Traffic, told, where
 NOW = time.time_ns()
 # What serves at the beginning of a run has no slow requests to give: give it a moment.
 SETTLED = 7.0  # seconds, longer than any request of the traffic takes
+# Through all the roads: what a rollback left is marked, and not released again.
+NUMBERS = itertools.count(1)
 
 
 def another(number: int) -> dict[str, Any]:
@@ -53,13 +56,13 @@ def nothing_lost(rig: Rig, traffic: Traffic, since: float, until: float) -> None
 
 def released(rig: Rig, road: str) -> None:
     """A release for each D, a rollback for each R, under one traffic."""
-    numbers, runs = iter(range(1, 100)), []
+    runs = []
     with Traffic(where(rig.environment)) as traffic:
         time.sleep(SETTLED)
         since = time.time()
         for way in road:
             before = rig.manifest()["id"]
-            data = {"deploy": "rollback"} if way == "R" else another(next(numbers))
+            data = {"deploy": "rollback"} if way == "R" else another(next(NUMBERS))
             run = rig.deploy(**data)
             assert run.code == 0, run.output
             assert rig.manifest()["id"] != before
