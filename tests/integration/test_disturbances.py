@@ -7,6 +7,7 @@ and when it is over the same deploy goes through.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -186,6 +187,7 @@ def no_names(rig: Rig) -> Iterator[None]:
             f"cat {kept}/hosts > /etc/hosts; cat {kept}/resolv.conf > /etc/resolv.conf; "
             f"rm -r {kept}"
         )
+        time.sleep(6)  # the engine reads resolv.conf anew every 5 s
 
 
 @contextmanager
@@ -231,6 +233,7 @@ def test_a_registry_that_is_slow_is_given_up_after_a_time_that_is_told(serving: 
 def test_without_names_a_new_image_is_refused_and_a_release_of_those_there_goes_through(
     serving: Rig,
 ) -> None:
+    serving.converge()  # a test before may have left another image
     with new_backend(serving.docker, serving.sandbox) as image:
         data = {"backend_image": image}
         with no_names(serving):
