@@ -125,6 +125,8 @@ backup_drill_schedule = "Sun 04:30"  # the newest backup is restored beside and 
 backup_keep_daily = 7  # how many days, weeks and months back there is a backup
 backup_keep_weekly = 4
 backup_keep_monthly = 6
+backup_timeout = "60min"  # for restic to store a backup, to read it back, to check or to prune
+backup_list_timeout = "5min"  # for it to look into the repository; then it is ended
 
 lock_wait = "5s"  # how long to wait for another deploy to end before giving up
 migration_lock_warning = "1s"  # a pending migration that locks a table for longer is warned of

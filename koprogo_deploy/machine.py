@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from koprogo_deploy import backups
-from koprogo_deploy.data.host import CLIENTS
+from koprogo_deploy.data.host import CLIENTS, DEPLOY_WAIT
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.render import template
 from koprogo_deploy.secrets import Secrets
@@ -110,6 +110,8 @@ def data_files(settings: Settings) -> list[RemoteFile]:
         "keep_daily": settings.backup_keep_daily,
         "keep_weekly": settings.backup_keep_weekly,
         "keep_monthly": settings.backup_keep_monthly,
+        "timeout": settings.backup_timeout,
+        "list_timeout": settings.backup_list_timeout,
     }
     values = {
         "environment": settings.environment,
@@ -142,7 +144,11 @@ def backup_units(settings: Settings) -> list[RemoteFile]:
     for kind in backups.KINDS:
         values = {"kind": kind, "what": what[kind], "root": settings.install_root}
         unit = f"/etc/systemd/system/koprogo-{kind}"
-        service = template("systemd/koprogo-data.service", memory=CLIENTS, **values)
+        # A deploy to wait for, and restic some times over: of these each is bounded by itself.
+        longest = DEPLOY_WAIT + 4 * settings.backup_timeout
+        service = template(
+            "systemd/koprogo-data.service", memory=CLIENTS, longest=longest, **values
+        )
         timer = template(
             "systemd/koprogo-data.timer",
             calendars=calendars[kind],

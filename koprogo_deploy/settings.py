@@ -255,6 +255,7 @@ NOT_OF_RELEASE = frozenset(
         *("backup_repository", "backup_ssh_key", "backup_host_key"),
         *("backup_schedule", "backup_drill_schedule"),
         *("backup_keep_daily", "backup_keep_weekly", "backup_keep_monthly"),
+        *("backup_timeout", "backup_list_timeout"),
         *("lock_wait", "image_pull_timeout", "retry_bad_release", "releases_kept"),
         *("reason", "release", "backup", "plan", "restore_dump"),
         *("migration_lock_warning", "migration_lock_limit"),
@@ -391,6 +392,8 @@ class Settings(BaseModel):
     backup_keep_daily: Count
     backup_keep_weekly: Count
     backup_keep_monthly: Count
+    backup_timeout: Seconds
+    backup_list_timeout: Seconds
 
     # of one run, so no part of the hash
     reason: Annotated[Words | None, Field(exclude=True)]

@@ -24,6 +24,7 @@ CLIENTS = 64 * MB
 LIMITED = "KOPROGO_DATA_LIMITED"  # set where a limit holds for this process already
 
 DEPLOY_LOCK = "/run/lock/koprogo-deploy"  # the one that a deploy holds
+DEPLOY_WAIT = 3 * 3600  # seconds that a timer's run waits for a deploy to end
 DATA_LOCK = "/run/lock/koprogo-data"  # one command of ours at a time: they share one line of memory
 
 

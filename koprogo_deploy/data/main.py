@@ -17,6 +17,7 @@ from koprogo_deploy.data.host import (
     CLIENTS,
     DATA_LOCK,
     DEPLOY_LOCK,
+    DEPLOY_WAIT,
     POSTGRES,
     Config,
     Failed,
@@ -26,7 +27,6 @@ from koprogo_deploy.data.host import (
 )
 
 WAIT = 600  # seconds for another command of ours
-DEPLOY_WAIT = 3 * 3600  # seconds that a timer's run waits for a deploy to end
 _SCHEDULED = {"backup": backup.backup, "drill": backup.drill}
 
 

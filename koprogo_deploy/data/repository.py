@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +22,8 @@ TAG = "koprogo"
 SECRETS = "data/backup"  # below the install root; 0700, each file 0400
 _NO_REPOSITORY = ("Is there a repository at the following location", "unable to open config file")
 _WRONG_KEY = "wrong password or no key found"
+_AT_THE_DATA = ("backup", "check", "dump", "forget", "prune")  # the others only look
+_GRACE = 10  # seconds between a request to end and a kill
 
 
 class NoRepository(Failed):
@@ -88,7 +93,37 @@ def command(config: Config, *words: str) -> list[str]:
         scope += ["-p", each]
     if not Path("/run/systemd/system").is_dir():
         scope = []
-    return [*scope, "restic", "--retry-lock", "2m", *options(config), *words]
+    # In its scope it would outlive us: it dies with us.
+    dies = ["setpriv", "--pdeathsig", "KILL"]
+    return [*scope, *dies, "restic", "--retry-lock", "2m", *options(config), *words]
+
+
+def bound(config: Config, word: str) -> tuple[int, str]:
+    """Seconds that a restic command may take, and the setting that says so. Pure."""
+    name = "timeout" if word in _AT_THE_DATA else "list_timeout"
+    return config.backup[name], f"backup_{name}"
+
+
+def late(config: Config, word: str) -> Failed:
+    """What is said of one that took longer. Pure."""
+    seconds, setting = bound(config, word)
+    place = config.backup["repository"]
+    return Failed(
+        f"restic {word} was not done after {seconds} s and was ended: is {place} full, slow or "
+        f"away? If it needs longer: {setting} in group data"
+    )
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a process that was started in a session of its own, and all of its group."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        # One that waits for a dead disk cannot even be killed: it is not waited for.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
 
 
 def restic(config: Config, *words: str) -> str:
@@ -96,22 +131,32 @@ def restic(config: Config, *words: str) -> str:
 
     Raises:
         NoRepository: nothing is there yet.
-        Failed: anything else, in words.
+        Failed: anything else, in words; also where it takes longer than it may.
     """
     (config.root / "data/tmp").mkdir(mode=0o700, exist_ok=True)
     if shutil.which("restic") is None:
         raise Failed("restic is not installed; run deploys/full.py")
-    done = subprocess.run(
+    process = subprocess.Popen(
         command(config, *words),
         env=environment(config),
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
+        start_new_session=True,
     )
-    if done.returncode:
-        raise told(config.backup["repository"], done.stderr, done.returncode)
-    return done.stdout
+    try:
+        out, said = process.communicate(timeout=bound(config, words[0])[0])
+    except subprocess.TimeoutExpired:
+        raise late(config, words[0]) from None
+    finally:
+        end(process)
+        for pipe in (process.stdout, process.stderr):
+            if pipe:
+                pipe.close()
+    if process.returncode:
+        raise told(config.backup["repository"], said, process.returncode)
+    return out
 
 
 def told(repository: str, said: str, code: int) -> Failed:
@@ -134,6 +179,7 @@ class Reader:
         self._config = config
         self._where = f"{snapshot['id']}:{snapshot['paths'][0]}"
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._late = False
 
     def __enter__(self) -> IO[bytes]:
         (self._config.root / "data/tmp").mkdir(mode=0o700, exist_ok=True)
@@ -143,9 +189,17 @@ class Reader:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._said,
+            start_new_session=True,
         )
+        self._timer = threading.Timer(bound(self._config, "dump")[0], self._too_long)
+        self._timer.daemon = True
+        self._timer.start()
         assert self._process.stdout is not None
         return self._process.stdout
+
+    def _too_long(self) -> None:
+        self._late = True
+        end(self._process)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         assert self._process.stdout is not None
@@ -154,11 +208,14 @@ class Reader:
             pass
         self._process.stdout.close()
         if kind is not None:
-            self._process.terminate()
+            end(self._process)
         code = self._process.wait()
+        self._timer.cancel()
         with self._said:
             self._said.seek(0)
             said = self._said.read().decode(errors="replace")
+        if self._late:
+            raise late(self._config, "dump")
         # What restic says is the reason of whatever else went wrong; a broken pipe is our doing.
         if code > 0 and (kind is None or "Fatal" in said):
             raise told(self._config.backup["repository"], said, code)

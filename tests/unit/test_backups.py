@@ -9,6 +9,7 @@ import json
 import os
 import stat
 import tarfile
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -192,6 +193,95 @@ def test_what_restic_s_failures_mean(code: int, said: str, told: str) -> None:
     assert told in str(repository.told("/r", said, code))
     absent = isinstance(repository.told("/r", said, code), repository.NoRepository)
     assert absent == ("no repository" in told)
+
+
+# --- restic that does not end ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A restic that starts a helper and then neither ends nor listens, in a bound of 0.3 s."""
+    script = tmp_path / "restic"
+    script.write_text(
+        f"#!/bin/sh\ntrap '' TERM\nprintf half; echo Fatal: no room >&2\n"
+        f"sh -c 'trap \"\" TERM; echo $$ > {tmp_path}/helper; sleep 60' &\n"
+        f"echo $$ > {tmp_path}/restic.pid; wait; sleep 60\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(repository, "command", lambda _config, *words: [str(script), *words])
+    monkeypatch.setattr(repository, "_GRACE", 0.2)
+    (tmp_path / "data").mkdir()
+    bounds = {"repository": "/backups", "timeout": 0.3, "list_timeout": 0.2}
+    return Config(tmp_path, "production", 192 * MB, bounds)
+
+
+def gone(config: Config) -> bool:
+    """Whether restic and its helper are dead, which may take the kernel a moment."""
+    pids = [int((config.root / name).read_text()) for name in ("restic.pid", "helper")]
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        states = [Path(f"/proc/{pid}/stat") for pid in pids]
+        alive = [s for s in states if s.exists() and s.read_text().rpartition(")")[2].split()[0] != "Z"]
+        if not alive:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("backup", "/x"), "restic backup was not done after 0.3 s and was ended.*backup_timeout"),
+        (("snapshots",), "restic snapshots was not done after 0.2 s.*backup_list_timeout"),
+    ],
+)
+def test_restic_that_hangs_is_ended_with_all_of_its_group(
+    hanging: Config, words: tuple[str, ...], told: str
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(Failed, match=told):
+        repository.restic(hanging, *words)
+    assert time.monotonic() - began < 5
+    assert gone(hanging)
+
+
+def test_reading_back_that_hangs_is_ended_too(hanging: Config) -> None:
+    with pytest.raises(Failed, match="restic dump was not done after 0.3 s"):
+        backup.read(hanging, snapshot("ab"))
+    assert gone(hanging)
+
+
+def test_a_backup_that_took_too_long_is_written_down(
+    hanging: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr(backup, "write_down", lambda *_, **values: lines.append(values))
+    monkeypatch.setitem(main._SCHEDULED, "backup", lambda config: repository.store(config, Path("/x"), "r"))
+    with pytest.raises(Failed, match="is /backups full, slow or away"):
+        main.scheduled(hanging, "backup", "the timer")
+    [line] = lines
+    assert line["outcome"] == "failed"
+    assert "restic backup was not done after" in line["reason"]
+
+
+def test_what_works_on_the_data_may_take_longer_than_what_looks() -> None:
+    config = Config(Path("/"), "production", 0, {"timeout": 3600, "list_timeout": 300})
+    assert {repository.bound(config, w) for w in ("backup", "check", "dump", "forget", "prune")} == {
+        (3600, "backup_timeout")
+    }
+    assert {repository.bound(config, w) for w in ("cat", "init", "snapshots", "unlock")} == {
+        (300, "backup_list_timeout")
+    }
+
+
+def test_the_unit_waits_for_a_deploy_and_for_every_bound_within_it() -> None:
+    [unit] = [
+        f.content
+        for f in machine.backup_units(project.settings(backup_timeout="120min"))
+        if f.path.endswith("backup.service")
+    ]
+    assert f"TimeoutStartSec={3 * HOUR + 4 * 2 * HOUR}s" in unit
 
 
 def snapshot(identity: str, time: str = "2026-11-25T10:00:00.123456789+01:00") -> dict[str, Any]:
