@@ -129,6 +129,7 @@ backup_timeout = "60min"  # for restic to store a backup, to read it back, to ch
 backup_list_timeout = "5min"  # for it to look into the repository; then it is ended
 
 lock_wait = "5s"  # how long to wait for another deploy to end before giving up
+backup_wait = "10min"  # and how long for a backup or a drill, which end by themselves
 migration_lock_warning = "1s"  # a pending migration that locks a table for longer is warned of
 migration_lock_limit = None  # and refused, from this on; None: never for that alone
 image_pull_timeout = "10min"  # for each image; then the deploy ends, and nothing is changed

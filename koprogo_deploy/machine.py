@@ -112,6 +112,7 @@ def data_files(settings: Settings) -> list[RemoteFile]:
         "keep_monthly": settings.backup_keep_monthly,
         "timeout": settings.backup_timeout,
         "list_timeout": settings.backup_list_timeout,
+        "wait": settings.backup_wait,
     }
     values = {
         "environment": settings.environment,

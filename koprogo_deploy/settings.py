@@ -256,7 +256,7 @@ NOT_OF_RELEASE = frozenset(
         *("backup_schedule", "backup_drill_schedule"),
         *("backup_keep_daily", "backup_keep_weekly", "backup_keep_monthly"),
         *("backup_timeout", "backup_list_timeout"),
-        *("lock_wait", "image_pull_timeout", "retry_bad_release", "releases_kept"),
+        *("lock_wait", "backup_wait", "image_pull_timeout", "retry_bad_release", "releases_kept"),
         *("reason", "release", "backup", "plan", "restore_dump"),
         *("migration_lock_warning", "migration_lock_limit"),
     }
@@ -377,6 +377,7 @@ class Settings(BaseModel):
 
     # releases
     lock_wait: Seconds
+    backup_wait: Seconds
     migration_lock_warning: Milliseconds
     migration_lock_limit: Milliseconds | None
     image_pull_timeout: Seconds

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from koprogo_deploy import backups, maintenance
+from koprogo_deploy.data.host import DEPLOY_LOCK as LOCK
+from koprogo_deploy.data.host import is_at_the_data
 from koprogo_deploy.facts.stack import Container, StackState
 from koprogo_deploy.journal import Journal
-from koprogo_deploy.operations.lock import PATH as LOCK
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SERVICES
 
@@ -229,7 +230,8 @@ def notes(stack: StackState, now: Now, journal: Journal) -> list[str]:
     """What somebody may want to know, though the site is well."""
     found = []
     if now.running:
-        found.append(f"a deploy is running: {now.running}")
+        alone = is_at_the_data(now.running)
+        found.append(f"{now.running} is running" if alone else f"a deploy is running: {now.running}")
     last = journal.runs[-1] if journal.runs else None
     if last and last["outcome"] not in GOOD:
         where = f" at {last['step']}" if last.get("step") else ""

@@ -12,7 +12,7 @@ import os
 import shutil
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,13 @@ def image_migrations(config: Config) -> set[str]:
     return database.versions(names)
 
 
-def backup(config: Config) -> dict[str, Any]:
+def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Make a backup, read it back whole, and let go what the rule does not keep.
+
+    Args:
+        config: where the repository is.
+        staged_now: called when all of it is on the stage: from then on the database and what
+            serves may change.
 
     Raises:
         Failed: it could not be made, or does not read back; then it is no backup and is gone.
@@ -111,6 +116,7 @@ def backup(config: Config) -> dict[str, Any]:
             "uploads": hashes.files(stage / FILES),
         }
         (stage / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        staged_now()
         try:
             stored = repository.store(config, stage, serving["id"])
         except Failed:
@@ -282,9 +288,10 @@ def fits(config: Config, manifest: dict[str, Any]) -> None:
         raise Failed(f"the serving release does not fit the backup: {reason}")
 
 
-def drill(config: Config) -> dict[str, Any]:
+def drill(config: Config, _staged: object = None) -> dict[str, Any]:
     """Prove the newest backup: restore it into a scratch server, compare every hash, and have a
-    backend like the serving one come up on it.
+    backend like the serving one come up on it. All the while no deploy may run: its second colour
+    would need the memory.
 
     Raises:
         Failed: it is not what it should be; says how.

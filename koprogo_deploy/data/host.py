@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,19 @@ LIMITED = "KOPROGO_DATA_LIMITED"  # set where a limit holds for this process alr
 DEPLOY_LOCK = "/run/lock/koprogo-deploy"  # the one that a deploy holds
 DEPLOY_WAIT = 3 * 3600  # seconds that a timer's run waits for a deploy to end
 DATA_LOCK = "/run/lock/koprogo-data"  # one command of ours at a time: they share one line of memory
+
+
+AT_THE_DATA = ("a backup of ", "a drill of ")  # how `holder` begins: these end by themselves
+
+
+def holder(kind: str, by: str) -> str:
+    """What a backup or a drill that holds a lock says of itself, for others to read."""
+    return f"a {kind} of {by} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def is_at_the_data(holder: str) -> bool:
+    """Whether who holds a lock is a backup or a drill, and no deploy. Pure."""
+    return holder.startswith(AT_THE_DATA)
 
 
 class Failed(Exception):

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from koprogo_deploy.data.host import (
     POSTGRES,
     Config,
     Failed,
+    holder,
     limit,
     lock,
     read_config,
 )
 
-WAIT = 600  # seconds for another command of ours
+WAIT = 600  # seconds for another command of ours, where the settings say nothing
 _SCHEDULED = {"backup": backup.backup, "drill": backup.drill}
 
 
@@ -64,8 +65,16 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def work(config: Config, given: argparse.Namespace) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Do what was asked for, and return the result."""
+def work(
+    config: Config, given: argparse.Namespace, staged: Callable[[], None]
+) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Do what was asked for, and return the result.
+
+    Args:
+        config: of this host.
+        given: the command line.
+        staged: called once a backup needs neither database nor uploads any more.
+    """
     match given.command:
         case "scratch" if given.what == "up":
             return scratch.up(config, given.image)
@@ -80,7 +89,7 @@ def work(config: Config, given: argparse.Namespace) -> Any:  # noqa: ANN401 - wh
         case "hash":
             return hashes.tables(scratch.NAME if given.scratch else POSTGRES)
         case "backup" | "drill":
-            return scheduled(config, given.command, given.by)
+            return scheduled(config, given.command, given.by, staged)
         case "clean":
             return ended(config, given.kind)
         case "list":
@@ -102,11 +111,13 @@ def work(config: Config, given: argparse.Namespace) -> Any:  # noqa: ANN401 - wh
     raise AssertionError(given.command)
 
 
-def scheduled(config: Config, kind: str, by: str) -> dict[str, Any]:
+def scheduled(
+    config: Config, kind: str, by: str, staged: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """A backup or a drill; either way the journal gets its line."""
     began = time.monotonic()
     try:
-        result = _SCHEDULED[kind](config)
+        result = _SCHEDULED[kind](config, staged)
     except (Failed, OSError) as failed:
         seconds = round(time.monotonic() - began, 1)
         backup.write_down(config, kind, by, outcome="failed", reason=str(failed), seconds=seconds)
@@ -142,13 +153,15 @@ def main(root: Path, arguments: list[str]) -> int:
         config = read_config(root)
         limit(CLIENTS, [sys.executable, "-I", sys.argv[0], *arguments])
         with contextlib.ExitStack() as held:
-            if given.command in _SCHEDULED and not given.locked:
-                since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-                held.enter_context(
-                    lock(DEPLOY_LOCK, DEPLOY_WAIT, f"a {given.command} of {given.by} since {since}")
-                )
-            held.enter_context(lock(DATA_LOCK, WAIT, f"koprogo-data {given.command}"))
-            print(json.dumps(work(config, given)))
+            deploys = held.enter_context(contextlib.ExitStack())
+            who = f"koprogo-data {given.command}"
+            if given.command in _SCHEDULED:
+                who = holder(given.command, given.by)
+                if not given.locked:
+                    deploys.enter_context(lock(DEPLOY_LOCK, DEPLOY_WAIT, who))
+            held.enter_context(lock(DATA_LOCK, config.backup.get("wait", WAIT), who))
+            # What is left of a backup is restic's: a deploy need not wait for the storage.
+            print(json.dumps(work(config, given, staged=deploys.close)))
     except Failed as failed:
         print(f"koprogo-data {given.command}: {failed}", file=sys.stderr)
         return 1

@@ -14,6 +14,7 @@ from koprogo_deploy import backups
 from koprogo_deploy.files import archive, differing, unpack_command
 from koprogo_deploy.machine import TIMERS, backup_secret_paths, backup_units
 from koprogo_deploy.operations import context
+from koprogo_deploy.operations.lock import say_who_is_at_work
 from koprogo_deploy.operations.looks import machine_now
 from koprogo_deploy.operations.step import said, step
 from koprogo_deploy.units import megabytes
@@ -69,6 +70,7 @@ results: dict[str, Any] = {}  # of this run, by command
 def _data(name: str, script: str, stdin: str) -> Callable[[object, object], bool]:
     # pyinfra passes these two, recognises them by name, and takes False for a failure.
     def call(state: object, host: Any) -> bool:  # noqa: ANN401 - pyinfra's own type
+        say_who_is_at_work(host)
         line = StringCommand(f"sudo -n sh -c {shlex.quote(script)}")
         done, output = host.run_shell_command(line, _stdin=stdin)
         if done:

@@ -4,45 +4,68 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from pyinfra import host, state
+from pyinfra import host, logger, state
+from pyinfra.api import StringCommand
 from pyinfra.api.exceptions import OperationError
 
+from koprogo_deploy.data import host as data
 from koprogo_deploy.operations import context
+from koprogo_deploy.operations.record import deploy_name
 from koprogo_deploy.operations.step import step
+from koprogo_deploy.settings import Settings
 
-PATH = "/run/lock/koprogo-deploy"
+PATH = data.DEPLOY_LOCK
 
 _held: dict[str, Any] = {}  # by host name; the lock lasts as long as what is kept here
 
 
-def lock_command(holder: str, wait: int) -> str:
+def lock_command(holder: str, wait: int, wait_for_data: int) -> str:
     """Shell command that takes the lock and keeps it until its standard input ends.
 
-    Prints `held`, or `busy` and who holds it. A deployer that is killed or cut off closes its
-    connection, and with it this input: no lock is ever left behind.
+    Prints `held`, or `busy` and who holds it; before that `waiting` and who, for each backup or
+    drill that it waits for. A deployer that is killed or cut off closes its connection, and with
+    it this input: no lock is ever left behind.
 
     Args:
         holder: who deploys and since when, for the others to read.
-        wait: seconds to wait for a lock that is taken.
+        wait: seconds to wait for another deploy.
+        wait_for_data: seconds to wait for backups and drills.
     """
-    script = (
-        f"exec 9>>{PATH}; "
-        f'if flock -w {wait} 9; then printf "%s\\n" {shlex.quote(holder)} > {PATH}.holder; '
-        f"echo held; cat >/dev/null; rm -f {PATH}.holder; "
-        f'else echo "busy $(cat {PATH}.holder)"; fi'
-    )
+    at_the_data = "|".join(f'"{begin}"*' for begin in data.AT_THE_DATA)
+    script = f"""exec 9>>{PATH}; other=0; data=0; told=
+until flock -w 1 9; do
+  holder=$(cat {PATH}.holder 2>/dev/null)
+  case $holder in
+    {at_the_data})
+      [ "$told" = "$holder" ] || echo "waiting $holder"
+      told=$holder; data=$((data + 1)); [ $data -lt {wait_for_data} ] && continue ;;
+    *)
+      other=$((other + 1)); [ $other -lt {wait} ] && continue ;;
+  esac
+  echo "busy $holder"; exit
+done
+printf '%s\\n' {shlex.quote(holder)} > {PATH}.holder
+echo held; cat >/dev/null; rm -f {PATH}.holder"""
     return f"sudo -n sh -c {shlex.quote(script)}"
 
 
-def take(command: str, connector: Any, timeout: int) -> tuple[Any, str]:  # noqa: ANN401
-    """Run the command beside pyinfra's own ones and read its first line.
+def take(
+    command: str, connector: Any, timeout: int, waiting: Callable[[str], None]  # noqa: ANN401
+) -> tuple[Any, str]:
+    """Run the command beside pyinfra's own ones and read its answer.
+
+    Args:
+        command: of `lock_command`.
+        connector: pyinfra's, of the host.
+        timeout: seconds without a line, at most.
+        waiting: told each backup or drill that is waited for.
 
     Returns:
-        What keeps the lock (a channel of the SSH connection, or a process), and the line.
+        What keeps the lock (a channel of the SSH connection, or a process), and the answer.
     """
     client = getattr(connector, "client", None)
     if client is None:  # pyinfra's local connector: the deploy runs on its own target
@@ -50,29 +73,68 @@ def take(command: str, connector: Any, timeout: int) -> tuple[Any, str]:  # noqa
             ["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
-        return process, process.stdout.readline().strip()
+        return process, answer(process.stdout, waiting)
     channel = client.get_transport().open_session()
     channel.settimeout(timeout)
     channel.exec_command(command)
-    return channel, channel.makefile().readline().strip()
+    return channel, answer(channel.makefile(), waiting)
+
+
+def answer(lines: Iterable[str], waiting: Callable[[str], None]) -> str:
+    """The line that says whether the lock is held; empty where the other end says nothing."""
+    for line in lines:
+        kind, _, holder = line.strip().partition(" ")
+        if kind != "waiting":
+            return line.strip()
+        waiting(holder)
+    return ""
+
+
+def refusal(answer: str, host: str, settings: Settings) -> str:
+    """Why the lock was not given, and what to do about it. Pure."""
+    other = answer.removeprefix("busy").strip() or "nobody could say who"
+    if data.is_at_the_data(other):
+        return (
+            f"{other} is still running on {host} after {settings.backup_wait} s. Nothing was "
+            "touched. Run it again later, or give --data backup_wait=30min"
+        )
+    return (
+        f"another deploy is running on {host}: {other}. Nothing was touched. "
+        "Wait for it, or give --data lock_wait=10min"
+    )
+
+
+def _say(holder: str) -> None:
+    longest = context.current().settings.backup_wait
+    logger.warning("    %s is running: waiting for it to end, %s s at most", holder, longest)
+
+
+def say_who_is_at_work(host: Any) -> None:  # noqa: ANN401 - pyinfra's own type
+    """Say which command works on the host's data now: whatever else does waits for it."""
+    script = f"flock -n {data.DATA_LOCK} true || cat {data.DATA_LOCK}.holder"
+    _, output = host.run_shell_command(StringCommand(f"sudo -n sh -c {shlex.quote(script)}"))
+    if holder := output.stdout.strip():
+        _say(holder)
 
 
 @step
 def one_at_a_time() -> Iterator[str]:
-    """Hold the lock for the rest of the run; refuse if another deploy holds it. Changes nothing."""
+    """Hold the lock for the rest of the run; refuse if another deploy holds it. Changes nothing.
+
+    A backup or a drill that holds it ends by itself: it is waited for, and that is said.
+    """
     if not state.is_executing or host.name in _held:
         return
-    wait = context.current().settings.lock_wait
+    settings = context.current().settings
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    keeper, answer = take(
-        lock_command(f"{context.who()} since {since}", wait), host.connector, timeout=wait + 30
-    )
-    if answer != "held":
-        other = answer.removeprefix("busy").strip() or "nobody could say who"
-        raise OperationError(
-            f"another deploy is running on {host.name}: {other}. Nothing was touched. "
-            "Wait for it, or give --data lock_wait=10min"
-        )
+    own = f"{context.who()} since {since}"
+    if deploy_name() == "backup":
+        own = data.holder("backup", context.who())
+    command = lock_command(own, settings.lock_wait, settings.backup_wait)
+    longest = settings.lock_wait + settings.backup_wait + 30
+    keeper, said = take(command, host.connector, longest, _say)
+    if said != "held":
+        raise OperationError(refusal(said, host.name, settings))
     _held[host.name] = keeper
     host.noop("no other deploy is running")
     return

@@ -99,7 +99,7 @@ def _write(**values: Any) -> str:  # noqa: ANN401 - whatever JSON holds
         "run",
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         began=Recorder.began.isoformat(timespec="seconds"),
-        run=_deploy(),
+        run=deploy_name(),
         environment=settings.environment,
         before=_serving(Recorder.before),
         serves=_serving(found),
@@ -135,7 +135,8 @@ def _serving(found: StackState | None) -> str | None:
     return current["id"] if current else None
 
 
-def _deploy() -> str:
+def deploy_name() -> str:
+    """Which of `deploys/` this run is, such as `full`; empty for none."""
     named = [Path(word).stem for word in sys.argv if Path(word).parent.name == "deploys"]
     return ", ".join(named)
 

@@ -18,6 +18,7 @@ from koprogo_deploy.facts.releases import Dumps
 from koprogo_deploy.facts.stack import Database, StackState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations import on_host as host_side
+from koprogo_deploy.operations.lock import say_who_is_at_work
 from koprogo_deploy.operations.looks import look, machine_now
 from koprogo_deploy.operations.migrate import stack, target
 from koprogo_deploy.operations.preflight import STAYS_FREE, no_room
@@ -117,6 +118,7 @@ def migrations_rehearsed() -> Iterator[str]:
         "ask": on_host.source("ask"),
         "login": login(),
     }
+    say_who_is_at_work(host)
     answer = host_side.run("rehearse", asked)
     limit = settings.migration_lock_limit
     seen = rehearsal.judge(answer, todo.versions, todo.image, limit / 1000 if limit else None)

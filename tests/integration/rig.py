@@ -478,6 +478,17 @@ def load(rig: Rig, connections: int, seconds: float) -> Load:
 
 
 @contextlib.contextmanager
+def instead_of(rig: Rig, program: str, script: str) -> Iterator[None]:
+    """Another program under this name, for whoever looks by it."""
+    shim = f"/usr/local/bin/{program}"
+    rig.on_host(f"cat > {shim}; chmod 755 {shim}", stdin=f"#!/bin/sh\n{script}\n")
+    try:
+        yield
+    finally:
+        rig.on_host(f"rm -f {shim}")
+
+
+@contextlib.contextmanager
 def empty_host(rig: Rig) -> Iterator[dict[str, Any]]:
     """A host that nothing was ever deployed to, as `--data` that leads a run there.
 

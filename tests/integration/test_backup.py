@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 
 from koprogo_deploy import remote
+from koprogo_deploy.operations import lock
 from sandbox.client import Docker
 from sandbox.state import Sandbox
-from tests.integration.rig import ENVIRONMENT, PYINFRA, ROOT, Rig, Watch
+from tests.integration.rig import ENVIRONMENT, PYINFRA, ROOT, Rig, Watch, instead_of
 
 DATA = "/opt/koprogo/bin/koprogo-data"
 LOCAL = "/opt/koprogo/backups"
@@ -158,6 +159,48 @@ def test_a_backup_waits_while_a_deploy_runs(mine: Rig) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.5)
     assert newest(mine, "backup")["outcome"] == "done"
+
+
+def test_a_deploy_waits_for_a_drill_and_says_for_what(mine: Rig) -> None:
+    holder = "a drill of the timer since 2026-01-01 04:30:00 UTC"
+    held = (
+        f"echo {holder} > {lock.PATH}.holder; exec 9>>{lock.PATH}; flock 9; sleep %d; "
+        f"rm -f {lock.PATH}.holder"
+    )
+    start = "nohup sh -c '%s' >/dev/null 2>&1 & sleep 0.5"
+    mine.on_host(start % (held % 6))
+    began = time.monotonic()
+    run = mine.deploy(lock_wait="1s")
+    assert run.code == 0, run.output
+    assert time.monotonic() - began > 5
+    assert f"{holder} is running: waiting for it to end, 600 s at most" in run.output
+    mine.on_host(start % (held % 10))
+    began = time.monotonic()
+    run = mine.deploy(lock_wait="1s", backup_wait="2s")
+    assert run.code == 1
+    assert f"{holder} is still running on sandbox after 2 s. Nothing was touched" in run.output
+    mine.on_host(f"flock -w 20 {lock.PATH} true")
+
+
+def test_a_deploy_need_not_wait_until_the_storage_has_the_backup(mine: Rig) -> None:
+    """As soon as all of it is on the stage, the database may change."""
+    slow = 'case "$*" in *" backup "*) sleep 12 ;; esac; exec /usr/bin/restic "$@"'
+    with instead_of(mine, "restic", slow):
+        mine.on_host("systemctl start --no-block koprogo-backup.service")
+        deadline = time.monotonic() + 30
+        while not mine.on_host("pgrep -f 'sh .*/restic.* backup'; true").strip():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        run = mine.deploy(lock_wait="1s")
+        assert run.code == 0, run.output
+        assert "waiting for it to end" not in run.output
+        state = "systemctl is-active koprogo-backup.service"
+        assert mine.on_host(state, check=False).strip() == "activating"
+        while mine.on_host(state, check=False).strip() == "activating":
+            assert time.monotonic() < deadline + 60
+            time.sleep(0.5)
+    assert newest(mine, "backup")["outcome"] == "done"
+    nothing_left(mine)
 
 
 # --- refused by the drill ------------------------------------------------------------------------

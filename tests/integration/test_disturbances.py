@@ -17,7 +17,7 @@ import pytest
 from koprogo_deploy.operations.release import ROOM
 from sandbox import registry
 from tests.integration.images import new_backend
-from tests.integration.rig import Rig, Watch
+from tests.integration.rig import Rig, Watch, instead_of
 
 ROOT = "/opt/koprogo"
 VERSION = 29990101000000  # no image of group data's has it
@@ -85,17 +85,6 @@ def small_disk(rig: Rig, directory: str, options: str, prepare: str = "true") ->
         yield
     finally:
         rig.on_host(f"umount -l {directory}; umount -l /run/small; rmdir /run/small")
-
-
-@contextmanager
-def instead_of(rig: Rig, program: str, script: str) -> Iterator[None]:
-    """Another program under this name, for whoever looks by it."""
-    shim = f"/usr/local/bin/{program}"
-    rig.on_host(f"cat > {shim}; chmod 755 {shim}", stdin=f"#!/bin/sh\n{script}\n")
-    try:
-        yield
-    finally:
-        rig.on_host(f"rm -f {shim}")
 
 
 # The box shares the machine's disk, which is not to be filled: its `df` sees a small file system in

@@ -7,12 +7,14 @@ import random
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from koprogo_deploy import machine
-from koprogo_deploy.data import dump, hashes, host, main, scratch
+from koprogo_deploy.data import backup, dump, hashes, host, main, scratch
 from koprogo_deploy.data.host import MB, Config, Failed
 from tests.project import settings
 
@@ -201,6 +203,40 @@ def test_one_at_a_time_and_the_other_one_is_named(tmp_path: Path) -> None:
     assert not Path(f"{path}.holder").exists()
     with host.lock(path, 0):
         pass
+
+
+@pytest.mark.parametrize(
+    ("fails", "free"), [(False, True), (True, False)], ids=["staged", "not staged"]
+)
+def test_a_backup_lets_deploys_go_once_all_is_on_the_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool, free: bool
+) -> None:
+    """What is left is between restic and the storage; other work on the data still waits."""
+    locks = {name: str(tmp_path / name) for name in ("DEPLOY_LOCK", "DATA_LOCK")}
+    for name, path in locks.items():
+        monkeypatch.setattr(main, name, path)
+    config = host.Config(tmp_path, "production", 192, {"wait": 0})
+    monkeypatch.setattr(main, "read_config", lambda _root: config)
+    monkeypatch.setattr(main, "limit", lambda *_: None)
+    monkeypatch.setattr(backup, "write_down", lambda *_, **__: None)
+    seen: list[tuple[bool, bool]] = []
+
+    def made(_config: host.Config, staged: Callable[[], None]) -> dict[str, Any]:
+        holders = [Path(f"{path}.holder").read_text() for path in locks.values()]
+        assert all(host.is_at_the_data(holder) for holder in holders), holders
+        if not fails:
+            staged()
+        seen.append((_free(locks["DEPLOY_LOCK"]), _free(locks["DATA_LOCK"])))
+        return {}
+
+    monkeypatch.setitem(main._SCHEDULED, "backup", made)
+    assert main.main(tmp_path, ["backup", "--by", "a test"]) == 0
+    assert seen == [(free, False)]
+    assert all(_free(path) for path in locks.values())
+
+
+def _free(path: str) -> bool:
+    return subprocess.run(["flock", "-n", path, "true"], check=False).returncode == 0
 
 
 def test_last_words() -> None:

@@ -136,6 +136,12 @@ def test_disk_and_journal_are_looked_at_too() -> None:
     assert found == ["the journal is broken: line 3 …", "the disk is 90% full"]
 
 
+def test_a_backup_that_holds_the_lock_is_not_called_a_deploy() -> None:
+    running = now(running="a backup of the timer since 2026-01-01 03:30:00 UTC")
+    [note, *_] = status.notes(stack(), running, EMPTY)
+    assert note == "a backup of the timer since 2026-01-01 03:30:00 UTC is running"
+
+
 def test_a_deploy_that_is_running_excuses_what_it_is_doing() -> None:
     switched = stack(candidate=manifest(id="r3", dynamic="d3"), dynamic="d3")
     running = now(running="anna@laptop since 2026-01-01 00:00:00 UTC")
