@@ -11,11 +11,12 @@ from koprogo_deploy.operations.migrate import migrate_stage, postgres_stage
 from koprogo_deploy.operations.preflight import preflight
 from koprogo_deploy.operations.record import record_stage
 from koprogo_deploy.operations.release import release_stage
-from koprogo_deploy.operations.restore import restore_stage
+from koprogo_deploy.operations.restore import empty_stage, restore_stage
 from koprogo_deploy.operations.settle import settle_stage
 from koprogo_deploy.operations.verify import verify_stage
 
 preflight()
+empty_stage()  # somebody's data is not for recover.py
 host_stage()
 engine_stage()
 release_stage()

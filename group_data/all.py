@@ -138,5 +138,6 @@ releases_kept = 5
 release = None  # deploys/rollback.py alone: which kept release; None: what served before
 restore_dump = False  # deploys/rollback.py alone: over a migration, with the data of before it
 backup = None  # deploys/restore.py: an id of koprogo backups, or latest, before, drop_old
+over_data = False  # deploys/recover.py alone: also on a host that holds data
 plan = None  # deploys/full.py alone: a file of koprogo plan --out, carried out as it is
 reason = None  # why this run, for the journal: --data reason="…"; None: the newest commit's subject

@@ -153,6 +153,9 @@ def command_problems(parameters: Mapping[str, Any], root: Path) -> list[Problem]
     if "backup" not in given and {"restore", "recover"} & set(named):
         fix = "koprogo backups <environment> lists them; then --data backup=ID, or backup=latest"
         problems.append(Problem("--data backup", "which one to restore is not said", fix))
+    if "over_data" in given and named != ["recover"]:
+        fix = "pyinfra inventories/<environment>.py deploys/recover.py --data over_data=true"
+        problems.append(Problem("--data over_data", "only deploys/recover.py takes it", fix))
     if "plan" in given and named != ["full"]:
         fix = "pyinfra inventories/<environment>.py deploys/full.py --data plan=FILE"
         problems.append(Problem("--data plan", "only deploys/full.py takes it", fix))

@@ -257,7 +257,7 @@ NOT_OF_RELEASE = frozenset(
         *("backup_keep_daily", "backup_keep_weekly", "backup_keep_monthly"),
         *("backup_timeout", "backup_list_timeout"),
         *("lock_wait", "backup_wait", "image_pull_timeout", "retry_bad_release", "releases_kept"),
-        *("reason", "release", "backup", "plan", "restore_dump"),
+        *("reason", "release", "backup", "plan", "restore_dump", "over_data"),
         *("migration_lock_warning", "migration_lock_limit"),
     }
 )
@@ -402,6 +402,7 @@ class Settings(BaseModel):
     release: Annotated[Words | None, Field(exclude=True)]
     restore_dump: Annotated[bool, Field(exclude=True)]
     backup: Annotated[Words | None, Field(exclude=True)]
+    over_data: Annotated[bool, Field(exclude=True)]
 
     @property
     def max_connections(self) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 SETTINGS = "data/settings.json"  # below the install root
+INCOMING = ".incoming"  # in the uploads' volume: what is not an upload yet
 POSTGRES = "koprogo-postgres-1"
 DATABASE = "koprogo_db"
 MB = 1024 * 1024

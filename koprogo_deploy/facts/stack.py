@@ -9,6 +9,8 @@ from typing import Any
 
 from pyinfra.api import FactBase, StringCommand
 
+from koprogo_deploy.data.host import INCOMING
+
 _INSPECT = (
     '{"id":{{json .ID}},"service":{{json (index .Config.Labels "com.docker.compose.service")}},'
     '"spec":{{json (index .Config.Labels "koprogo.spec")}},"status":{{json .State.Status}},'
@@ -232,6 +234,25 @@ def digest_reference(reference: str, digest: str) -> str:
     name = reference.partition("@")[0]
     head, _, last = name.rpartition("/")
     return f"{head}/{last.partition(':')[0]}@{digest.partition('@')[2]}"
+
+
+UPLOADS = "/var/lib/docker/volumes/koprogo_uploads/_data"
+
+
+class Uploads(FactBase[tuple[int, int]]):
+    """Number and bytes of the uploads; those that are still coming are left out."""
+
+    def command(self) -> StringCommand:
+        """One `find`; nothing where there is no volume."""
+        return StringCommand(
+            f"[ ! -d {UPLOADS} ] || find {UPLOADS} -path {UPLOADS}/{INCOMING} -prune -o -type f "
+            "-printf '%s\\n' | awk '{n++; bytes += $1} END {printf \"%d\\t%.0f\\n\", n, bytes}'"
+        )
+
+    def process(self, output: list[str]) -> tuple[int, int]:
+        """Parse the line."""
+        number, _, size = (output or ["0\t0"])[-1].partition("\t")
+        return int(number), int(size)
 
 
 class Database(FactBase[dict[str, Any]]):

@@ -12,14 +12,17 @@ from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy import maintenance
+from koprogo_deploy import database, maintenance
 from koprogo_deploy.command_line import as_written
+from koprogo_deploy.facts.stack import Database, Uploads
 from koprogo_deploy.maintenance import Maintenance
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.backup import data_command, results
+from koprogo_deploy.operations.looks import look, machine_now
 from koprogo_deploy.operations.migrate import backend_migrated, stack
 from koprogo_deploy.operations.record import note
 from koprogo_deploy.operations.step import step
+from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.settings import Settings, network
 from koprogo_deploy.units import megabytes
 
@@ -54,6 +57,58 @@ def told_since(since: Mapping[str, int]) -> str:
     if same:
         parts.append(f"{same} more changed without a row more or less")
     return f"written since, and not in it: {', '.join(parts)} (rows)"
+
+
+def in_the_way(
+    rows: Mapping[str, int] | None, version: str, uploads: tuple[int, int]
+) -> list[str]:
+    """What a host that is to be empty holds, in words; nothing if it is. Pure.
+
+    Args:
+        rows: of the application's tables; None: nobody could count them.
+        version: Postgres' major version of the data directory; empty without one.
+        uploads: their number and bytes.
+    """
+    found = []
+    if rows is None and version:
+        found.append(f"a data directory of Postgres {version}, of which no server answers")
+    counted = [f"{number} {name}" for name, number in sorted((rows or {}).items()) if number]
+    if counted:
+        found.append(f"a database with rows of the application ({', '.join(counted)})")
+    if uploads[0]:
+        found.append(f"{uploads[0]} uploads ({megabytes(uploads[1])})")
+    return found
+
+
+def rows_held() -> dict[str, int] | None:
+    """Rows of the application on the current host; None where no server answers."""
+    roles = look(Database, query=database.ROLE_QUERY, database="postgres")
+    if roles and not roles["database"]:
+        return {}  # a run was cut before it made one
+    found = look(Database, query=database.held_query())
+    return dict(found["rows"]) if found else None
+
+
+@step
+def host_is_empty() -> Iterator[str]:
+    """Refuse to recover over somebody's data. Changes nothing."""
+    settings = context.current().settings
+    found = in_the_way(rows_held(), machine_now().postgres_version, look(Uploads))
+    if not found:
+        host.noop("the host holds no data")
+        return
+    what = f"this host holds {' and '.join(found)}, and recover.py is for an empty one"
+    if settings.over_data:
+        logger.warning("    %s; over_data: what it holds stays beside what is restored", what)
+        host.noop("it is to be recovered over its data")
+        return
+    fix = (
+        "deploys/restore.py brings a backup in place of what is there. A recovery that was cut "
+        "when its data was there already is ended by deploys/full.py. If this host is meant "
+        "nevertheless: --data over_data=true"
+    )
+    raise OperationError(f"\n{Refusal(f'Host {host.name}', [Problem('data', what, fix)])}")
+    yield
 
 
 @step
@@ -135,6 +190,12 @@ def page_off(settings: Settings) -> str:
     """Script around a command that takes the page away after it, whatever became of it."""
     off = maintenance.off_command(settings)
     return f"{{}}\nfailed=$?\n({off}\n) || failed=1\nexit $failed"
+
+
+@deploy("Preflight")
+def empty_stage() -> None:
+    """The host that is to be recovered holds no data; nothing is touched."""
+    host_is_empty(name="Check that the host is empty")
 
 
 @deploy("Restore")

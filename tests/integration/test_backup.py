@@ -365,6 +365,23 @@ def test_a_backup_that_does_not_fit_or_is_not_there_touches_nothing(mine: Rig) -
     assert mine.sql("SELECT count(*) FROM pg_database WHERE datname ~ 'restored'") == "0"
 
 
+def test_a_host_that_holds_data_is_not_recovered(mine: Rig) -> None:
+    before, serving, data = mine.started(), mine.manifest()["id"], tables(mine)
+    run = mine.deploy(deploy="recover", backup="latest")
+    assert run.code == 1
+    assert re.search(r"\b23 buildings\b.* 3 organizations\b.* and \d+ uploads \(", run.output)
+    assert "Nothing was touched" in run.output
+    assert "deploys/restore.py brings a backup in place of what is there" in run.output
+    assert "Starting operation: Host" not in run.output
+    assert (mine.started(), mine.manifest()["id"]) == (before, serving)
+    assert tables(mine) == data
+    asked = mine.deploy("--dry", deploy="recover", backup="latest", over_data=True)
+    assert asked.code == 0, asked.output
+    elsewhere = mine.deploy(over_data=True)
+    assert elsewhere.code == 2
+    assert "only deploys/recover.py takes it" in elsewhere.output
+
+
 def test_a_swap_that_is_cut_is_ended_by_the_next_run(mine: Rig) -> None:
     made = back_up(mine)
     mine.on_host(f"{DATA} prepare {made['backup']}")

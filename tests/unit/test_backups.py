@@ -24,7 +24,7 @@ from koprogo_deploy.cli import backups as listing
 from koprogo_deploy.command_line import as_written
 from koprogo_deploy.data import backup, live, main, repository
 from koprogo_deploy.data.host import CLIENTS, MB, Config, Failed
-from koprogo_deploy.facts.stack import StackState
+from koprogo_deploy.facts.stack import StackState, Uploads
 from koprogo_deploy.journal import Journal
 from koprogo_deploy.operations import restore
 from koprogo_deploy.secrets import Secrets
@@ -476,6 +476,36 @@ def test_an_id_that_looks_like_a_number_stays_as_it_was_written() -> None:
     assert as_written("backup", line) == "01234567"
     assert as_written("reason", line) == "a=b"
     assert as_written("release", line) is None
+
+
+# --- recover -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "version", "uploads", "told"),
+    [
+        ({}, "", (0, 0), []),
+        (None, "", (0, 0), []),
+        ({"organizations": 0, "users": 0}, "17", (0, 0), []),
+        (
+            {"organizations": 1, "buildings": 4, "users": 0},
+            "17",
+            (0, 0),
+            ["a database with rows of the application (4 buildings, 1 organizations)"],
+        ),
+        ({}, "17", (2, 3 * MB), ["2 uploads (3 MB)"]),
+        (None, "15", (0, 0), ["a data directory of Postgres 15, of which no server answers"]),
+    ],
+)
+def test_what_a_host_holds_is_in_the_way_of_a_recovery(
+    rows: dict[str, int] | None, version: str, uploads: tuple[int, int], told: list[str]
+) -> None:
+    assert restore.in_the_way(rows, version, uploads) == told
+
+
+def test_uploads_are_counted_and_a_host_without_any_has_none() -> None:
+    assert Uploads().process(["3\t4096"]) == (3, 4096)
+    assert Uploads().process([]) == (0, 0)
 
 
 # --- restore -------------------------------------------------------------------------------------
