@@ -20,12 +20,15 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from koprogo_deploy.budget import unlimited
+from koprogo_deploy.data.host import INCOMING
 from koprogo_deploy.secrets import OPTIONAL, Secrets
 from koprogo_deploy.settings import SERVICES, SWITCHED, Settings
 from koprogo_deploy.tuning import tune
 from koprogo_deploy.units import MB, show_size
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+
+UPLOADS = "/app/uploads"  # of the backend's container; a volume
 
 # Who reads a service's secrets, and whom the container runs as.
 USERS = {"traefik": 65532, "postgres": 999, "backend": 1000}
@@ -128,7 +131,9 @@ def backend_environment(settings: Settings) -> dict[str, str]:
         "SERVER_PORT": "8080",
         "SMTP_ENABLED": "false",
         "STORAGE_PROVIDER": "local",
-        "UPLOAD_DIR": "/app/uploads",
+        # An upload of up to 50 MB is a temporary file first: /tmp is memory, and of 16 MB.
+        "TMPDIR": f"{UPLOADS}/{INCOMING}",
+        "UPLOAD_DIR": UPLOADS,
     }
     return ours | settings.backend_environment
 

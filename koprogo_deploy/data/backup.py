@@ -19,7 +19,7 @@ from typing import Any
 
 from koprogo_deploy import database, journal
 from koprogo_deploy.data import dump, hashes, repository, scratch
-from koprogo_deploy.data.host import POSTGRES, Config, Failed, run, sql
+from koprogo_deploy.data.host import INCOMING, POSTGRES, Config, Failed, run, sql
 
 UPLOADS = "koprogo_uploads"
 DUMP = "database.dump"
@@ -55,9 +55,14 @@ def staged() -> Iterator[Path]:
 
 
 def link(source: Path, target: Path) -> None:
-    """The same files under another directory, as hard links: no copy, no room, one moment."""
+    """The same files under another directory, as hard links: no copy, no room, one moment.
+
+    What is not an upload yet stays out: it changes while it is read.
+    """
     target.mkdir(mode=0o700)
     for folder, folders, files in os.walk(source):
+        if Path(folder) == source and INCOMING in folders:
+            folders.remove(INCOMING)
         here = target / Path(folder).relative_to(source)
         for name in folders:
             if not (Path(folder) / name).is_symlink():

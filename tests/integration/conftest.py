@@ -39,6 +39,7 @@ ORDER = (
     "test_kills",
     "test_disturbances",
     "test_switch",
+    "test_uploads",
     "test_migrations",
     "test_rollback",
     "test_rollback_command",
@@ -66,7 +67,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def undeployed() -> Rig:
     """The sandbox is up; whether something is deployed to it is left open."""
-    if not secrets.path_for("sandbox", ROOT).exists():
+    if secrets.path_for("sandbox", ROOT).exists():
+        secrets.complete("sandbox", ROOT)
+    else:
         secrets.initialise("sandbox", ROOT)
     # Another checkout's box, where two work on one machine that has room for one.
     sandbox = Sandbox(Path(os.environ.get("KOPROGO_SANDBOX_ROOT", ROOT)))

@@ -341,9 +341,13 @@ def test_uploads_are_linked_not_copied(tmp_path: Path) -> None:
     (source / "top").write_text("y")
     (source / "link").symlink_to("top")
     (source / "folder").symlink_to("é")
+    (source / ".incoming").mkdir()
+    (source / ".incoming/.tmpAb3").write_text("half of it")
+    (source / "é/.incoming").write_text("somebody's own")
     backup.link(source, tmp_path / "stage")
     assert (tmp_path / "stage/é/deep/a").stat().st_ino == (source / "é/deep/a").stat().st_ino
     assert os.readlink(tmp_path / "stage/folder") == "é"  # noqa: PTH115
+    assert (tmp_path / "stage/é/.incoming").exists()
     (source / "top").unlink()
     assert (tmp_path / "stage/top").read_text() == "y"
     assert sorted(p.name for p in (tmp_path / "stage").iterdir()) == ["folder", "link", "top", "é"]

@@ -5,6 +5,8 @@ leaves a file without a row, never a row without its file.
 """
 
 import asyncio
+import os
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from uuid import UUID, uuid4
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,6 +22,10 @@ from koprogo_standin import context, database, extract, lists, tokens
 from koprogo_standin.errors import HttpError, JsonError, TextError, answer
 
 MOST = 50 * 1024 * 1024
+# All of a file lies in the temporary folder first, as there, and nowhere else if it cannot: Python
+# would keep the first megabyte in memory, and look for another folder.
+MultiPartParser.spool_max_size = 1
+tempfile.tempdir = os.environ.get("TMPDIR", "/tmp")
 TYPES = ("meeting_minutes", "financial_statement", "invoice", "contract", "regulation",
          "works_quote", "other")  # fmt: skip
 REQUIRED = ("file", "building_id", "document_type", "title", "uploaded_by")
@@ -74,7 +81,7 @@ async def upload(request: Request) -> Response:
 
 
 async def read_form(request: Request) -> FormData:
-    """The form's fields; the file's beginning is in memory, the rest in /tmp, as there."""
+    """The form's fields; the file is in the temporary folder."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not kind:
         raise TextError(400, "Could not find Content-Type header")
@@ -88,6 +95,8 @@ async def read_form(request: Request) -> FormData:
         form = await request.form(max_files=1, max_fields=10)
     except HTTPException as error:
         raise TextError(400, f"Multipart error: {error.detail}") from error
+    except OSError as error:
+        raise TextError(500, "An error occurred processing field: file") from error
     for name in REQUIRED:
         if name not in form or isinstance(form[name], UploadFile) != (name == "file"):
             await form.close()
