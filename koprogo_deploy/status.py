@@ -11,7 +11,7 @@ from typing import Any
 from koprogo_deploy import backups, maintenance
 from koprogo_deploy.data.host import DEPLOY_LOCK as LOCK
 from koprogo_deploy.data.host import is_at_the_data
-from koprogo_deploy.facts.stack import Container, StackState
+from koprogo_deploy.facts.stack import Container, StackState, not_serving
 from koprogo_deploy.journal import Journal
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SERVICES
@@ -165,10 +165,8 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
 
 
 def _wrong(container: Container | None, spec: str) -> str:
-    if container is None:
-        return "has no container"
-    if not container.serving:
-        return f"is {container.status}" + (f", {container.health}" if container.health else "")
+    if container is None or not container.serving:
+        return not_serving(container)
     return "" if container.spec == spec else "runs, and not as the release says"
 
 

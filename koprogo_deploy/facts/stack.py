@@ -36,6 +36,15 @@ class Container:
         return self.status == "running" and self.health in ("", "healthy")
 
 
+def not_serving(container: Container | None) -> str:
+    """Why a container answers nobody, in words; empty if it serves."""
+    if container is None:
+        return "has no container"
+    if container.serving:
+        return ""
+    return f"is {container.status}" + (f", {container.health}" if container.health else "")
+
+
 @dataclass
 class StackState:
     """What is deployed.

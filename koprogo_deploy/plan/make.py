@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from koprogo_deploy import budget, database, machine
+from koprogo_deploy import budget, database, machine, maintenance
 from koprogo_deploy.door import Environment
+from koprogo_deploy.facts.stack import StackState, not_serving
 from koprogo_deploy.files import differing
 from koprogo_deploy.plan import expected, text
 from koprogo_deploy.plan.model import (
@@ -117,6 +118,7 @@ def make(
             secrets=secret_directories(sets),
         ),
         problems=tuple(filter(None, problems)),
+        down=down(stack),
         seen=facets(seen),
     )
 
@@ -402,6 +404,20 @@ def memory_problem(memory: Memory) -> str:
 
 
 # --- requests --------------------------------------------------------------------------------
+
+
+def down(stack: StackState) -> tuple[str, ...]:
+    """What of the serving release answers nobody now, whatever a deploy does."""
+    if stack.live is None:
+        return ()
+    found = [maintenance.told(maintenance.parse(stack.maintenance))] if stack.maintenance else []
+    for name in container_names(stack.live["colours"]).values():
+        if why := not_serving(stack.containers.get(name)):
+            found.append(f"{name} {why}")
+    return tuple(found)
+
+
+# --- interruptions ---------------------------------------------------------------------------
 
 
 def _interruptions(

@@ -76,9 +76,12 @@ def requests(plan: Plan) -> list[str]:
     """Whether requests can be lost, and why."""
     if plan.live is None:
         return ["nothing serves yet"]
-    if not plan.interruptions:
-        return ["none is lost: nothing that serves is interrupted"]
-    return [interruption(each) for each in plan.interruptions]
+    now = [f"not all are served as it is: {each}" for each in plan.down]
+    if plan.interruptions:
+        return now + [interruption(each) for each in plan.interruptions]
+    if now:
+        return [*now, "nothing else is interrupted"]
+    return ["none is lost: nothing that serves is interrupted"]
 
 
 def interruption(found: Interruption) -> str:

@@ -12,6 +12,7 @@ import bcrypt
 import pytest
 from rich.console import Console
 
+from koprogo_deploy import maintenance
 from koprogo_deploy.cli.plan import show_plan
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.details import Details
@@ -56,6 +57,7 @@ CASES = {
     "new_image_with_migration": lambda: hosts.plan(
         new_image(*hosts.MIGRATIONS, "20260101000000_add_column.sql"), WITH_NEW_IMAGE
     ),
+    "backend_down": lambda: hosts.plan(exited("backend-blue")),
     "postgres_setting": lambda: hosts.plan(hosts.serving(), TUNED),
     "changed_secret": lambda: hosts.plan(hosts.serving(), secrets=OTHER_SECRET),
 }
@@ -148,6 +150,49 @@ def test_a_new_host_gets_everything_and_no_registry_can_be_asked() -> None:
     assert plan.duration.kind == ("first",)
     assert words.migrations(plan) == "all of the image's, on an empty database"
     assert words.requests(plan) == ["nothing serves yet"]
+
+
+def exited(name: str) -> hosts.Hosts:
+    """A host on which one container of the serving release has ended."""
+    there = hosts.serving()
+    containers = {
+        **there.stack.containers,
+        name: replace(there.stack.containers[name], status="exited", health="unhealthy"),
+    }
+    return replace(there, stack=replace(there.stack, containers=containers))
+
+
+def test_what_does_not_serve_now_is_said_before_what_a_deploy_interrupts() -> None:
+    plan = hosts.plan(exited("backend-blue"))
+    assert actions(plan)["backend"] == "restart"
+    assert words.requests(plan) == [
+        "not all are served as it is: backend-blue is exited, unhealthy",
+        "nothing else is interrupted",
+    ]
+    assert any(line.startswith("requests: not all are served") for line in words.short(plan))
+    switched = hosts.plan(exited("backend-blue"), TUNED)
+    assert [line.partition(":")[0] for line in words.requests(switched)] == [
+        "not all are served as it is",
+        "Postgres is recreated in place",
+    ]
+    there = hosts.serving()
+    gone = {n: c for n, c in there.stack.containers.items() if n != "frontend-blue"}
+    without = hosts.plan(replace(there, stack=replace(there.stack, containers=gone)))
+    assert words.requests(without)[0] == (
+        "not all are served as it is: frontend-blue has no container"
+    )
+
+
+def test_the_maintenance_page_is_told_too() -> None:
+    page = maintenance.render(
+        maintenance.Maintenance("2026-01-01T10:00:00+00:00", "anna", "back soon", 60, ())
+    )
+    there = hosts.serving()
+    first = page.splitlines()[0].removeprefix("# ")
+    plan = hosts.plan(replace(there, stack=replace(there.stack, maintenance=first)), TUNED)
+    assert 'maintenance is on since 2026-01-01 10:00 UTC by anna: "back soon"' in (
+        words.requests(plan)[0]
+    )
 
 
 def test_a_new_image_switches_its_service_and_the_old_one_stops_later() -> None:
