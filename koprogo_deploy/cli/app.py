@@ -95,7 +95,12 @@ def ssh(
 
 
 @secrets_app.command("init")
-def secrets_init(environment: Environment) -> None:
+def secrets_init(
+    environment: Environment,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="a file that lacks none is no mistake")
+    ] = False,
+) -> None:
     """Write .env.<environment> with generated values, mode 0600; never overwrites.
 
     A file that lacks some, as after an upgrade, gets those.
@@ -105,6 +110,8 @@ def secrets_init(environment: Environment) -> None:
     except FileExistsError:
         if added := secrets.complete(environment, door.ROOT):
             out.print(f"added to .env.{environment}: {', '.join(added)}. Keep a copy of it anew.")
+            return
+        if missing:
             return
         fix = "to start afresh, move it away yourself; the database keeps its old password"
         raise Refusal(

@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from koprogo_deploy import secrets
+from koprogo_deploy import door, secrets
+from koprogo_deploy.cli.app import app
+from koprogo_deploy.problems import Refusal
 from koprogo_deploy.secrets import WANTED, Secrets
 
 STRONG = {wanted.name: f"{n:064x}" for n, wanted in enumerate(WANTED, start=1)}
@@ -149,3 +152,24 @@ def test_a_known_optional_secret_passes(tmp_path: Path) -> None:
 def test_secrets_never_show_their_values() -> None:
     kept = Secrets({"JWT_SECRET": "hidden"})
     assert "hidden" not in f"{kept} {kept!r} {[kept]}"
+
+
+def test_what_a_newer_checkout_needs_is_added_and_a_whole_file_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `make deploy` and `make test` do for the sandbox, whatever there is."""
+    monkeypatch.setattr(door, "ROOT", tmp_path)
+    ask = ["secrets", "init", "sandbox", "--missing"]
+    assert CliRunner().invoke(app, ask).exit_code == 0
+    path = secrets.path_for("sandbox", tmp_path)
+    whole = path.read_text(encoding="utf-8")
+    again = CliRunner().invoke(app, ask)
+    assert (again.exit_code, again.output, path.read_text(encoding="utf-8")) == (0, "", whole)
+    kept = "".join(line for line in whole.splitlines(True) if "BACKUP_PASSWORD" not in line)
+    path.write_text(kept, encoding="utf-8")
+    added = CliRunner().invoke(app, ask)
+    assert added.exit_code == 0
+    assert "added to .env.sandbox: BACKUP_PASSWORD" in added.output
+    assert path.read_text(encoding="utf-8").startswith(kept)
+    assert secrets.read("sandbox", tmp_path)[1] == []
+    assert isinstance(CliRunner().invoke(app, ask[:-1]).exception, Refusal), "init alone is told"
