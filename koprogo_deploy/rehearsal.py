@@ -74,6 +74,7 @@ class Rehearsed:
             `seconds` at most; looked at each 0.1 s. None if the looking broke off.
         migrations: seconds of each pending one, as the application measured it.
         contracted: what the serving release may miss on the new schema.
+        grown: bytes that the database has more, migrated.
         log: the end of what the backend said, where something was wrong.
     """
 
@@ -83,6 +84,7 @@ class Rehearsed:
     locks: Sequence[Mapping[str, Any]] | None
     migrations: Mapping[str, float] = field(default_factory=dict)
     contracted: Sequence[str] = ()
+    grown: int = 0
     log: Sequence[str] = ()
 
     @property
@@ -116,6 +118,7 @@ def judge(
         locks=answer["locks"],
         migrations={v: max(0, executions[v]) / 1e9 for v in waiting if v in executions},
         contracted=contracted(before, after),
+        grown=int(answer.get("grown", 0)),
         log=answer["log"],
     )
     if found.fault:
@@ -203,4 +206,5 @@ def noted(found: Rehearsed) -> dict[str, Any]:
         "migrations": dict(found.migrations),
         "locks": found.locks if found.locks is None else list(found.locks)[:20],
         "contracted": list(found.contracted),
+        "grown": found.grown,
     }

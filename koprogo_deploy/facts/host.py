@@ -27,14 +27,14 @@ for directory in /var/lib/docker /var/lib; do
   [ -d "$directory" ] || continue
   printf 'images\t%s\n' "$(df -PB1 "$directory" | awk 'NR==2 {print $4}')"; break
 done
-[ -d /var/lib/docker/volumes/koprogo_postgres_data/_data/base ] && printf 'database\t%s\n' \
-  "$(du -sB1 /var/lib/docker/volumes/koprogo_postgres_data/_data/base | cut -f1)"
+data=/var/lib/docker/volumes/koprogo_postgres_data/_data
+[ -d $data/base ] && printf 'database\t%s\t%s\n' \
+  "$(du -sB1 $data/base | cut -f1)" "$(df -PB1 $data | awk 'NR==2 {print $4}')"
 printf 'clock\t%s\n' "$(date +%s)"
 printf 'swap\t%s\n' "$(awk 'NR>1 {print $1}' /proc/swaps | tr '\n' ' ')"
 printf 'timezone\t%s\n' "$(readlink -f /etc/localtime)"
 printf 'lists\t%s\n' "$(find /var/lib/apt/lists -name '*_Packages*' -mmin -1440 | head -n 1)"
-[ -e /var/lib/docker/volumes/koprogo_postgres_data/_data/PG_VERSION ] &&
-  printf 'pgversion\t%s\n' "$(cat /var/lib/docker/volumes/koprogo_postgres_data/_data/PG_VERSION)"
+[ -e $data/PG_VERSION ] && printf 'pgversion\t%s\n' "$(cat $data/PG_VERSION)"
 """
 
 
@@ -46,6 +46,7 @@ class HostState:
         memory: bytes the kernel really gives: RAM, or a smaller limit around the whole system.
         disk_free: bytes on the root file system, or on the one that holds images if it has less.
         database: bytes that the databases take.
+        data_free: bytes on the file system where they lie; 0 where there are none.
         clock: seconds since 1970 by the host's clock.
         files: `sha256 mode owner:group` by path, for those that exist.
         packages: installed ones of those asked for.
@@ -62,6 +63,7 @@ class HostState:
     disk_size: int = 0
     disk_free: int = 0
     database: int = 0
+    data_free: int = 0
     clock: int = 0
     swap: str = ""
     timezone: str = ""
@@ -97,7 +99,7 @@ def parse(lines: Iterable[str]) -> HostState:
             case "images":
                 state.disk_free = min(state.disk_free, int(value))
             case "database":
-                state.database = int(value)
+                state.database, state.data_free = int(values[0]), int(values[1])
             case "clock":
                 state.clock = int(value)
             case "swap":

@@ -37,6 +37,7 @@ SELECT coalesce(json_object_agg(table_name || '.' || column_name, json_build_arr
   FROM information_schema.columns
  WHERE table_schema = 'public' AND table_name <> '_sqlx_migrations';
 """
+_SIZE = "SELECT pg_database_size(current_database());"
 _EXECUTIONS = """
 SELECT coalesce(json_object_agg(version, execution_time), '{}') FROM public._sqlx_migrations;
 """
@@ -203,7 +204,7 @@ def rehearse(asked: dict[str, Any]) -> dict[str, Any]:
     try:
         timed("server", lambda: run(asked["data"], "scratch", "up"))
         timed("copy", lambda: run(asked["data"], "copy"))
-        before = json.loads(psql(_COLUMNS))
+        before, size = json.loads(psql(_COLUMNS)), int(psql(_SIZE))
         locks = Locks(psql(_TABLES))
         try:
             reason = timed("start", lambda: come_up(asked["run"], asked["timeout"]))
@@ -214,6 +215,7 @@ def rehearse(asked: dict[str, Any]) -> dict[str, Any]:
         result["found"] = json.loads(psql(asked["query"]))
         result["executions"] = json.loads(psql(_EXECUTIONS))
         result["columns"] = [before, json.loads(psql(_COLUMNS))]
+        result["grown"] = max(0, int(psql(_SIZE)) - size)
         program = [sys.executable, "-c", asked["ask"]]
         answer = run(*program, stdin=json.dumps({"backend": BACKEND, "login": asked["login"]}))
         result["failures"] = json.loads(answer)["failures"]

@@ -31,6 +31,7 @@ from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import MB, megabytes
 
 _WAL = 256 * MB  # of the scratch server, at most
+_SPARE = 64 * MB  # four segments of WAL: what serves goes on writing meanwhile
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,33 @@ def room() -> None:
             f"migrations are pending, and the disk has no room to rehearse them: {reason}. "
             "Nothing was touched. Make room: journalctl --vacuum-size=100M, docker image ls, a "
             "lower releases_kept"
+        )
+
+
+def migration_needs(grown: int) -> dict[str, int]:
+    """What the real migration needs on Postgres' disk, in bytes, by what for. Pure.
+
+    Args:
+        grown: bytes that the copy has more, migrated.
+    """
+    return {
+        "to stay free": _SPARE,
+        "what the migrations add": grown,
+        "as much again in WAL": grown,
+    }
+
+
+def room_for_real(grown: int) -> None:
+    """Refuse, with the numbers, where Postgres' own disk would be full in the midst of it.
+
+    Raises:
+        OperationError: it would; the real database was not touched.
+    """
+    if reason := no_room(machine_now().data_free, migration_needs(grown)):
+        raise OperationError(
+            f"the migrations pass on a copy, and the disk of Postgres' data has no room for the "
+            f"real ones: {reason}. The database was not touched, and the release is not to blame: "
+            "make room and run it again"
         )
 
 
@@ -134,6 +162,7 @@ def migrations_rehearsed() -> Iterator[str]:
             "and the release is not to blame: run it again once this is mended"
         )
     if not seen.fault:
+        room_for_real(seen.grown)
         host.noop("the migrations were rehearsed")
         return
     for line in seen.log:

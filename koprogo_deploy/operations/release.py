@@ -19,6 +19,7 @@ from koprogo_deploy.facts.stack import ImageDigests, Stack
 from koprogo_deploy.files import RemoteFile, archive, unpack_command
 from koprogo_deploy.operations import context, planning
 from koprogo_deploy.operations.looks import look
+from koprogo_deploy.operations.shell import little_room
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.plan.wanted import (
     Wanted,
@@ -181,7 +182,7 @@ def pull(reference: str, seconds: int) -> str:
     return (
         f"{{ timeout -k 5 {seconds} docker pull -q {shlex.quote(reference)} >/dev/null || "
         f"if [ $? = 124 ]; then echo {shlex.quote(slow)} >&2; exit 1; "
-        f"else echo {shlex.quote(wrong)} >&2; exit 1; fi; }}"
+        f"else {little_room()}; echo {shlex.quote(wrong)} >&2; exit 1; fi; }}"
     )
 
 

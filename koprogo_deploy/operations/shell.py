@@ -6,8 +6,11 @@ import shlex
 from collections.abc import Iterable
 
 from koprogo_deploy.database import OBSERVER
+from koprogo_deploy.units import KB, MB
 
 PROJECT = "koprogo"
+ENGINE = "/var/lib/docker"
+LITTLE = 100 * MB  # free on a disk, and it may be the reason of what went wrong
 DRAIN = 30  # seconds for the requests that a container is at
 
 
@@ -31,6 +34,14 @@ def compose_up(release_directory: str, *services: str, fresh: bool = False) -> s
         f"up -d --no-deps --no-build --pull never {'--force-recreate ' if fresh else ''}"
         f"{shlex.join(services)}"
     )
+
+
+def little_room() -> str:
+    """Say on stderr, in numbers, which disk of images, containers or data has next to no room."""
+    told = '"    no room: %d MB free of %d MB on the disk at %s\\n", $4 / 1024, $2 / 1024, $6'
+    awk = f"NR > 1 && $4 < {LITTLE // KB} && !told[$6]++ {{ printf {told} }}"
+    places = " ".join(f"{ENGINE}/{place}" for place in ("volumes/koprogo_postgres_data/_data", "tmp"))
+    return f"df -Pk {places} {ENGINE} 2>/dev/null | awk {shlex.quote(awk)} >&2"
 
 
 def wait_until_healthy(
@@ -75,6 +86,7 @@ while :; do
     echo "{service} did not come up: $why. Last lines of its log:" >&2
     docker logs --tail 20 {name} 2>&1 | sed 's/^/    /' >&2
     {probe} {name} 2>/dev/null | tail -n 1 | sed 's/^/    healthcheck: /' >&2
+    {little_room()}
     {stop}
     exit 1
   fi

@@ -7,6 +7,7 @@ and when it is over the same deploy goes through.
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,11 @@ from typing import Any
 import pytest
 
 from koprogo_deploy.operations.release import ROOM
+from koprogo_deploy.operations.shell import container, psql
 from sandbox import registry
 from tests.integration.images import new_backend
 from tests.integration.rig import Rig, Watch, instead_of
+from tests.integration.traffic import Stream, Traffic, told, where
 
 ROOT = "/opt/koprogo"
 VERSION = 29990101000000  # no image of group data's has it
@@ -140,6 +143,135 @@ def test_a_disk_without_room_for_the_dump_stops_a_migration_before_it(serving: R
             assert serving.on_host(f"find {ROOT}/dumps -type f").split() == []
         assert serving.sql(count) == "0"
     goes_through(serving, other(serving))
+
+
+@pytest.mark.faults
+def test_an_image_pulled_onto_a_full_disk_leaves_nothing(serving: Rig) -> None:
+    """Layers come into the engine's own temporary directory first, which has no room for one."""
+    incoming = "/var/lib/docker/tmp"
+    with new_backend(serving.docker, serving.sandbox, size=8 * 2**20) as image:
+        data = {"backend_image": image}
+        with small_disk(serving, incoming, "size=1m"):
+            words = (
+                f"cannot pull {image}",
+                "no space left on device",
+                f"no room: [01] MB free of 1 MB on the disk at {incoming}",
+            )
+            told = refused(serving, data, *words)
+            assert serving.on_host(f"find {incoming} -type f").split() == [], "room again"
+            assert "Starting operation: Settle" not in told
+            goes_through(serving, other(serving))
+        goes_through(serving, data)
+
+
+DATA = "/var/lib/docker/volumes/koprogo_postgres_data/_data"
+GROWS = """
+SELECT pg_sleep({seconds});
+CREATE TABLE of_a_test AS
+  SELECT g AS id, repeat(md5(g::text), 30) AS filler FROM generate_series(1, {thousands} * 1000) g;
+"""
+SLOWLY = (Stream("write", 6), Stream("write", 2, kept=False), Stream("read", 4))
+
+
+@contextmanager
+def small_postgres(rig: Rig, room: int) -> Iterator[None]:
+    """Postgres' data on a disk of its own, with so many MB free; afterwards it is where it was.
+
+    What was written meanwhile is not there any more.
+    """
+    name = container("postgres")
+    rig.sql("CHECKPOINT;")
+    rig.on_host(
+        f"set -e; docker stop -t 30 {name}; mkdir -p /run/small; "
+        f"used=$(du -sm {DATA} | cut -f1); "
+        f"mount -t tmpfs -o size=$((used + {room}))m small /run/small; cp -a {DATA}/. /run/small/; "
+        f"chown --reference={DATA} /run/small; chmod --reference={DATA} /run/small; "
+        f"mount --bind /run/small {DATA}; docker start {name}"
+    )
+    try:
+        rig.wait_until_healthy()
+        yield
+    finally:
+        rig.on_host(
+            f"docker stop -t 30 {name}; umount -l {DATA}; umount -l /run/small; rmdir /run/small; "
+            f"docker start {name}"
+        )
+        rig.wait_until_healthy(within=90)
+
+
+def free(rig: Rig) -> int:
+    """MB on the disk of Postgres' data."""
+    return int(rig.on_host(f"df -Pm {DATA} | awk 'NR == 2 {{ print $4 }}'"))
+
+
+def migrated(rig: Rig) -> str:
+    """Whether the migration counts, and whether its table is there."""
+    counted = f"SELECT count(*) FROM _sqlx_migrations WHERE version = {VERSION}"
+    return rig.sql(f"{counted}; SELECT to_regclass('of_a_test') IS NOT NULL;")
+
+
+@pytest.mark.faults
+def test_a_migration_that_needs_more_than_postgres_disk_has_is_not_begun(serving: Rig) -> None:
+    migrations = {f"{VERSION}_of_a_test.sql": GROWS.format(seconds=0, thousands=60)}
+    with new_backend(serving.docker, serving.sandbox, migrations=migrations) as image:
+        with small_postgres(serving, room=100):
+            never = "Starting operation: Migrate | Start the backend"
+            words = r"\d+ MB free, and \d+ MB needed: 64 MB to stay free, \d+ MB what the migr"
+            refused(serving, {"backend_image": image}, words, never=never)
+            assert migrated(serving) == "0\nf"
+        goes_through(serving, other(serving))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("what", ["the data", "WAL"])
+def test_postgres_disk_that_fills_in_the_midst_of_a_migration(serving: Rig, what: str) -> None:
+    """Something else takes the room: the site stays up, and Postgres is back when there is some."""
+    rig = serving
+    migrations = {f"{VERSION}_of_a_test.sql": GROWS.format(seconds=6, thousands=15)}
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(6)%of_a_test%'"
+    own = " AND pid <> pg_backend_pid();"
+    with new_backend(rig.docker, rig.sandbox, migrations=migrations) as image:
+        data = {"backend_image": image}
+        with small_postgres(rig, room=150):
+            before, started, room = rig.manifest()["id"], rig.started()["backend"], free(rig)
+            with Watch(rig) as watch, Traffic(where(rig.environment), SLOWLY) as traffic:
+                deploy = rig.start(**data)
+                deadline = time.monotonic() + 120
+                while rig.sql(waits + own) == "0":
+                    assert time.monotonic() < deadline
+                    assert deploy.poll() is None, deploy.communicate()[0]
+                    time.sleep(0.3)
+                rig.on_host(f"head -c 1G /dev/zero > {DATA}/full 2>/dev/null; true")
+                if what == "WAL":
+                    # Until the segments that are there already are used up.
+                    more = "SELECT pg_logical_emit_message(true, 'a', 'test'); SELECT pg_switch_wal();"
+                    rig.on_host(
+                        f"for n in $(seq 100); do echo {shlex.quote(more)} | {psql()} || break; done",
+                        check=False,
+                    )
+                output, _ = deploy.communicate(timeout=150)
+                time.sleep(3)
+                rig.on_host(f"rm {DATA}/full")
+                emptied = time.monotonic()
+                rig.wait_until_healthy(within=90)
+                back = time.monotonic() - emptied
+                time.sleep(5)
+            kinds = {name: count for name, count in traffic.kinds.items() if name != "right"}
+            print(f"{what}: Postgres is back after {back:.1f} s; {told(traffic, lost=kinds)}")
+            assert deploy.returncode == 1, output
+            assert "Traceback" not in output
+            assert re.search(rf"no room: \d+ MB free of \d+ MB on the disk at {DATA}", output), output
+            assert "No space left on device" in output or what == "WAL"
+            assert watch.failures == []
+            assert traffic.accounted(rig.sql) == []
+            traffic.clean(rig.sql, rig.on_host)
+            assert traffic.acknowledged.count > 50
+            assert migrated(rig) == "0\nf"
+            assert (rig.manifest()["id"], rig.started()["backend"]) == (before, started)
+            assert free(rig) > room - 100, "room again; segments of WAL are kept for later"
+            goes_through(rig, data)
+            assert migrated(rig) == "1\nt"
+        goes_through(rig, other(rig))
 
 
 # --- the clock -----------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ HOST = [
     "limit\t9223372036854771712",
     f"disk\t{20 * GB}\t{15 * GB}",
     f"images\t{9 * GB}",
-    f"database\t{70 * MB}",
+    f"database\t{70 * MB}\t{8 * GB}",
     "clock\t1767225600",
     "swap\t/swapfile ",
     "timezone\t/usr/share/zoneinfo/Europe/Brussels",
@@ -37,7 +37,7 @@ def test_the_host_is_read_line_by_line() -> None:
     state = host.parse(HOST)
     assert (state.os, state.os_version, state.architecture) == ("debian", "13", "x86_64")
     assert (state.disk_size, state.disk_free) == (20 * GB, 9 * GB), "where images lie"
-    assert state.database == 70 * MB
+    assert (state.database, state.data_free) == (70 * MB, 8 * GB)
     assert state.clock == 1_767_225_600
     assert state.swap == "/swapfile"
     assert state.timezone == "Europe/Brussels"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 import shlex
 import subprocess
@@ -20,7 +21,16 @@ from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.facts.releases import Image
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.files import RemoteFile
-from koprogo_deploy.operations import host, preflight, release, return_data, routes, settle, shell
+from koprogo_deploy.operations import (
+    host,
+    preflight,
+    rehearse,
+    release,
+    return_data,
+    routes,
+    settle,
+    shell,
+)
 from koprogo_deploy.plan.services import old_containers
 from koprogo_deploy.plan.wanted import Wanted, known_digests, to_pull, wanted_release
 from koprogo_deploy.render import Release
@@ -326,6 +336,32 @@ def test_disk_needs_are_counted_by_what_is_to_come() -> None:
     assert first["Docker Engine"] == first["traefik image, size unknown"] == 600 * MB
     digest = project.settings(backend_image=f"ghcr.io/gilmry/koprogo/backend:main-2{DIGEST}")
     assert to_pull(digest, state) == ["backend"], "not there yet, by its digest"
+
+
+def test_a_real_migration_needs_what_its_rehearsal_grew_by_and_its_wal() -> None:
+    needs = rehearse.migration_needs(60 * MB)
+    assert preflight.no_room(184 * MB, needs) == ""
+    assert preflight.no_room(183 * MB, needs) == (
+        "183 MB free, and 184 MB needed: 64 MB to stay free, 60 MB what the migrations add, "
+        "60 MB as much again in WAL"
+    )
+    assert preflight.no_room(64 * MB, rehearse.migration_needs(0)) == "", "an index less, say"
+
+
+def test_a_disk_with_next_to_no_room_is_told_once_and_one_with_room_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["Filesystem 1024-blocks Used Available Capacity Mounted-on"]
+    lines += ["/dev/a 20480000 20400000 2048 99% /", "/dev/a 20480000 20400000 2048 99% /"]
+    lines += ["/dev/b 20480000 1000 204800 1% /var/lib/docker"]
+    df = tmp_path / "df"
+    df.write_text("#!/bin/sh\ncat <<'END'\n" + "\n".join(lines) + "\nEND\nexit 1\n")
+    df.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    script = f"set -e\n{shell.little_room()}\necho went on"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "went on\n"
+    assert done.stderr == "    no room: 2 MB free of 20000 MB on the disk at /\n"
 
 
 def test_everything_about_a_host_is_told_at_once() -> None:

@@ -118,6 +118,11 @@ def test_no_lock_and_unknown_locks_are_not_the_same() -> None:
     assert warnings == ["its locks could not be watched to the end"]
 
 
+def test_how_much_the_database_grew_is_kept() -> None:
+    assert judged(grown=5).grown == rehearsal.noted(judged(grown=5))["grown"] == 5
+    assert judged().grown == 0
+
+
 # --- the verdict ---------------------------------------------------------------------------------
 
 
