@@ -63,14 +63,14 @@ _LARGE_OBJECTS = ("lo_creat(integer)", "lo_create(oid)", "lo_from_bytea(oid, byt
 # Whose rows are somebody's data; one that is not there is left out. The superadmin is everywhere.
 _HELD = {
     **{name: name for name in OBSERVER_TABLES if name != "_sqlx_migrations"},
-    "users": "users WHERE role <> 'superadmin'",
+    "users": "users WHERE role <> ''superadmin''",
 }
 
 
 def held_query() -> str:
     """One JSON object: `rows` of the application by table; works on an empty database."""
     tables = ", ".join(
-        f"('{name}', $${f'SELECT count(*) AS n FROM public.{source}'}$$)"
+        f"('{name}', 'SELECT count(*) AS n FROM public.{source}')"  # noqa: S608 - names of ours
         for name, source in sorted(_HELD.items())
     )
     return f"""

@@ -228,8 +228,8 @@ def notes(stack: StackState, now: Now, journal: Journal) -> list[str]:
     """What somebody may want to know, though the site is well."""
     found = []
     if now.running:
-        alone = is_at_the_data(now.running)
-        found.append(f"{now.running} is running" if alone else f"a deploy is running: {now.running}")
+        who = now.running
+        found.append(f"{who} is running" if is_at_the_data(who) else f"a deploy is running: {who}")
     last = journal.runs[-1] if journal.runs else None
     if last and last["outcome"] not in GOOD:
         where = f" at {last['step']}" if last.get("step") else ""

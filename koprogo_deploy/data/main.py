@@ -65,9 +65,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def work(
-    config: Config, given: argparse.Namespace, staged: Callable[[], None]
-) -> Any:  # noqa: ANN401 - whatever JSON holds
+def work(config: Config, given: argparse.Namespace, staged: Callable[[], None]) -> Any:  # noqa: ANN401 - whatever JSON holds
     """Do what was asked for, and return the result.
 
     Args:

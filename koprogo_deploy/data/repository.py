@@ -116,9 +116,9 @@ def late(config: Config, word: str) -> Failed:
 
 def end(process: subprocess.Popen[Any]) -> None:
     """End a process that was started in a session of its own, and all of its group."""
+    if process.poll() is not None:
+        return
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sign)
         # One that waits for a dead disk cannot even be killed: it is not waited for.

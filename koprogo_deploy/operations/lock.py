@@ -54,7 +54,10 @@ echo held; cat >/dev/null; rm -f {PATH}.holder"""
 
 
 def take(
-    command: str, connector: Any, timeout: int, waiting: Callable[[str], None]  # noqa: ANN401
+    command: str,
+    connector: Any,  # noqa: ANN401 - pyinfra's own type
+    timeout: int,
+    waiting: Callable[[str], None],
 ) -> tuple[Any, str]:
     """Run the command beside pyinfra's own ones and read its answer.
 

@@ -59,9 +59,7 @@ def told_since(since: Mapping[str, int]) -> str:
     return f"written since, and not in it: {', '.join(parts)} (rows)"
 
 
-def in_the_way(
-    rows: Mapping[str, int] | None, version: str, uploads: tuple[int, int]
-) -> list[str]:
+def in_the_way(rows: Mapping[str, int] | None, version: str, uploads: tuple[int, int]) -> list[str]:
     """What a host that is to be empty holds, in words; nothing if it is. Pure.
 
     Args:

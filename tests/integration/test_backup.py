@@ -188,7 +188,7 @@ def test_a_deploy_need_not_wait_until_the_storage_has_the_backup(mine: Rig) -> N
     with instead_of(mine, "restic", slow):
         mine.on_host("systemctl start --no-block koprogo-backup.service")
         deadline = time.monotonic() + 30
-        while not mine.on_host("pgrep -f 'sh .*/restic.* backup'; true").strip():
+        while not mine.on_host("pgrep -f '[r]estic .* backup '; true").strip():
             assert time.monotonic() < deadline
             time.sleep(0.2)
         run = mine.deploy(lock_wait="1s")

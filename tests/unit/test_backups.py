@@ -254,7 +254,7 @@ def test_restic_that_hangs_is_ended_with_all_of_its_group(
 
 
 def test_reading_back_that_hangs_is_ended_too(hanging: Config) -> None:
-    with pytest.raises(Failed, match="restic dump was not done after 0.3 s"):
+    with pytest.raises(Failed, match=r"restic dump was not done after 0\.3 s"):
         backup.read(hanging, snapshot("ab"))
     assert gone(hanging)
 
@@ -278,9 +278,9 @@ def test_a_backup_that_took_too_long_is_written_down(
 
 def test_what_works_on_the_data_may_take_longer_than_what_looks() -> None:
     config = Config(Path("/"), "production", 0, {"timeout": 3600, "list_timeout": 300})
-    assert {repository.bound(config, w) for w in ("backup", "check", "dump", "forget", "prune")} == {
-        (3600, "backup_timeout")
-    }
+    assert {
+        repository.bound(config, w) for w in ("backup", "check", "dump", "forget", "prune")
+    } == {(3600, "backup_timeout")}
     assert {repository.bound(config, w) for w in ("cat", "init", "snapshots", "unlock")} == {
         (300, "backup_list_timeout")
     }
@@ -638,13 +638,13 @@ def test_a_failure_of_a_timer_s_run_is_written_down(monkeypatch: pytest.MonkeyPa
     written: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(backup, "write_down", lambda _c, kind, _by, **v: written.append((kind, v)))
 
-    def fail(_config: Config) -> dict[str, Any]:
+    def fail(_config: Config, _staged: object) -> dict[str, Any]:
         raise Failed("no room")
 
     monkeypatch.setitem(main._SCHEDULED, "backup", fail)
     with pytest.raises(Failed):
         main.scheduled(CONFIG, "backup", "anna")
-    monkeypatch.setitem(main._SCHEDULED, "backup", lambda _config: {"backup": "ab"})
+    monkeypatch.setitem(main._SCHEDULED, "backup", lambda *_: {"backup": "ab"})
     main.scheduled(CONFIG, "backup", "anna")
     assert [(k, v["outcome"], v.get("reason")) for k, v in written] == [
         ("backup", "failed", "no room"),

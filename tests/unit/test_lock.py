@@ -30,8 +30,8 @@ def held(path: str, holder: str, seconds: float = 60) -> Iterator[None]:
     Path(f"{path}.holder").write_text(f"{holder}\n")
     keeper = subprocess.Popen(["flock", path, "sh", "-c", f"echo held; exec sleep {seconds}"],
                               stdout=subprocess.PIPE)  # fmt: skip
+    assert keeper.stdout is not None
     try:
-        assert keeper.stdout is not None
         assert keeper.stdout.readline() == b"held\n"
         yield
     finally:

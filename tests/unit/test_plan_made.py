@@ -190,8 +190,9 @@ def test_the_maintenance_page_is_told_too() -> None:
     there = hosts.serving()
     first = page.splitlines()[0].removeprefix("# ")
     plan = hosts.plan(replace(there, stack=replace(there.stack, maintenance=first)), TUNED)
-    assert 'maintenance is on since 2026-01-01 10:00 UTC by anna: "back soon"' in (
-        words.requests(plan)[0]
+    assert (
+        'maintenance is on since 2026-01-01 10:00 UTC by anna: "back soon"'
+        in (words.requests(plan)[0])
     )
 
 
