@@ -53,7 +53,7 @@ postgres_image = "docker.io/library/postgres:17.6-bookworm"
 backend_image = "ghcr.io/gilmry/koprogo/backend:main-17f4460"
 frontend_image = "ghcr.io/gilmry/koprogo/frontend:main-17f4460"
 require_digest = False  # True: every image above must name its digest itself
-postgres_major = 17  # a data directory of another major version is refused
+postgres_major = 17  # of the image; data of a lower one goes up by deploys/postgres_upgrade.py
 
 # --- the front door -------------------------------------------------------------------------------
 public_address = None  # where the site is reached if not by its name; None: by its name
@@ -139,5 +139,6 @@ release = None  # deploys/rollback.py alone: which kept release; None: what serv
 restore_dump = False  # deploys/rollback.py alone: over a migration, with the data of before it
 backup = None  # deploys/restore.py: an id of koprogo backups, or latest, before, drop_old
 over_data = False  # deploys/recover.py alone: also on a host that holds data
+upgrade = None  # deploys/postgres_upgrade.py alone: back, back_anyway, drop_old
 plan = None  # deploys/full.py alone: a file of koprogo plan --out, carried out as it is
 reason = None  # why this run, for the journal: --data reason="…"; None: the newest commit's subject

@@ -156,6 +156,9 @@ def command_problems(parameters: Mapping[str, Any], root: Path) -> list[Problem]
     if "over_data" in given and named != ["recover"]:
         fix = "pyinfra inventories/<environment>.py deploys/recover.py --data over_data=true"
         problems.append(Problem("--data over_data", "only deploys/recover.py takes it", fix))
+    if "upgrade" in given and named != ["postgres_upgrade"]:
+        fix = "pyinfra inventories/<environment>.py deploys/postgres_upgrade.py --data upgrade=back"
+        problems.append(Problem("--data upgrade", "only postgres_upgrade.py takes it", fix))
     if "plan" in given and named != ["full"]:
         fix = "pyinfra inventories/<environment>.py deploys/full.py --data plan=FILE"
         problems.append(Problem("--data plan", "only deploys/full.py takes it", fix))

@@ -257,7 +257,7 @@ NOT_OF_RELEASE = frozenset(
         *("backup_keep_daily", "backup_keep_weekly", "backup_keep_monthly"),
         *("backup_timeout", "backup_list_timeout"),
         *("lock_wait", "backup_wait", "image_pull_timeout", "retry_bad_release", "releases_kept"),
-        *("reason", "release", "backup", "plan", "restore_dump", "over_data"),
+        *("reason", "release", "backup", "plan", "restore_dump", "over_data", "upgrade"),
         *("migration_lock_warning", "migration_lock_limit"),
     }
 )
@@ -403,6 +403,7 @@ class Settings(BaseModel):
     restore_dump: Annotated[bool, Field(exclude=True)]
     backup: Annotated[Words | None, Field(exclude=True)]
     over_data: Annotated[bool, Field(exclude=True)]
+    upgrade: Annotated[Literal["back", "back_anyway", "drop_old"] | None, Field(exclude=True)]
 
     @property
     def max_connections(self) -> int:
@@ -509,6 +510,17 @@ def _digests(s: Settings) -> Iterator[Contradiction]:
             yield f"{name}_image", 'require_digest asks for a digest; add "@sha256:…" to the image'
 
 
+def _postgres_version(s: Settings) -> Iterator[Contradiction]:
+    tag = s.postgres_image.partition("@")[0].rpartition("/")[2].partition(":")[2]
+    major = re.match(r"(\d+)(?=[.-]|$)", tag)
+    if major and int(major[1]) != s.postgres_major:
+        yield (
+            "postgres_major",
+            f"{s.postgres_major}, and postgres_image is of {major[1]} by its tag; write "
+            f"{major[1]}, or the image of before. deploys/postgres_upgrade.py takes the data along",
+        )
+
+
 def _domains(s: Settings) -> Iterator[Contradiction]:
     if s.domain == s.api_domain:
         yield "api_domain", f'the same as domain; write, for instance, "api.{s.domain}"'
@@ -601,6 +613,7 @@ def _secrets_in_sight(s: Settings) -> Iterator[Contradiction]:
 
 _RULES: tuple[Callable[[Settings], Iterator[Contradiction]], ...] = (
     _digests,
+    _postgres_version,
     _domains,
     _pool,
     _postgres_connections,

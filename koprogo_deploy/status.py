@@ -15,6 +15,7 @@ from koprogo_deploy.facts.stack import Container, StackState, not_serving
 from koprogo_deploy.journal import Journal
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SERVICES
+from koprogo_deploy.units import megabytes
 
 DISK_ALERT = 0.85
 GOOD = ("deployed", "rolled back", "done")  # outcomes after which nobody has to look
@@ -39,6 +40,7 @@ class Now:
         since: when `current` last moved, in the same.
         running: who holds the deploy's lock and since when; empty if nobody does.
         replaced: what served before restores and is still there, by name.
+        clusters: bytes of each cluster that served before an upgrade of Postgres, by name.
     """
 
     clock: int = 0
@@ -47,6 +49,7 @@ class Now:
     disk_free: int = 0
     running: str = ""
     replaced: list[str] = field(default_factory=list)
+    clusters: dict[str, int] = field(default_factory=dict)
     kept: list[Kept] = field(default_factory=list)
 
 
@@ -64,6 +67,9 @@ if [ -e "$lock" ] && ! flock -sn "$lock" true; then
 fi
 for old in /var/lib/docker/volumes/koprogo_uploads/koprogo_before_*; do
   [ -d "$old" ] && printf 'replaced\t%s\n' "${old##*/}"
+done
+for old in /var/lib/docker/volumes/koprogo_postgres_data/koprogo_before_*; do
+  [ -d "$old" ] && printf 'cluster\t%s\t%s\n' "${old##*/}" "$(du -sB1 "$old" | cut -f1)"
 done
 for manifest in "$root"/releases/*/manifest.json; do
   [ -f "$manifest" ] || continue
@@ -91,6 +97,8 @@ def parse(lines: Iterable[str]) -> Now:
                 now.running = values[0]
             case "replaced":
                 now.replaced.append(values[0])
+            case "cluster":
+                now.clusters[values[0]] = int(values[1])
             case "kept":
                 now.kept.append(Kept(*values))
             case _:
@@ -145,6 +153,10 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
     if stack.restarting and not now.running:
         what = "the page of a deploy that restarted Postgres is still up: everybody gets 503"
         found.append(Trouble(what, f"its run was cut; this takes it away: {deploy}"))
+    if stack.upgrade and not now.running:
+        what = "an upgrade of Postgres was cut, and its maintenance page may still be up"
+        upgrade = f"pyinfra inventories/{environment}.py deploys/postgres_upgrade.py"
+        found.append(Trouble(what, f"this ends it, or takes it back: {upgrade}"))
     if stack.dynamic != live["dynamic"]:
         what = f"Traefik's routes are not those of release {live['id']}"
         found.append(Trouble(what, f"put them back: {deploy}"))
@@ -243,6 +255,13 @@ def notes(stack: StackState, now: Now, journal: Journal) -> list[str]:
         found.append(
             f"what served before a restore is kept ({', '.join(now.replaced)}): "
             "deploys/restore.py --data backup=drop_old lets it go"
+        )
+    for old in stack.clusters:
+        size = megabytes(now.clusters.get(old["name"], 0))
+        found.append(
+            f"the Postgres {old['major']} that served until {_minute(old['until'])} is kept, "
+            f"{size}: deploys/postgres_upgrade.py --data upgrade=back goes back to it, "
+            "--data upgrade=drop_old lets it go"
         )
     found += [
         f"line {number} of the journal was cut short while it was written"

@@ -33,6 +33,8 @@ PUBLISHED = {
     "frontend": ("koprogo/frontend", ""),
     "backend": ("koprogo/backend", ""),
 }
+# Built when somebody asks for them: another version, upon the image of the usual one.
+OTHERS = {"postgres-15": ("library/postgres", "15-")}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Image:
     @property
     def published(self) -> str:
         """Repository and tag in the registry."""
-        repository, prefix = PUBLISHED[self.name]
+        repository, prefix = {**PUBLISHED, **OTHERS}[self.name]
         return f"{repository}:{prefix}{self.hash}"
 
 
@@ -109,6 +111,12 @@ def plan() -> Plan:
         mark = fingerprint(base, content(context), extras.get(name, ""))
         images[name] = Image(name, f"koprogo-sandbox/{name}:{mark}", base)
     return Plan(inherited, raw, images)
+
+
+def other(chosen: Plan, name: str) -> Image:
+    """An image that is built only when it is asked for."""
+    base = chosen.images[name.partition("-")[0]].tag
+    return Image(name, f"koprogo-sandbox/{name}:{fingerprint(base, content(HERE / name))}", base)
 
 
 def pip() -> list[str]:

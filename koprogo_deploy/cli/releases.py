@@ -83,6 +83,7 @@ def _row(entry: dict[str, Any]) -> tuple[str | Text, ...]:
         str(entry.get("reason", "")),
         str(entry.get("why", "")),
         _rehearsed(entry.get("rehearsal", {})),
+        _upgraded(entry.get("upgrade", {})),
         f"smoke: {smoke['tests']}" if smoke else "",
         str(entry.get("measured", "")),
         *(
@@ -100,6 +101,13 @@ def _row(entry: dict[str, Any]) -> tuple[str | Text, ...]:
         f"{entry['seconds']:.0f} s" if "seconds" in entry else "",
         Text("\n".join(word for word in words if word)),
     )
+
+
+def _upgraded(seen: dict[str, Any]) -> str:
+    if not seen:
+        return ""
+    page = f", maintenance page for {seen['page']:.1f} s" if "page" in seen else ""
+    return f"Postgres {seen['from']} -> {seen['to']}{page}"
 
 
 def _rehearsed(seen: dict[str, Any]) -> str:

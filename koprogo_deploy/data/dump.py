@@ -184,8 +184,14 @@ def _read(program: list[str], content: IO[bytes] | None, what: str) -> None:
         raise Failed(f"{what}: {last_words(done.stderr.decode(errors='replace'), done.returncode)}")
 
 
-def copy() -> dict[str, Any]:
+def copy(hashed: bool = False) -> dict[str, Any]:
     """Stream the real database into the scratch server; nothing lies on the disk in between.
+
+    Args:
+        hashed: hash every table as well, of the very moment that is copied.
+
+    Returns:
+        `bytes`, `seconds`, and `tables` if they were asked for.
 
     Raises:
         Failed: either end failed; with its words.
@@ -193,15 +199,22 @@ def copy() -> dict[str, Any]:
     began = time.monotonic()
     scratch_size = size()
     room(Path(run("docker", "info", "-f", "{{.DockerRootDir}}").strip()), scratch_size, "the copy")
+    result: dict[str, Any] = {"bytes": scratch_size}
+    with snapshot() as seen:
+        _piped(inside(POSTGRES, *command(0, seen)), inside(scratch.NAME, *restore_command()))
+        if hashed:
+            result["tables"] = hashes.tables(POSTGRES, seen)
+    return {**result, "seconds": round(time.monotonic() - began, 1)}
+
+
+def _piped(dumping: list[str], restoring: list[str]) -> None:
     with (
         tempfile.TemporaryFile() as said,
-        subprocess.Popen(
-            inside(POSTGRES, *command(0)), stdout=subprocess.PIPE, stderr=said
-        ) as reader,
+        subprocess.Popen(dumping, stdout=subprocess.PIPE, stderr=said) as reader,
     ):
         failed = None
         try:
-            _read(inside(scratch.NAME, *restore_command()), reader.stdout, "pg_restore")
+            _read(restoring, reader.stdout, "pg_restore")
         except Failed as error:
             failed = error
             reader.kill()
@@ -214,4 +227,3 @@ def copy() -> dict[str, Any]:
         raise failed
     if code:
         raise Failed(f"pg_dump: {words}")
-    return {"bytes": scratch_size, "seconds": round(time.monotonic() - began, 1)}

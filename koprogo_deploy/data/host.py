@@ -200,3 +200,12 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def keep(file: Path, text: str) -> None:
+    """Write a file so that after a loss of power it is the old one or the new one, whole."""
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(text, encoding="utf-8")
+    sync(part)
+    part.rename(file)
+    sync(file.parent)

@@ -17,7 +17,7 @@ from typing import Any
 
 from koprogo_deploy import database
 from koprogo_deploy.data import backup, dump, hashes
-from koprogo_deploy.data.host import DATABASE, POSTGRES, Config, Failed, run, sql, sync
+from koprogo_deploy.data.host import DATABASE, POSTGRES, Config, Failed, keep, run, sql, sync
 
 NEW = "koprogo_restored"  # the database that is being restored, and the uploads' directory
 OLD = "koprogo_before_"  # and what served before, with the time of the swap
@@ -194,16 +194,16 @@ def swap(config: Config, before: bool = False) -> dict[str, Any]:
     _remember(config, old=old, coming=coming, stopped=stopped)
     began = time.monotonic()
     try:
-        _stop(stopped, 35)
+        stop(stopped, 35)
         exchange(old, coming)
-        _start(stopped)
+        start(stopped)
     except Failed as error:
         if coming not in databases():
-            _stop(stopped, 10)
+            stop(stopped, 10)
             _remember(config, old=coming, coming=old, stopped=stopped)
             exchange(coming, old)
         _remember(config)
-        _start(stopped)
+        start(stopped)
         raise Failed(f"{error}. What served before serves again") from None
     _remember(config)
     return {"old": old, "stopped": round(time.monotonic() - began, 1)}
@@ -217,11 +217,7 @@ def _remember(config: Config, **values: Any) -> None:  # noqa: ANN401 - whatever
     if not values:
         file.unlink(missing_ok=True)
         return
-    part = file.with_name(f"{file.name}.part")
-    part.write_text(json.dumps(values), encoding="utf-8")
-    sync(part)
-    part.rename(file)
-    sync(file.parent)
+    keep(file, json.dumps(values))
 
 
 def finish(config: Config) -> None:
@@ -231,9 +227,9 @@ def finish(config: Config) -> None:
         return
     cut = json.loads(file.read_text(encoding="utf-8"))
     running = backends()
-    _stop(running, 35)
+    stop(running, 35)
     exchange(cut["old"], cut["coming"])
-    _start(sorted({*cut["stopped"], *running}))
+    start(sorted({*cut["stopped"], *running}))
     _remember(config)
 
 
@@ -255,15 +251,25 @@ def exchange(old: str, coming: str) -> None:
             sql(POSTGRES, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true", "postgres")
 
 
-def _stop(names: list[str], grace: int) -> None:
+def stop(names: list[str], grace: int) -> None:
+    """Stop containers, each within so many seconds."""
     if names:
         run("docker", "stop", "-t", str(grace), *names)
 
 
-def _start(names: list[str]) -> None:
-    if not names:
-        return
-    run("docker", "start", *names)
+def start(names: list[str]) -> None:
+    """Start containers that were stopped, and wait until each is healthy."""
+    if names:
+        run("docker", "start", *names)
+        until_healthy(names)
+
+
+def until_healthy(names: list[str]) -> None:
+    """Wait for containers that were started.
+
+    Raises:
+        Failed: one does not come up; with its last words.
+    """
     end = time.monotonic() + START_TIMEOUT
     look = "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}} {{.RestartCount}}"
     for name in names:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from koprogo_deploy.data import backup, dump, hashes, live, repository, scratch
+from koprogo_deploy.data import backup, dump, hashes, live, repository, scratch, upgrade
 from koprogo_deploy.data.host import (
     CLIENTS,
     DATA_LOCK,
@@ -28,6 +28,8 @@ from koprogo_deploy.data.host import (
 )
 
 WAIT = 600  # seconds for another command of ours, where the settings say nothing
+# Of `upgrade`: no scratch server runs meanwhile, and Compose needs more than the clients' share.
+WHOLE_LINE = ("change", "resume", "undo", "done")
 _SCHEDULED = {"backup": backup.backup, "drill": backup.drill}
 
 
@@ -62,6 +64,11 @@ def parser() -> argparse.ArgumentParser:
     rename.add_argument("coming", help="the one that becomes the live one")
     commands.add_parser("discard", help="remove what was restored and not swapped")
     commands.add_parser("drop-old", help="remove what served before restores")
+    major = commands.add_parser("upgrade", help="a major version of Postgres: see its deploy")
+    major.add_argument("what", choices=(*WHOLE_LINE, "prepare", "counted", "drop"))
+    major.add_argument("--release", default="", help="whose Postgres is to serve")
+    major.add_argument("--back", action="store_true", help="the cluster that served before")
+    major.add_argument("--anyway", action="store_true", help="also if something was written since")
     return top
 
 
@@ -106,6 +113,9 @@ def work(config: Config, given: argparse.Namespace, staged: Callable[[], None]) 
             return {}
         case "drop-old":
             return live.drop_old(config)
+        case "upgrade":
+            flags = [name for name in ("back", "anyway") if getattr(given, name)]
+            return upgrade.work(config, given.what, given.release, flags)
     raise AssertionError(given.command)
 
 
@@ -149,7 +159,8 @@ def main(root: Path, arguments: list[str]) -> int:
     os.umask(0o077)
     try:
         config = read_config(root)
-        limit(CLIENTS, [sys.executable, "-I", sys.argv[0], *arguments])
+        whole = given.command == "upgrade" and given.what in WHOLE_LINE
+        limit(config.memory if whole else CLIENTS, [sys.executable, "-I", sys.argv[0], *arguments])
         with contextlib.ExitStack() as held:
             deploys = held.enter_context(contextlib.ExitStack())
             who = f"koprogo-data {given.command}"

@@ -66,6 +66,8 @@ class StackState:
         dumps: ids of the releases before whose migrations the database was dumped, oldest first.
         rehearsal: a run was killed or cut off while it rehearsed migrations.
         restarting: the page that a deploy puts up while it restarts Postgres is there.
+        upgrade: what an upgrade of Postgres wrote down that was cut or is under way; else None.
+        clusters: what is known of each cluster that served before an upgrade, oldest first.
         served: when each release began to serve last, in seconds since 1970, by id.
     """
 
@@ -86,6 +88,8 @@ class StackState:
     dumps: list[str] = field(default_factory=list)
     rehearsal: bool = False
     restarting: bool = False
+    upgrade: dict[str, Any] | None = None
+    clusters: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def live(self) -> dict[str, Any] | None:
@@ -136,6 +140,10 @@ done
 page=$root/traefik/dynamic/maintenance.yaml
 [ -f "$page" ] && printf 'maintenance\t%s\n' "$(head -n 1 "$page" | cut -c3-)"
 [ -f "$root/traefik/dynamic/restart.yaml" ] && printf 'restarting\tyes\n'
+[ -f "$root/data/upgrade.json" ] && printf 'upgrade\t%s\n' "$(cat "$root/data/upgrade.json")"
+for note in /var/lib/docker/volumes/koprogo_postgres_data/koprogo_before_*.json; do
+  [ -f "$note" ] && printf 'cluster\t%s\n' "$(head -n 1 "$note")"
+done
 printf 'unit\t%s\n' "$(systemctl is-active koprogo-traefik-binary.service 2>/dev/null)"
 if ids=$(docker ps -aq --filter label=com.docker.compose.project=koprogo 2>/dev/null); then
   printf 'docker\tyes\n'
@@ -181,6 +189,10 @@ def parse_stack(lines: list[str]) -> StackState:
                 state.maintenance = value
             case "restarting":
                 state.restarting = True
+            case "upgrade":
+                state.upgrade = json.loads(value)
+            case "cluster":
+                state.clusters.append(json.loads(value))
             case "unit":
                 state.binary_unit = value
             case "bad":

@@ -45,7 +45,16 @@ def current() -> door.Environment:
 
 def overrides() -> dict[str, object]:
     """Values given with `--data`."""
-    return {k: v for k, v in inventory.get_override_data().items() if v is not None}
+    given = {k: v for k, v in inventory.get_override_data().items() if v is not None}
+    return {**given, **_instead}
+
+
+_instead: dict[str, object] = {}  # one run, one process, one host
+
+
+def instead(**values: object) -> None:
+    """Have this run work with these settings, whatever group data and `--data` say."""
+    _instead.update(values)
 
 
 _planned: dict[str, dict[str, Any]] = {}

@@ -37,11 +37,12 @@ _decided: dict[str, Decided] = {}
 _shown: dict[str, Plan] = {}  # before pyinfra's question
 
 
-def decide(seeds: bool) -> Decided:
+def decide(seeds: bool, upgrading: bool = False) -> Decided:
     """Look at the host and make the plan, or hold a plan that was made before against it.
 
     Args:
         seeds: the run has a seed stage.
+        upgrading: the run brings the data to another major version of Postgres.
 
     Raises:
         OperationError: the host or the checkout is not what the plan was made for, or a deploy
@@ -54,7 +55,7 @@ def decide(seeds: bool) -> Decided:
     secret = context.backup_files(environment)
     found = gather.gather(look, environment, sets, images, secret, seeds)
     planner = make.Planner(datetime.now(UTC), context.who(), context.revision())
-    now = make.make(environment, sets, found, planner)
+    now = make.make(environment, sets, found, planner, upgrading)
     if before and (changed := given.stale(before, now)):
         raise OperationError(f"\n{Refusal(f'Plan of {before.made}', changed)}")
     if now.problems:

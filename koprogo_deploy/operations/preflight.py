@@ -9,7 +9,7 @@ from pyinfra import host, logger
 from pyinfra.api import deploy
 from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy import budget, maintenance
+from koprogo_deploy import budget, maintenance, major
 from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.facts.releases import Image, Images
 from koprogo_deploy.facts.stack import StackState, repository
@@ -63,7 +63,11 @@ def disk_needs(
 
 
 def host_problems(
-    state: HostState, settings: Settings, now: int, needs: Mapping[str, int]
+    state: HostState,
+    settings: Settings,
+    now: int,
+    needs: Mapping[str, int],
+    upgrading: bool = False,
 ) -> list[Problem]:
     """What about the host stands against a deploy. Pure.
 
@@ -72,6 +76,7 @@ def host_problems(
         settings: what the environment asks for.
         now: seconds since 1970 by our own clock.
         needs: what the release needs on the disk.
+        upgrading: the run is there to bring the data to another version of Postgres.
     """
     problems = []
     if (state.os, state.os_version) not in ENGINE_PACKAGES:
@@ -88,10 +93,8 @@ def host_problems(
     if skew > _CLOCK_TOLERANCE:
         fix = "timedatectl on the host; certificates and tokens depend on the clock"
         problems.append(Problem("clock", f"{skew} s away from this machine's", fix))
-    if state.postgres_version and state.postgres_version != str(settings.postgres_major):
-        what = f"the data is of Postgres {state.postgres_version}, the image of "
-        fix = "a major version up goes by dump and restore; keep the old image until then"
-        problems.append(Problem("postgres_major", f"{what}{settings.postgres_major}", fix))
+    if not upgrading and (wrong := major.other(settings, state.postgres_version)):
+        problems.append(Problem("postgres_major", *wrong))
     return problems
 
 
@@ -105,7 +108,7 @@ def no_room(free: int, needs: Mapping[str, int]) -> str:
 
 
 @step
-def host_is_acceptable() -> Iterator[str]:
+def host_is_acceptable(upgrading: bool = False) -> Iterator[str]:
     """Refuse a host that the budget, the engine or the data do not fit. Changes nothing."""
     settings = context.current().settings
     state = machine_now()
@@ -113,7 +116,11 @@ def host_is_acceptable() -> Iterator[str]:
     # A new host has no engine to ask yet.
     images = look(Images) if found.docker and to_pull(settings, found) else []
     needs = disk_needs(settings, state, found, images)
-    problems = host_problems(state, settings, int(time.time()), needs)
+    problems = host_problems(state, settings, int(time.time()), needs, upgrading)
+    if found.upgrade and not upgrading:
+        what = "an upgrade of Postgres is under way, or was cut"
+        fix = f"{major.command(settings)} ends it, or takes it back"
+        problems.append(Problem("postgres", what, fix))
     if problems:
         raise OperationError(f"\n{Refusal(f'Host {host.name}', problems)}")
     begin(found)
@@ -123,7 +130,7 @@ def host_is_acceptable() -> Iterator[str]:
 
 
 @step
-def maintenance_lets_us_pass() -> Iterator[str]:
+def maintenance_lets_us_pass(upgrading: bool = False) -> Iterator[str]:
     """While maintenance is on the smoke tests have to pass by it: refuse where they cannot."""
     settings = context.current().settings
     found = stack(settings).maintenance
@@ -137,6 +144,9 @@ def maintenance_lets_us_pass() -> Iterator[str]:
     wanted = maintenance.parse(found)
     if settings.restore_dump and wanted.message == maintenance.RETURNING:
         host.noop("a rollback that was cut left the maintenance page; this one ends it")
+        return
+    if upgrading and wanted.message == maintenance.UPGRADING:
+        host.noop("an upgrade that was cut left the maintenance page; this one ends it")
         return
     with Outside(settings, timeout=5) as outside:
         try:
@@ -160,13 +170,17 @@ def maintenance_lets_us_pass() -> Iterator[str]:
 
 
 @deploy("Preflight")
-def preflight() -> None:
-    """Settings, secrets, budget and host are acceptable; nothing is touched."""
+def preflight(upgrading: bool = False) -> None:
+    """Settings, secrets, budget and host are acceptable; nothing is touched.
+
+    Args:
+        upgrading: the run brings the data to another version of Postgres, or ends one that did.
+    """
     show_progress()
     listen()
     tune_connection()
     watch_commands()
     context.current()
     one_at_a_time(name="Be the only deploy")
-    host_is_acceptable(name="Check the host")
-    maintenance_lets_us_pass(name="Check for maintenance")
+    host_is_acceptable(name="Check the host", upgrading=upgrading)
+    maintenance_lets_us_pass(name="Check for maintenance", upgrading=upgrading)

@@ -36,6 +36,7 @@ class Undo(BaseStateCallback):
     """What puts everything back when a later step of the run fails; empty when nothing is to."""
 
     command = ""
+    what = "the data of before the rollback"
 
     @staticmethod
     def operation_host_error(
@@ -49,7 +50,7 @@ class Undo(BaseStateCallback):
         command, Undo.command = Undo.command, ""
         if not command:
             return
-        logger.error("    the data of before the rollback serves again …")
+        logger.error("    %s serves again …", Undo.what)
         try:
             with gevent.Timeout(UNDO_TIMEOUT, exception=TimeoutError):
                 ok, output = host.run_shell_command(StringCommand(command))
@@ -58,6 +59,18 @@ class Undo(BaseStateCallback):
         if not ok:
             logger.error("    it does not: %s", output)
             logger.error("    on the host, as root: %s", command)
+
+
+def undo_by(command: str, what: str) -> None:
+    """Have a command put everything back if a later step fails; an empty one: nothing any more.
+
+    Args:
+        command: shell, with the rights of root.
+        what: then serves again.
+    """
+    if not any(isinstance(handler, Undo) for handler in state.callback_handlers):
+        state.add_callback_handler(Undo())
+    Undo.command, Undo.what = command, what
 
 
 def under_page_command(settings: Settings, backend: str, old: str) -> str:
@@ -112,9 +125,7 @@ def dump_serves() -> Iterator[StringCommand | str]:
     file = f"{root}/dumps/{going.dump}.dump"
     yield f"{root}/bin/koprogo-data prepare {shlex.quote(file)} >/dev/null"
     old = live.old_name(datetime.now(UTC))
-    if not any(isinstance(handler, Undo) for handler in state.callback_handlers):
-        state.add_callback_handler(Undo())
-    Undo.command = undo_command(settings, backend, other, old)
+    undo_by(undo_command(settings, backend, other, old), Undo.what)
     note(returned={"dump": going.dump, "kept": old})
     command = under_page_command(settings, backend, old)
     yield StringCommand(command, _stdin=maintenance.render(page()))

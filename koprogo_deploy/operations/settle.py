@@ -44,12 +44,15 @@ def settled() -> Iterator[str]:
     if not steps:
         host.noop(f"release {manifest['id']} counts, and nothing of another one runs")
     elif pyinfra_state.is_executing:
-        _prune_images(kept, gone)
+        _prune_images(kept, gone, state.clusters)
 
 
-def _prune_images(kept: Mapping[str, Kept], gone: list[str]) -> None:
-    """Remove images that no kept release names, and say so; a failure fails no deploy."""
+def _prune_images(
+    kept: Mapping[str, Kept], gone: list[str], clusters: Iterable[Mapping[str, Any]]
+) -> None:
+    """Remove images that no kept release or cluster needs; a failure fails no deploy."""
     needed = [kept[release].manifest for release in kept if release not in gone]
+    needed += [{"images": {"postgres": cluster["image"]}} for cluster in clusters]
     names = unused_images(look(Images), needed, [each.manifest for each in kept.values()])
     freed = 0
     if names:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from koprogo_deploy import budget, database, machine, maintenance
+from koprogo_deploy import budget, database, machine, maintenance, major
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.stack import StackState, not_serving
 from koprogo_deploy.files import differing
@@ -52,6 +52,7 @@ def make(
     sets: Mapping[str, Mapping[str, str]],
     seen: Seen,
     planner: Planner,
+    upgrading: bool = False,
 ) -> Plan:
     """Decide everything that a deploy does.
 
@@ -60,6 +61,7 @@ def make(
         sets: secret files by service.
         seen: the host.
         planner: for the record.
+        upgrading: it brings the data to another major version of Postgres.
     """
     settings = environment.settings
     stack, release, journal = seen.stack, seen.wanted.release, seen.details.journal
@@ -78,6 +80,8 @@ def make(
     problems = [migrations.refusal, memory_problem(memory)]
     if seen.seeding and seen.seeding.action == "refuse":
         problems.append(seen.seeding.message)
+    if not upgrading and (wrong := major.other(settings, seen.machine.postgres_version)):
+        problems.append("; ".join(wrong))
     if not settings.retry_bad_release:
         problems.append(refused(stack, seen.wanted))
     return Plan(

@@ -39,7 +39,8 @@ def known_digests(settings: Settings, state: StackState) -> dict[str, str]:
             digests[service] = digest_reference(wanted, wanted)
             continue
         for manifest in (state.candidate, state.current):
-            if manifest and manifest["requested"].get(service) == wanted:
+            asked = manifest["requested"].get(service, "") if manifest else ""
+            if manifest and wanted in (asked, asked.partition("@")[0]):
                 digests[service] = manifest["images"][service]
                 break
     return digests

@@ -1,4 +1,4 @@
-"""Further tags of the backend: the same program in an image of its own, as a new version has it."""
+"""Further tags: the backend in an image of its own, as a new version has it; an older Postgres."""
 
 from __future__ import annotations
 
@@ -49,3 +49,12 @@ def new_backend(
         yield f"{registry.NAME}/{image.published}"
     finally:
         docker.call("rmi", "--no-prune", image.tag, check=False)
+
+
+def old_postgres(docker: Docker, sandbox: Sandbox) -> str:
+    """Reference of Postgres 15 in the registry; built the first time, which takes some 20 s."""
+    chosen = images.plan()
+    image = images.other(chosen, "postgres-15")
+    images.build(docker, chosen, image)
+    registry.push(docker, sandbox, registry.port(docker, sandbox), image)
+    return f"{registry.NAME}/{image.published}"

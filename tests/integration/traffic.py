@@ -29,7 +29,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from koprogo_deploy import door
+from koprogo_deploy import door, maintenance
 from koprogo_deploy.load import application, rows
 from koprogo_deploy.load.application import KINDS, Tenant, mark
 from koprogo_deploy.load.generator import error_kind, in_words, session
@@ -50,6 +50,7 @@ UPLOAD_SECONDS = 6.0
 UPLOAD_SIZE = 192 * 1024
 PIECES = 24
 LOGIN_EVERY = 600.0  # seconds; tokens live 900
+PAGE = "maintenance page"  # an outcome: 503 with Retry-After, by the proxy
 SLOW_RELEASE = {"STANDIN_FAULTS": "slow_on_request"}  # a backend that can be slow when asked to
 
 
@@ -248,6 +249,16 @@ class Traffic:
         return [str(each) for each in losses(self.ended)]
 
     @property
+    def lost_beside_the_page(self) -> list[str]:
+        """As `lost`, where the maintenance page is expected for a while."""
+        return [str(each) for each in losses(self.ended) if each.outcome != PAGE]
+
+    @property
+    def told_to_wait(self) -> list[Ended]:
+        """Requests that got the maintenance page."""
+        return [each for each in self.ended if each.outcome == PAGE]
+
+    @property
     def kinds(self) -> dict[str, int]:
         """How many requests of each outcome."""
         return dict(Counter(each.outcome for each in self.ended))
@@ -352,7 +363,7 @@ class Traffic:
         async with self._client(stream).get(url, headers=self._headers(stream, caller)) as answer:
             body = await answer.read()
         if answer.status != 200:
-            return _status(kind.name, answer.status, body)
+            return _status(kind.name, answer, body)
         return _body(kind.name, application.wrong(kind, caller.tenant, None, body))
 
     async def _write(self, stream: Stream) -> str:
@@ -366,7 +377,7 @@ class Traffic:
         ) as answer:
             body = await answer.read()
         if answer.status != 201:
-            return _status(kind.name, answer.status, body)
+            return _status(kind.name, answer, body)
         self.acknowledged.add(kind.table, sent[COLUMNS[kind.table]])
         return _body(kind.name, application.wrong(kind, caller.tenant, sent, body))
 
@@ -374,7 +385,7 @@ class Traffic:
         async with self._client(stream).get(self.where.site + "/") as answer:
             body = await answer.read()
         if answer.status != 200:
-            return _status("page", answer.status, body)
+            return _status("page", answer, body)
         whole = body.rstrip().lower().endswith(b"</html>")
         return _body("page", "" if whole else f"ends in {body[-40:]!r}")
 
@@ -392,7 +403,7 @@ class Traffic:
         ) as answer:
             body = await answer.read()
         if answer.status != 201:
-            return _status("upload", answer.status, body)
+            return _status("upload", answer, body)
         found = json.loads(body)
         self.acknowledged.add("documents", marked)
         digest = hashlib.sha256(content).hexdigest()
@@ -475,7 +486,10 @@ class Traffic:
         sql(rows.clean_sql(self.run, self.tokens))
 
 
-def _status(name: str, status: int, body: bytes) -> str:
+def _status(name: str, answer: aiohttp.ClientResponse, body: bytes) -> str:
+    status = answer.status
+    if maintenance.ours(answer.headers) and answer.headers.get("Retry-After", "").isdigit():
+        return f"{PAGE}: {name}"
     kind = "4xx" if 400 <= status < 500 else "5xx" if status >= 500 else "wrong body"
     told = " ".join(body.decode("utf-8", "replace").split())[:120]
     return f"{kind}: {name}: {status} {told}"

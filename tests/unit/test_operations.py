@@ -280,6 +280,8 @@ def machine(**changes: Any) -> HostState:
 def test_a_fitting_host_is_accepted() -> None:
     assert preflight.host_problems(machine(), BASE, NOW, NEEDS) == []
     assert preflight.host_problems(machine(postgres_version="17"), BASE, NOW, NEEDS) == []
+    older = machine(postgres_version="15")
+    assert preflight.host_problems(older, BASE, NOW, NEEDS, upgrading=True) == []
     assert preflight.host_problems(machine(os="ubuntu", os_version="24.04"), BASE, NOW, NEEDS) == []
 
 
@@ -311,7 +313,8 @@ def test_a_fitting_host_is_accepted() -> None:
             {"postgres_version": "16"},
             "postgres_major",
             "the data is of Postgres 16, the image of 17",
-            "a major version up goes by dump and restore; keep the old image until then",
+            "pyinfra inventories/production.py deploys/postgres_upgrade.py takes it along; until "
+            "then write postgres_image and postgres_major of 16",
         ),
     ],
 )
