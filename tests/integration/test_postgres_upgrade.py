@@ -119,7 +119,8 @@ def as_before(box: Box, before: dict[str, Any]) -> None:
     assert rig.on_host(f"ls {PAGES}").split() == ["dynamic.yaml"]
     assert rig.on_host(f"ls {STATE} 2>/dev/null; true") == ""
     assert rig.leftovers() == []
-    assert rig.deploy("--dry", **box.old).would_change == []
+    # Releases that never served push out the oldest ones, as those of failed deploys do.
+    assert {*rig.deploy("--dry", **box.old).would_change} <= {"Settle | Let the release count"}
 
 
 def test_a_deploy_with_the_new_major_is_refused_and_says_the_command(box: Box) -> None:
