@@ -99,7 +99,7 @@ def parse(lines: Iterable[str]) -> HostState:
             case "images":
                 state.disk_free = min(state.disk_free, int(value))
             case "database":
-                state.database, state.data_free = int(values[0]), int(values[1])
+                state.database, state.data_free = int(values[0]), int(values[1] or 0)
             case "clock":
                 state.clock = int(value)
             case "swap":
