@@ -21,6 +21,8 @@ from koprogo_deploy.data.host import MB, Config, Failed, last_words
 TAG = "koprogo"
 SECRETS = "data/backup"  # below the install root; 0700, each file 0400
 _NO_REPOSITORY = ("Is there a repository at the following location", "unable to open config file")
+_NO_SESSION = "unable to start the sftp session"
+_HOST_KEY = "Host key verification failed"
 _WRONG_KEY = "wrong password or no key found"
 _AT_THE_DATA = ("backup", "check", "dump", "forget", "prune")  # the others only look
 _GRACE = 10  # seconds between a request to end and a kill
@@ -169,7 +171,11 @@ def told(repository: str, said: str, code: int) -> Failed:
         return NoRepository(f"there is no repository at {repository}")
     if code < 0 or code == 137:
         return Failed(f"restic was killed (signal {-code if code < 0 else 9}): out of memory?")
-    return Failed(f"restic: {last_words(said, code)}")
+    reason = f"restic: {last_words(said, code)}"
+    if _NO_SESSION in said and _HOST_KEY not in reason:
+        # ssh says why by a pipe of its own, which restic may not have read to its end.
+        reason += ". Does the storage answer, and is its key the one of backup_host_key?"
+    return Failed(reason)
 
 
 class Reader:

@@ -122,6 +122,7 @@ def acme_server(rig: Rig, tmp_path: Path) -> Iterator[dict[str, Any]]:
         docker("rmi", image)
 
 
+@pytest.mark.slow
 def test_certificates_are_issued_and_the_site_verified_with_them(
     rig: Rig, acme_server: dict[str, Any]
 ) -> None:

@@ -446,9 +446,11 @@ def test_the_end_leaves_nothing_behind(rig: Rig, tmp_path: Path, number: signal.
     try:
         with dashboard() as made, chromium(tmp_path / "chromium", made.link) as page:
             page.open()
+            page.until(lambda: page.text("#connection").endswith("live"), "it to be live")
             page.find("#load-form [name=rate]").send_keys("20")
             page.find("#load-form [name=seconds]").send_keys("60")
             page.click("#load-start")
+            page.until(page.asked, "the question")
             page.click("#ask-yes")
             page.until(page.measuring, "its figures", within=60)
             started = descendants(made.process.pid)

@@ -190,6 +190,7 @@ def test_the_hosts_journal_remembers_it(rig: Rig) -> None:
     assert "Right answers" in told.stdout
 
 
+@pytest.mark.slow
 def test_a_slow_backend_misses_p50_and_p99(rig: Rig) -> None:
     with fault(rig, "slow_ms=120"):
         # Enough connections that nothing waits for a free one: the rate itself is met.
@@ -213,6 +214,7 @@ def test_errors_are_named_with_their_kind(rig: Rig) -> None:
     assert outcome.missed == {"errors"}, "failed fast, and still fast enough"
 
 
+@pytest.mark.slow
 def test_a_throttled_proxy_misses_the_rate_and_is_said_to_be_throttled(rig: Rig) -> None:
     with Box(rig.environment).quotas({"traefik": 0.06}):
         outcome = gate(seconds=10)

@@ -25,11 +25,7 @@ VERIFY = "Verify | Run the smoke tests"
 MUTATING = (PUSH, BACKEND, FRONTEND, SWITCH, SETTLE)
 
 SAMPLE = [
-    ("killed", PUSH, 0.2),
     ("killed", BACKEND, 0.5),
-    ("cut", BACKEND, 0.5),
-    ("killed", FRONTEND, 0.3),
-    ("killed", SWITCH, 0.1),
     ("cut", SWITCH, 0.3),
     ("killed", SETTLE, 0.1),
 ]

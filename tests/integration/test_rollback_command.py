@@ -104,6 +104,7 @@ def test_a_migration_between_is_refused_before_anything_is_touched(changed: Rig)
     assert {path for path in unchanged if now.get(path) != files[path]} == set()
 
 
+@pytest.mark.slow
 def test_two_releases_back_the_colours_are_taken_and_images_of_nobody_go(changed: Rig) -> None:
     """Blue, green, blue: the one to go back to has the colours that serve."""
     rig, first = changed, changed.manifest()

@@ -187,6 +187,7 @@ def test_restic_is_bounded_and_no_secret_is_in_its_arguments(tmp_path: Path) -> 
         (137, "", "out of memory?"),
         (-9, "", "signal 9"),
         (1, "a\nFatal: no space left on device", "restic: a | Fatal: no space left on device"),
+        (1, "Fatal: unable to start the sftp session", "key the one of backup_host_key"),
     ],
 )
 def test_what_restic_s_failures_mean(code: int, said: str, told: str) -> None:
