@@ -312,7 +312,7 @@ def test_a_monitor_that_dies_fails_the_gate(rig: Rig) -> None:
     def kill() -> None:
         # In the midst of what is judged: after the warm-up.
         time.sleep(10 + SECONDS / 2)
-        rig.on_host("pkill -KILL -f '[p]ython3 .*probe'")
+        rig.on_host("pkill -KILL -f 'python3 -c .*koprogo_observe[r]'")
 
     killer = threading.Thread(target=kill)
     killer.start()
