@@ -31,6 +31,11 @@ SAMPLE = [
 ]
 HOW = ("killed", "cut")
 MIDST = [
+    ("killed", PUSH, 0.2),
+    ("cut", BACKEND, 0.5),
+    ("killed", FRONTEND, 0.3),
+    ("killed", SWITCH, 0.1),
+] + [
     (how, operation, delay)
     for operation in (*MUTATING, VERIFY)
     for how in HOW
