@@ -54,7 +54,7 @@ def seeded() -> Iterator[StringCommand]:
         raise OperationError("no database to seed; run deploys/migrate.py first")
     decision = seeding.decide(environment, raw)
     if decision is seeding.LATER:
-        raise OperationError(seed.decide(seed.parse_state(json.dumps(raw)), 0, 1).message)
+        raise OperationError(seed.NO_TABLES.message)
     if decision.action == "refuse":
         raise OperationError(decision.message)
     if not decision.changes:

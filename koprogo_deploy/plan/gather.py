@@ -14,7 +14,7 @@ from koprogo_deploy.facts.details import Details, DetailsFact, Resolved
 from koprogo_deploy.facts.host import Host, HostState
 from koprogo_deploy.facts.stack import Database, Stack, StackState
 from koprogo_deploy.files import RemoteFile, differing
-from koprogo_deploy.plan import seeding as deciding
+from koprogo_deploy.plan import seeding
 from koprogo_deploy.plan.make import kind_of, machine_changes, services_of, stops_of
 from koprogo_deploy.plan.seen import Seen, host_files, readable
 from koprogo_deploy.plan.wanted import known_digests, wanted_release
@@ -60,8 +60,8 @@ def gather(
     unresolved = tuple(s for s in SERVICES if "@" not in found.get(s, ""))
     complete = {**{s: settings.image(s) for s in unresolved}, **found}
     wanted = wanted_release(environment, sets, complete, stack)
-    seeding = seeding_of(look, environment, stack) if seeds else None
-    seen = Seen(host, stack, applied, wanted, unresolved, tuple(secret_files), seeding)
+    seeded = seeding_of(look, environment, stack) if seeds else None
+    seen = Seen(host, stack, applied, wanted, unresolved, tuple(secret_files), seeded)
     if not changes_something(settings, seen):
         return seen
     files = host_files(settings, wanted, secret_files)
@@ -93,9 +93,9 @@ def seeding_of(look: Look, environment: Environment, stack: StackState) -> Decis
     if not environment.settings.seed_enabled:
         return None
     if stack.live is None:
-        return deciding.LATER
+        return seeding.LATER
     raw = look(Database, query=seed.STATE_SQL) if _answers(stack) else None
-    return deciding.decide(environment, raw) if raw else None
+    return seeding.decide(environment, raw) if raw else None
 
 
 def _answers(stack: StackState) -> bool:

@@ -29,11 +29,20 @@ from koprogo_deploy.seed.model import (
     summary,
 )
 from koprogo_deploy.seed.sql import clear_sql, insert_sql, password_sql
-from koprogo_deploy.seed.state import STATE_SQL, Decision, State, decide, parse_state, scale_of
+from koprogo_deploy.seed.state import (
+    NO_TABLES,
+    STATE_SQL,
+    Decision,
+    State,
+    decide,
+    parse_state,
+    scale_of,
+)
 
 __all__ = [
     "MAX_NUMBER",
     "MAX_SCALE",
+    "NO_TABLES",
     "STATE_SQL",
     "Building",
     "Category",

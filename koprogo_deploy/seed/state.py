@@ -177,6 +177,14 @@ class Decision:
         return " ".join(part for part in (self.what, self.why, self.fix) if part)
 
 
+NO_TABLES: Final = Decision(
+    "refuse",
+    "There is nothing to seed yet.",
+    "The application's tables do not exist; it makes them when it starts.",
+    "Deploy a release first.",
+)
+
+
 def decide(state: State, number: int, scale: int) -> Decision:
     """Decide from what is there whether to seed.
 
@@ -198,12 +206,7 @@ def decide(state: State, number: int, scale: int) -> Decision:
     """
     check_number_and_scale(number, scale)
     if not state.schema:
-        return Decision(
-            "refuse",
-            "There is nothing to seed yet.",
-            "The application's tables do not exist; it makes them when it starts.",
-            "Deploy a release first.",
-        )
+        return NO_TABLES
     others = sorted({seed_identity(id_) for id_ in state.organization_ids} - {(number, scale)})
     if others:
         return _refuse_other_seed(others, number, scale)
