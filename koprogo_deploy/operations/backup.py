@@ -9,6 +9,7 @@ from typing import Any
 
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, StringCommand, deploy
+from pyinfra.api.host import Host
 
 from koprogo_deploy import backups
 from koprogo_deploy.files import archive, differing, unpack_command
@@ -61,28 +62,41 @@ def data_command(words: str, around: str = "{}", stdin: str = "") -> FunctionCom
     """
     program = f"{context.current().settings.install_root}/bin/koprogo-data"
     script = around.replace("{}", f"{program} {words}")
-    return FunctionCommand(_data(words.split()[0], script, stdin), [], {})
+    return told_command(words.split()[0], script, stdin)
 
 
 results: dict[str, Any] = {}  # of this run, by command
 
 
-def _data(name: str, script: str, stdin: str) -> Callable[[object, object], bool]:
+def told_command(what: str, script: str, stdin: str = "") -> FunctionCommand:
+    """Run a script around `koprogo-data`; keep its result in `results`, and say what it says.
+
+    Args:
+        what: the command, such as `prepare`.
+        script: shell; the last line of JSON that it prints is the result.
+        stdin: for the script.
+    """
+    return FunctionCommand(_telling(what, script, stdin), [], {})
+
+
+def _telling(what: str, script: str, stdin: str) -> Callable[[object, Host], bool]:
     # pyinfra passes these two, recognises them by name, and takes False for a failure.
-    def call(state: object, host: Any) -> bool:  # noqa: ANN401 - pyinfra's own type
+    def run(state: object, host: Host) -> bool:
         say_who_is_at_work(host)
         line = StringCommand(f"sudo -n sh -c {shlex.quote(script)}")
         done, output = host.run_shell_command(line, _stdin=stdin)
-        if done:
-            results[name] = json.loads(output.stdout)
-            return True
-        reason = output.stderr.strip() or f"no answer from {host.name}"
-        said.append(reason)
+        for text in output.stdout_lines:
+            if text.startswith("{"):
+                results[what] = json.loads(text)
+        reason = output.stderr.strip()
+        if not done:
+            reason = reason or f"no answer from {host.name}"
+            said.append(reason)
         for text in reason.splitlines():
-            logger.error("    %s", text)
-        return False
+            (logger.warning if done else logger.error)("    %s", text)
+        return bool(done)
 
-    return call
+    return run
 
 
 @step

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,20 +18,20 @@ from typing import Any
 from pyinfra import host, logger, state
 from pyinfra.api import FunctionCommand, StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
-from pyinfra.api.host import Host
 
 from koprogo_deploy import maintenance, major, render, smoke
 from koprogo_deploy.data.upgrade import SERVING, STATE
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.maintenance import Maintenance
 from koprogo_deploy.operations import context, planning
+from koprogo_deploy.operations.backup import results, told_command
 from koprogo_deploy.operations.looks import machine_now
 from koprogo_deploy.operations.migrate import backend_migrated, stack, target
 from koprogo_deploy.operations.record import note
 from koprogo_deploy.operations.release import release_pushed, secrets_pushed
 from koprogo_deploy.operations.return_data import undo_by
 from koprogo_deploy.operations.shell import container
-from koprogo_deploy.operations.step import said, step
+from koprogo_deploy.operations.step import step
 from koprogo_deploy.settings import Settings, network
 from koprogo_deploy.units import megabytes
 
@@ -65,7 +65,6 @@ class Doing:
 
 
 _doing: dict[str, Doing] = {}
-results: dict[str, Any] = {}  # what `koprogo-data upgrade` said last, by command
 
 
 def doing() -> Doing:
@@ -74,36 +73,6 @@ def doing() -> Doing:
 
 
 # --- commands ------------------------------------------------------------------------------------
-
-
-def told_command(what: str, script: str, stdin: str = "") -> FunctionCommand:
-    """Run a script around `koprogo-data upgrade`; keep its result, and say its reason if it fails.
-
-    Args:
-        what: the command, such as `prepare`.
-        script: shell; the last line of JSON that it prints is the result.
-        stdin: for the script.
-    """
-    return FunctionCommand(_telling(what, script, stdin), [], {})
-
-
-def _telling(what: str, script: str, stdin: str) -> Callable[[object, Host], bool]:
-    # pyinfra passes these two, recognises them by name, and takes False for a failure.
-    def run(state: object, host: Host) -> bool:
-        line = StringCommand(f"sudo -n sh -c {shlex.quote(script)}")
-        done, output = host.run_shell_command(line, _stdin=stdin)
-        for text in output.stdout_lines:
-            if text.startswith("{"):
-                results[what] = json.loads(text)
-        reason = output.stderr.strip()
-        if not done:
-            reason = reason or f"no answer from {host.name}"
-            said.append(reason)
-        for text in reason.splitlines():
-            (logger.warning if done else logger.error)("    %s", text)
-        return bool(done)
-
-    return run
 
 
 def program(settings: Settings, words: str) -> str:
