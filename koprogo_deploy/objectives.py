@@ -238,7 +238,8 @@ def _goals(
         goal = _Bound("goal_rate", f"All at {settings.goal_rate} req/s", least, "req/s", True, True)
         judgement = goal.judge(achieved, lambda: busy_at(run, worst_seconds(run, phases)))
         if missed:
-            judgement.met = False
+            # By how much is then the others' to say, unless the rate itself was missed.
+            judgement.met, judgement.by = False, None if judgement.met else judgement.by
             judgement.measured += f", missed: {', '.join(missed)}"
             judgement.busy = judgement.busy or busy_at(run, worst_seconds(run, phases))
         found.append(judgement)

@@ -284,9 +284,15 @@ class Database(FactBase[dict[str, Any]]):
 
     def command(self, query: str, database: str = "koprogo_db") -> StringCommand:
         """One `psql` in the container; the query holds no secret."""
+        # 126: the engine could not start psql, once in thousands; it says so on standard output.
         return StringCommand(
-            "docker exec koprogo-postgres-1 psql -XqAt -v ON_ERROR_STOP=1 -U postgres "
-            f"-d {shlex.quote(database)} -c {shlex.quote(query)} 2>/dev/null || true"
+            "for again in yes yes no; do\n"
+            "  said=$(docker exec koprogo-postgres-1 psql -XqAt -v ON_ERROR_STOP=1 -U postgres "
+            f"-d {shlex.quote(database)} -c {shlex.quote(query)} 2>/dev/null); code=$?\n"
+            "  [ $code = 126 ] && [ $again = yes ] || break\n"
+            "  sleep 0.5\n"
+            "done\n"
+            '[ $code != 0 ] || printf "%s\\n" "$said"'
         )
 
     def process(self, output: list[str]) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def named(judgement: Judgement) -> str:
 
 def room(judgement: Judgement) -> str:
     """How far from its bound an objective came out: `91% room`, `12% beyond`, `5% short`."""
-    if judgement.by is None or (judgement.by > 0 if judgement.met else judgement.by < 0):
+    if judgement.by is None:
         return ""  # a goal that is missed by another objective, not by its own value
     miss = "short" if judgement.wanted.startswith(">") else "beyond"
     return f"{abs(judgement.by):.0f}% {'room' if judgement.met else miss}"

@@ -30,8 +30,8 @@ from tests.integration.rig import ROOT, Rig
 
 KOPROGO = str(Path(sys.executable).with_name("koprogo"))
 RATE, SECONDS = 220, 12
-# Where latency is not the point: bounds that a machine which does other things too can hold.
-BUSY = ("--data", "objective_p99=500ms", "--data", "objective_load_average=6")
+# Where they are not the point: bounds that a machine which does other things too can hold.
+BUSY = ("--data", "objective_p99=1s", "--data", "objective_load_average=6")
 # Every objective of the guide; our own goals come on top.
 OBJECTIVES = {
     "rate", "p99", "p50", "errors", "backend_memory", "postgres_memory", "traefik_memory",
@@ -298,7 +298,7 @@ def test_a_metric_that_cannot_be_read_fails_the_gate(rig: Rig) -> None:
     file = rig.on_host(find).strip()
     rig.on_host(f"mount --bind /dev/null {file}")
     try:
-        outcome = gate()
+        outcome = gate(*BUSY)
     finally:
         rig.on_host(f"umount {file}")
     judgement = outcome.names("traefik_memory")

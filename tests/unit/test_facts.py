@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -177,3 +179,30 @@ def test_an_image_keeps_the_digest_of_the_repository_that_was_asked_for() -> Non
 def test_a_database_that_does_not_answer_is_an_empty_object() -> None:
     assert stack.Database().process([]) == {}
     assert stack.Database().process(['{"guard":', " null}"]) == {"guard": None}
+
+
+@pytest.mark.parametrize(
+    ("engine", "found", "asked"),
+    [
+        ("echo '{\"a\": 1}'", {"a": 1}, 1),
+        ("[ $(wc -l < calls) = 2 ] && echo '{}' || { echo OCI runtime exec failed; exit 126; }", {}, 2),
+        ("echo OCI runtime exec failed; exit 126", {}, 3),
+        ("echo '{\"cut\":'; exit 2", {}, 1),
+        ("exit 1", {}, 1),
+    ],
+)
+def test_only_what_the_database_said_is_its_answer(
+    tmp_path: Path, engine: str, found: dict[str, int], asked: int
+) -> None:
+    """An engine that cannot start psql says so on standard output, and can the next time."""
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\necho >> calls\n{engine}\n")
+    docker.chmod(0o755)
+    fact = stack.Database()
+    done = subprocess.run(
+        ["sh", "-c", fact.command("SELECT 1").get_raw_value()],
+        cwd=tmp_path, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert fact.process(done.stdout.splitlines()) == found
+    assert len((tmp_path / "calls").read_text().splitlines()) == asked

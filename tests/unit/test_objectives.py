@@ -280,6 +280,7 @@ def test_at_600_none_of_the_objectives_may_be_missed() -> None:
     slow = verdict(made_run(rate=600, p50=31, spread=0.1))
     goal = missed(slow)["goal_rate"]
     assert goal.measured == "600 req/s, missed: P50" and goal.busy
+    assert goal.by is None, "the rate itself was met: by how much is the P50's to say"
     assert "goal_rate" not in {one.name for one in verdict(made_run(rate=500)).judgements}
 
 
