@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from koprogo_deploy import remote
-from tests.integration.open_loop import OpenLoop
 from tests.integration.rig import ROOT, Rig
+from tests.integration.traffic import QUICK, Traffic, where
 
 KOPROGO = str(Path(sys.executable).with_name("koprogo"))
 PAGE = "/opt/koprogo/traefik/dynamic/restart.yaml"
@@ -29,6 +31,16 @@ def koprogo(*arguments: str, **data: Any) -> subprocess.CompletedProcess[str]:
         timeout=120,
         check=False,
     )
+
+
+@contextlib.contextmanager
+def under_traffic(rig: Rig) -> Iterator[Traffic]:
+    """Quick reads and writes while the block is executed; every answer has come after it."""
+    with Traffic(where(rig.environment), QUICK) as traffic:
+        yield traffic
+    print(traffic.summary)
+    assert traffic.accounted(rig.sql) == []
+    traffic.clean(rig.sql, rig.on_host)
 
 
 def last_line(rig: Rig) -> dict[str, Any]:
@@ -108,15 +120,15 @@ def test_a_file_that_is_no_plan_is_refused_before_a_host_is_touched(
 
 def test_a_postgres_setting_under_load_costs_only_503_with_retry_after(rig: Rig) -> None:
     for data in ({"postgres_settings": {"work_mem": "6MB"}}, {}):
-        with OpenLoop(rig) as loop:
+        with under_traffic(rig) as traffic:
             run = rig.converge(**data)
-        assert loop.lost == [], loop.lost[:5]
-        assert len(loop.told_to_wait) > 10, "it was noticed"
-        assert len(loop.right) > len(loop.told_to_wait)
+        assert traffic.lost_beside_the_page == []
+        told = len(traffic.told_to_wait)
+        assert 10 < told < traffic.kinds["right"], "it was noticed"
         measured = last_line(rig)["interrupted"]
-        print(f"{loop.interrupted:.1f} s from outside, {measured} on the host; {loop}")
+        print(f"{traffic.interrupted:.1f} s from outside, {measured} on the host")
         assert measured["postgres"] < 15
-        assert abs(measured["postgres"] - loop.interrupted) < 3
+        assert abs(measured["postgres"] - traffic.interrupted) < 3
         assert "503 with Retry-After for" in run.output
         assert rig.on_host(f"ls {PAGE} 2>/dev/null || true") == ""
         wanted = "6MB" if data else "4MB"
@@ -126,11 +138,11 @@ def test_a_postgres_setting_under_load_costs_only_503_with_retry_after(rig: Rig)
 
 def test_nothing_about_them_changed_so_neither_is_touched(rig: Rig) -> None:
     before = rig.started()
-    with OpenLoop(rig) as loop:
+    with under_traffic(rig) as traffic:
         rig.converge(backend_memory="120MB")
     after = rig.started()
     assert {s for s in after if after[s] != before[s]} == {"backend"}
-    assert (loop.told_to_wait, loop.lost) == ([], [])
+    assert traffic.lost == []
     assert "interrupted" not in last_line(rig)
     rig.converge()
 
@@ -163,10 +175,10 @@ def test_a_page_by_hand_stays_and_a_failed_restart_takes_its_own_away(rig: Rig) 
 @pytest.mark.slow
 def test_how_long_traefik_is_away_is_measured(rig: Rig) -> None:
     for data in ({"traefik_memory": "88MB"}, {}):
-        with OpenLoop(rig) as loop:
+        with under_traffic(rig) as traffic:
             run = rig.converge(**data)
         measured = last_line(rig)["interrupted"]["traefik"]
-        print(f"{loop.interrupted:.1f} s from outside, {measured} on the host; {loop}")
+        print(f"{traffic.interrupted:.1f} s from outside, {measured} on the host")
         assert 0 < measured < 15
         assert "nothing answered for" in run.output
-        assert {a.status for a in loop.lost} <= {0}, "nothing answers wrongly"
+        assert not {"4xx", "5xx", "wrong body"} & traffic.kinds.keys(), "nothing answers wrongly"

@@ -80,6 +80,12 @@ STREAMS = (
     Stream("slow write", 0.5, steady=True),
     Stream("upload", 0.5, steady=True),
 )
+QUICK = (
+    Stream("read", 16),
+    Stream("read", 8, kept=False),
+    Stream("write", 4),
+    Stream("write", 2, kept=False),
+)
 WITHOUT_PAGES = tuple(stream for stream in STREAMS if stream.name != "page")
 
 
@@ -257,6 +263,12 @@ class Traffic:
     def told_to_wait(self) -> list[Ended]:
         """Requests that got the maintenance page."""
         return [each for each in self.ended if each.outcome == PAGE]
+
+    @property
+    def interrupted(self) -> float:
+        """Seconds between the first and the last request that did not come back right."""
+        times = [each.began for each in losses(self.ended)]
+        return max(times) - min(times) if times else 0.0
 
     @property
     def kinds(self) -> dict[str, int]:

@@ -185,8 +185,8 @@ def test_a_database_that_does_not_answer_is_an_empty_object() -> None:
     ("engine", "found", "asked"),
     [
         ("echo '{\"a\": 1}'", {"a": 1}, 1),
-        ("[ $(wc -l < calls) = 2 ] && echo '{}' || { echo OCI runtime exec failed; exit 126; }", {}, 2),
-        ("echo OCI runtime exec failed; exit 126", {}, 3),
+        ("[ $(wc -l < calls) = 2 ] && echo '{}' || { echo OCI failed; exit 126; }", {}, 2),
+        ("echo OCI failed; exit 126", {}, 3),
         ("echo '{\"cut\":'; exit 2", {}, 1),
         ("exit 1", {}, 1),
     ],
