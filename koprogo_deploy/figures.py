@@ -16,7 +16,7 @@ from typing import Literal
 from hdrh.codec import HdrCookieException, HdrHistogramSettingsException, HdrLengthException
 from hdrh.histogram import HdrHistogram
 
-from koprogo_deploy.objectives import COVERAGE, LOAD_MEMORY, samples_between
+from koprogo_deploy.objectives import load_of, samples_between, seen_enough
 from koprogo_deploy.runs.model import Count, Latency, Phase, Run
 from koprogo_deploy.runs.sample import ContainerSample, Sample
 
@@ -184,34 +184,41 @@ def curve(histogram: HdrHistogram | None) -> list[tuple[float, float]]:
 
 def use(run: Run, right: int) -> dict[str, Use]:
     """What each container used in the judged phases, by its name."""
-    phases = judged(run)
-    inside = [
-        sample
-        for phase in phases
-        for at, sample in samples_between(run, phase.began, phase.began + phase.seconds)
+    phases = [
+        (phase, samples_between(run, phase.began, phase.began + phase.seconds))
+        for phase in judged(run)
     ]
-    seconds = sum(phase.seconds for phase in phases)
     names = dict.fromkeys(name for sample in run.samples for name in sorted(sample.containers))
-    return {name: _use(name, inside, run.samples, seconds, right) for name in sorted(names)}
+    return {name: _use(name, phases, run.samples, right) for name in sorted(names)}
 
 
 def _use(
-    name: str, inside: Sequence[Sample], whole: Sequence[Sample], seconds: float, right: int
+    name: str,
+    phases: Sequence[tuple[Phase, Sequence[tuple[float, Sample]]]],
+    whole: Sequence[Sample],
+    right: int,
 ) -> Use:
-    def read(attribute: str, samples: Sequence[Sample]) -> list[float]:
+    seconds = sum(phase.seconds for phase, _ in phases)
+
+    def read(attribute: str, samples: Iterable[Sample]) -> list[float]:
         found = (getattr(s.containers.get(name, ContainerSample()), attribute) for s in samples)
         return [value for value in found if value is not None]
 
     def watched(attribute: str) -> list[float]:
-        values = read(attribute, inside)
-        return values if values and len(values) >= COVERAGE * int(seconds) else []
+        values = []
+        for phase, inside in phases:
+            found = [(at, read(attribute, [sample])) for at, sample in inside]
+            if seen_enough([at for at, value in found if value], phase):
+                return []
+            values += [number for _, value in found for number in value]
+        return values
 
     def mean(values: Sequence[float]) -> float | None:
         return statistics.fmean(values) if values else None
 
     cpu = watched("cpu_percent")
     memory = watched("memory")
-    limits = read("memory_limit", inside)
+    limits = read("memory_limit", (sample for _, inside in phases for _, sample in inside))
     cpu_mean = mean(cpu)
     ends = {what: read(what, whole) for what in ("oom_kills", "restarts")}
     grown = {what: int(values[-1] - values[0]) for what, values in ends.items() if values}
@@ -232,11 +239,10 @@ def _load(run: Run, phases: Sequence[Phase]) -> float | None:
     highest: list[float] = []
     for phase in phases:
         inside = samples_between(run, phase.began, phase.began + phase.seconds)
-        values = [(at, sample.host.load1) for at, sample in inside if sample.host.load1 is not None]
-        if len(values) < COVERAGE * max(1, int(phase.seconds)):
+        known = [(at, sample) for at, sample in inside if sample.host.load1 is not None]
+        if seen_enough([at for at, _ in known], phase):
             return None
-        late = [value for at, value in values if at >= phase.began + LOAD_MEMORY]
-        highest.append(max(late) if late else values[-1][1])
+        highest.append(load_of(phase, known)[0])
     return max(highest, default=None)
 
 

@@ -7,10 +7,12 @@ and so is a run that its own generator held up: nothing passes unseen.
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from koprogo_deploy.runs.model import Judgement, Phase, Run, Verdict
 from koprogo_deploy.runs.sample import Sample
@@ -19,6 +21,8 @@ from koprogo_deploy.units import MB
 
 # A value read in fewer of a phase's seconds than this was not really watched.
 COVERAGE = 0.9
+# Nor was one that nobody read for so many seconds on end: it may have been worst just then.
+MOST_UNSEEN = 5.0
 # The kernel's load average of one minute still holds what was before the phase.
 LOAD_MEMORY = 60.0
 # A goal is for the rate it names: a run that asked for more is judged by the objectives only.
@@ -136,7 +140,7 @@ def _host(run: Run, phases: Sequence[Phase], settings: Settings) -> list[Judgeme
         judged.append(bound.judge(value, lambda at=at: busy_at(run, [at]), why))  # type: ignore[misc]
     bound = _Bound("load_average", "Load average", settings.objective_load_average, "")
     about = re.compile(r"host(\.load1)?")
-    value, at, why = _watched(run, phases, lambda s: s.host.load1, about, LOAD_MEMORY)
+    value, at, why = _watched(run, phases, lambda s: s.host.load1, about, load_of)
     judged.append(bound.judge(value, lambda: busy_at(run, [at]), why))
     return judged
 
@@ -186,23 +190,58 @@ def _more(before: int | None, now: int | None) -> int:
     return max(0, now - before) if before is not None and now is not None else 0
 
 
+def seen_enough(times: Sequence[float], phase: Phase) -> str:
+    """Why a value that was read at these times does not stand for a phase; empty if it does.
+
+    Args:
+        times: seconds of the run, ascending.
+        phase: the whole of it.
+    """
+    if len(times) < COVERAGE * max(1, int(phase.seconds)):
+        return f"read in {len(times)} of {phase.seconds:.0f} s"
+    edges = [phase.began, *times, phase.began + phase.seconds]
+    longest = max(after - before for before, after in pairwise(edges))
+    return f"not read for {longest:.0f} s on end" if longest > MOST_UNSEEN else ""
+
+
+def load_of(phase: Phase, values: Sequence[tuple[float, Sample]]) -> tuple[float, float]:
+    """The load average that stands for a phase, and when it was.
+
+    In a phase of less than a minute the kernel's average has gone but part of the way from what
+    was before to what the phase makes of it: it is followed to its end.
+
+    Args:
+        phase: of which `began` counts.
+        values: time in the run's seconds and sample, ascending; those with a load average.
+    """
+    loads = [(sample.host.load1 or 0.0, at) for at, sample in values]
+    if late := [pair for pair in loads if pair[1] >= phase.began + LOAD_MEMORY]:
+        return max(late)
+    (first, began), (last, ended) = loads[0], loads[-1]
+    left = math.exp(-(ended - began) / LOAD_MEMORY)
+    if values[-1][1].host.load_source == "kernel" and left < 1:
+        last = max(last, (last - first * left) / (1 - left))
+    return last, ended
+
+
 def _watched(
     run: Run,
     phases: Sequence[Phase],
     read: Callable[[Sample], float | None],
     about: re.Pattern[str],
-    skip: float = 0.0,
+    pick: Callable[[Phase, Sequence[tuple[float, Sample]]], tuple[float, float]] | None = None,
 ) -> tuple[float | None, float, str]:
     """The highest value in the phases, when it was (run's seconds), and why there is none.
 
-    `about` fits the names under which a sample says why it could not be read.
+    `about` fits the names under which a sample says why it could not be read; `pick` chooses what
+    stands for a phase, the highest without it.
     """
     best: tuple[float, float] | None = None
     for phase in phases:
         inside = samples_between(run, phase.began, phase.began + phase.seconds)
-        found = [(at, read(sample)) for at, sample in inside]
-        values = [(value, at) for at, value in found if value is not None]
-        if len(values) < COVERAGE * max(1, int(phase.seconds)):
+        found = [(at, sample, read(sample)) for at, sample in inside]
+        values = [(value, at) for at, _, value in found if value is not None]
+        if unseen := seen_enough([at for _, at in values], phase):
             reasons = {
                 reason
                 for _, sample in inside
@@ -210,10 +249,9 @@ def _watched(
                 if about.fullmatch(path)
             }
             why = "; ".join(sorted(reasons)) or "it was not sampled"
-            read_in = f"read in {len(values)} of {phase.seconds:.0f} s"
-            return None, phase.began, f"could not be read: {why} ({read_in})"
-        late = [pair for pair in values if pair[1] >= phase.began + skip]
-        highest = max(late or values[-1:])
+            return None, phase.began, f"could not be read: {why} ({unseen})"
+        known = [(at, sample) for at, sample, value in found if value is not None]
+        highest = pick(phase, known) if pick else max(values)
         best = max(best, highest) if best else highest
     assert best is not None  # there are phases, and each has values
     return best[0], best[1], ""

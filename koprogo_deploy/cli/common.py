@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import enum
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from koprogo_deploy import door
 from koprogo_deploy.problems import Problem, Refusal
+
+if TYPE_CHECKING:
+    from koprogo_deploy.runs.model import Run
 
 # Piped output is as wide as a wide terminal: a table in a log stays readable.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -67,3 +71,26 @@ def length_of(seconds: str, subject: str) -> int | None:
 def shown(path: Path) -> str:
     """A file as people find it: from the project's root, if it is below."""
     return str(path.relative_to(door.ROOT) if path.is_relative_to(door.ROOT) else path)
+
+
+def stop_as_by_ctrl_c() -> None:
+    """Let SIGTERM, as of a pipeline or `timeout`, end a run as Ctrl-C does: cleaned up."""
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def write_down(opened: door.Environment, run: Run) -> None:
+    """Give the host's journal the gate's line; the verdict stands whether it could or not."""
+    from koprogo_deploy import gate, remote
+
+    line = gate.line(run)
+    if line is None:
+        return
+    try:
+        remote.write_down(opened, "gate", **line)
+    except Refusal as refusal:
+        why = refusal.problems[0].what
+        sys.stderr.write(f"\nThe host's journal has no line of this gate: {why}\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +19,8 @@ from koprogo_deploy.cli.common import (
     length_of,
     out,
     shown,
+    stop_as_by_ctrl_c,
+    write_down,
 )
 from koprogo_deploy.problems import Problem, Refusal
 
@@ -135,10 +136,7 @@ def _run(
     from koprogo_deploy.load import show
     from koprogo_deploy.runs import store
 
-    def interrupt(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
+    stop_as_by_ctrl_c()
     lines = show.JsonLines()
     view: View = lines if as_json else show.Terminal(out) if out.is_terminal else show.Log(out)
     try:
@@ -153,7 +151,7 @@ def _run(
         view.close()
     path = _save(run, file) if file else store.save(run)
     if gate and opened is not None:
-        _write_down(opened, run)
+        write_down(opened, run)
     if as_json:
         lines.finished(run, path)
     else:
@@ -162,20 +160,6 @@ def _run(
         return INTERRUPTED
     missed = run.verdict is not None and not run.verdict.passed
     return MISSED if gate and missed else 0
-
-
-def _write_down(opened: door.Environment, run: Run) -> None:
-    """The journal on the host gets the gate's line; the verdict stands whether it could or not."""
-    from koprogo_deploy import gate, remote
-
-    line = gate.line(run)
-    if line is None:
-        return
-    try:
-        remote.write_down(opened, "gate", **line)
-    except Refusal as refusal:
-        why = refusal.problems[0].what
-        sys.stderr.write(f"\nThe host's journal has no line of this gate: {why}\n")
 
 
 def _save(run: Run, file: Path) -> Path:

@@ -69,6 +69,7 @@ def monitor(
 
 def _once(sample: Sample, title: str, json: bool) -> int:
     from koprogo_deploy.monitor import table
+    from koprogo_deploy.monitor.reading import troubles
     from koprogo_deploy.monitor.thresholds import Level, findings
 
     if json:
@@ -76,7 +77,7 @@ def _once(sample: Sample, title: str, json: bool) -> int:
     else:
         out.print(table.screen(sample, title))
     bad = [f for f in findings(sample) if f.level in (Level.alert, Level.unknown)]
-    return 1 if bad else 0
+    return 1 if bad or troubles(sample) else 0
 
 
 def _watch(

@@ -19,6 +19,8 @@ from koprogo_deploy.cli.common import (
     length_of,
     out,
     shown,
+    stop_as_by_ctrl_c,
+    write_down,
 )
 
 if TYPE_CHECKING:
@@ -79,8 +81,10 @@ def perf(
         show.summary(out, run)
         if run.verdict is not None:
             show.verdict(out, run.verdict, gate=True)
+        write_down(opened, run)
         say(f"run: {shown(path)}")
 
+    stop_as_by_ctrl_c()
     steps = workflow.Steps(len(workflow.legs(opened.settings)) + 2, say)
     try:
         runs = workflow.measure(opened, base, quick, steps, say, view, finished)

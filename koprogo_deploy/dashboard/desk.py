@@ -183,7 +183,8 @@ class Desk:
             words = view.verdict_words(run)
             if run.cleanup.problem:
                 words += f". Left behind: {run.cleanup.problem}"
-            good = run.verdict is not None and run.verdict.passed
+            measured = not run.interrupted and run.generator.valid
+            good = measured and (run.verdict is None or run.verdict.passed)
             return Result(good, f"{words[0].upper()}{words[1:]}.", run.id)
 
         return Plan("load", f"Load run {wanted.profile} against {self.name}", command, look)

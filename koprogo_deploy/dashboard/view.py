@@ -111,6 +111,7 @@ def now(sample: Sample | None, seen: Seen) -> dict[str, Any]:
         for finding in judged
         if finding.level in (thresholds.Level.alert, thresholds.Level.raised)
     ]
+    found["unjudged"] = any(finding.level == thresholds.Level.unknown for finding in judged)
     found["unread"] = [f"{path}: {why}" for path, why in sorted(reading.troubles(sample).items())]
     return found
 

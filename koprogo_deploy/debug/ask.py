@@ -11,6 +11,8 @@ from koprogo_deploy.door import Environment
 from koprogo_deploy.operations.shell import observer_psql
 from koprogo_deploy.problems import Problem, Refusal
 
+# psql's standard error is in the answer, too: say of a collation's new version, on each connect.
+_WARNING = re.compile(r"\A(?:(?:psql: )?(?:WARNING|NOTICE|DETAIL|HINT|LOG): .*\n)+")
 _LITERAL = re.compile(r"E?'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$", re.DOTALL | re.IGNORECASE)
 
 
@@ -30,7 +32,7 @@ def ask(environment: Environment, script: str) -> list[Any]:
 
 def _values(output: str) -> list[str]:
     # json_agg and EXPLAIN break lines inside a value; a value of ours begins at a line's start.
-    decoder, values, rest = json.JSONDecoder(), [], output.strip()
+    decoder, values, rest = json.JSONDecoder(), [], _WARNING.sub("", output).strip()
     while rest:
         _, end = decoder.raw_decode(rest)
         values.append(rest[:end])

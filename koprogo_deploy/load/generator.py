@@ -294,15 +294,15 @@ class Generator:
         """Before the token runs out, again and again, without a pause of the load."""
         while True:
             await asyncio.sleep(self.plan.renew_after)
-            for wait in (1.0, 5.0, 15.0, None):
+            # Until it succeeds: what is refused for an old token is not the server's error.
+            for wait in itertools.chain((1.0, 5.0), itertools.repeat(15.0)):
                 try:
                     await self._renewed(caller)
                     break
                 except Failed as failed:
-                    again = "" if wait is None else f"; again in {wait:.0f} s"
-                    self._emit({"event": "note", "text": f"renewing a token: {failed}{again}"})
-                    if wait is not None:
-                        await asyncio.sleep(wait)
+                    text = f"renewing a token: {failed}; again in {wait:.0f} s"
+                    self._emit({"event": "note", "text": text})
+                    await asyncio.sleep(wait)
 
     async def _renewed(self, caller: Caller) -> None:
         status, text, answer = await self._talk(

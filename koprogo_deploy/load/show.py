@@ -157,6 +157,8 @@ def summary(out: Console, run: Run) -> None:
         reasons = "\n".join(f"  - {reason}" for reason in generator.reasons)
         out.print("INVALID: the generator was measured, not the server:", style="bold red")
         out.print(reasons, markup=False, soft_wrap=True)
+    if run.monitor_problem and run.verdict is None:  # a verdict says so itself
+        out.print(f"monitor: {run.monitor_problem}", markup=False, soft_wrap=True)
     for note in run.notes:
         out.print(f"note: {note}", markup=False, soft_wrap=True)
     cleanup = run.cleanup

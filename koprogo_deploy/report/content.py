@@ -88,6 +88,8 @@ def content(run: Run) -> Content:
     if result == "invalid":  # the headline says why
         said = ("invalid", "the run was interrupted")
         problems = [problem for problem in problems if not problem.startswith(said)]
+    if run.samples and run.monitor_problem and run.verdict is None:
+        problems.append(f"monitor: {run.monitor_problem}")  # a verdict says so itself
     totals = figures.totals(run)
     unwatched = "" if run.samples else run.monitor_problem or "the run was made without a monitor"
     return Content(

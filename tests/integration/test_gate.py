@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,6 +124,8 @@ def roomier(rig: Rig, service: str, megabytes: int) -> Iterator[None]:
     try:
         yield
     finally:
+        if int(rig.cgroup(service)["used"]) >= limit:  # it does not fit in there any more
+            rig.on_host(f"docker restart -t 5 {name} >/dev/null")
         give(limit)
 
 
@@ -232,7 +234,7 @@ def test_a_throttled_proxy_misses_the_rate_and_is_said_to_be_throttled(rig: Rig)
 @pytest.mark.slow
 def test_a_leak_misses_the_backends_memory(rig: Rig) -> None:
     with fault(rig, "leak_kb=40"), roomier(rig, "backend", 320):
-        outcome = gate()
+        outcome = gate(*BUSY)
     judgement = outcome.names("backend_memory")
     assert judgement.value is not None
     assert 128 < judgement.value < 320
@@ -307,26 +309,58 @@ def test_a_metric_that_cannot_be_read_fails_the_gate(rig: Rig) -> None:
     assert outcome.missed == {"traefik_memory"}, "the rest was read"
 
 
-@pytest.mark.slow
 def test_a_monitor_that_dies_fails_the_gate(rig: Rig) -> None:
-    def kill() -> None:
-        # In the midst of what is judged: after the warm-up.
-        time.sleep(10 + SECONDS / 2)
-        rig.on_host("pkill -KILL -f 'python3 -c .*koprogo_observe[r]'")
+    """It is started again, and reads every value; but what it missed meanwhile nobody knows."""
+    with in_the_midst(
+        lambda: rig.on_host("pkill -KILL -f 'python3 -c .*koprogo_observe[r]'")
+    ) as killed:
+        outcome = gate(*BUSY)
+    assert killed, "there was no probe to kill"
+    assert outcome.code == 1, outcome.output
+    assert outcome.run.verdict is not None
+    assert any(p.startswith("monitor: connection lost") for p in outcome.run.verdict.problems)
+    assert "connection lost" in outcome.output
+    assert not {"rate", "p50", "p99", "errors"} & outcome.missed
+    assert outcome.run.samples[-1].at > outcome.run.began + outcome.run.seconds - 5, "it went on"
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        outcome = gate()
-    finally:
-        killer.join()
+
+@pytest.mark.slow
+def test_a_monitor_that_falls_silent_fails_the_gate(rig: Rig) -> None:
+    """Nothing is lost, nothing ends: a probe that is stopped for a while says nothing of it."""
+
+    def silence() -> None:
+        pids = rig.on_host("pgrep -f 'python3 -c .*koprogo_observe[r]'").split()
+        rig.on_host(f"kill -STOP {' '.join(pids)}; sleep 7; kill -CONT {' '.join(pids)}")
+
+    with in_the_midst(silence) as stopped:
+        outcome = gate(*BUSY, seconds=80)  # seven of so many are less than a tenth
+    assert stopped, "there was no probe to stop"
     for name in ("backend_memory", "postgres_memory", "traefik_memory", "load_average"):
         judgement = outcome.names(name)
         assert judgement.value is None
-        assert "could not be read" in judgement.measured
+        assert "on end" in judgement.measured
     assert not {"rate", "p50", "p99", "errors"} & outcome.missed
-    assert outcome.run.verdict is not None
-    assert any("monitor" in problem for problem in outcome.run.verdict.problems)
+
+
+@contextlib.contextmanager
+def in_the_midst(act: Callable[[], object]) -> Iterator[list[bool]]:
+    """Do something in the midst of what is judged of a run; holds True once it was done."""
+    done: list[bool] = []
+
+    def wait_and_act() -> None:
+        deadline = time.monotonic() + 30
+        while not generators() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        time.sleep(14)  # logged in, and the warm-up is over
+        act()
+        done.append(True)
+
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    try:
+        yield done
+    finally:
+        thread.join()
 
 
 def test_without_a_monitor_nothing_passes(rig: Rig) -> None:
@@ -336,27 +370,18 @@ def test_without_a_monitor_nothing_passes(rig: Rig) -> None:
 
 
 def test_a_generator_that_was_held_up_proves_nothing(rig: Rig) -> None:
-    stopped: list[int] = []
-
-    def stop_it() -> None:
-        deadline = time.monotonic() + 20
-        while not stopped and time.monotonic() < deadline:
-            stopped.extend(generators())
-            time.sleep(0.2)
-        time.sleep(14)  # the warm-up is over
+    def hold_up() -> None:
+        stopped = generators()
+        assert stopped
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
         time.sleep(1.5)
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
 
-    stopper = threading.Thread(target=stop_it)
-    stopper.start()
-    try:
+    with in_the_midst(hold_up) as held_up:
         outcome = gate()
-    finally:
-        stopper.join()
-    assert stopped, "there was no generator to stop"
+    assert held_up, "there was no generator to stop"
     assert outcome.code == 1, outcome.output
     assert not outcome.run.generator.valid
     assert outcome.run.verdict is not None

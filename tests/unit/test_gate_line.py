@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from koprogo_deploy import gate, objectives, remote
-from koprogo_deploy.cli import load, releases
+from koprogo_deploy.cli import common, releases
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.runs.model import Deployed, Run
 from tests import project
@@ -60,7 +60,7 @@ def test_a_journal_that_cannot_be_written_is_said_and_changes_no_verdict(
         raise Refusal("Host", [Problem("ssh", "the disk is full")])
 
     monkeypatch.setattr(remote, "write_down", write_down)
-    load._write_down(None, judged())  # type: ignore[arg-type]
+    common.write_down(None, judged())  # type: ignore[arg-type]
     ((kind, values),) = written
     assert (kind, values["outcome"]) == ("gate", "passed")
     assert "no line of this gate: the disk is full" in capsys.readouterr().err

@@ -5,11 +5,13 @@ What could not be read is a miss, and so is a run that its generator held up.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 import pytest
 
+from koprogo_deploy import figures
 from koprogo_deploy.objectives import busy_at, judge
 from koprogo_deploy.runs.model import Judgement, Run, Verdict
 from koprogo_deploy.runs.sample import Sample
@@ -263,6 +265,49 @@ def test_during_a_switch_each_colour_is_held_to_the_limit_by_itself() -> None:
 
     assert verdict(two(100)).passed, "two of 100 MB are not one of 200"
     assert set(missed(verdict(two(130)))) == {"backend_memory"}
+
+
+def unseen(run: Run, began: float, ended: float) -> Run:
+    """The run without the monitor's samples of these of its seconds."""
+    run.samples = [s for s in run.samples if not began <= s.at - run.began <= ended]
+    return run
+
+
+@pytest.mark.parametrize("hole", [(90, 97), (173, 180), (-1, 7)])
+def test_seconds_on_end_that_nobody_watched_are_a_miss(hole: tuple[float, float]) -> None:
+    """It may have been worst just then, however well the rest of a long phase was watched."""
+    found = missed(verdict(unseen(made_run(), *hole)))
+    assert set(found) == {
+        "backend_memory", "postgres_memory", "traefik_memory", "load_average",
+    }  # fmt: skip
+    assert "on end" in found["load_average"].measured
+    assert verdict(unseen(made_run(), 90, 93)).passed, "one sample or three may fail"
+
+
+@pytest.mark.parametrize(
+    ("source", "before", "makes", "seconds", "judged"),
+    [
+        ("kernel", 0.0, 3.5, 40, 3.5),  # it shows 1.7 by then
+        ("kernel", 0.5, 0.5, 40, 0.5),
+        ("kernel", 3.5, 0.1, 40, 1.85),  # what was before is still in it: not held to be less
+        ("kernel", 0.0, 3.5, 180, 3.35),  # a minute is over: what it says is what it is
+        ("tasks", 0.0, 3.5, 40, 1.7),  # a box's counts nothing from before it is watched
+    ],
+)
+def test_a_short_phase_is_judged_by_the_load_that_it_leads_to(
+    source: str, before: float, makes: float, seconds: int, judged: float
+) -> None:
+    run = made_run(seconds=seconds)
+
+    def host(sample: Sample) -> Any:
+        passed = sample.at - run.began
+        now = makes + (before - makes) * math.exp(-passed / 60)
+        return sample.host.model_copy(update={"load1": now, "load_source": source})
+
+    found = {one.name: one for one in verdict(changed(run, host=host)).judgements}
+    value = found["load_average"].value
+    assert value == pytest.approx(judged, abs=0.1)
+    assert figures.totals(run).load_max == value, "the report says the same"
 
 
 # --- our own goals -------------------------------------------------------------------------------

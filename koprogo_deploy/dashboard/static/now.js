@@ -45,8 +45,8 @@ export function showNow(now) {
     ),
   );
   const troubles = now.findings.map(([level, text]) => element("li", {}, chip(level, level), ` ${text}`));
-  const judged = now.containers.some((container) => container.level === "unknown") ? "Nothing is raised, but not all could be read." : "Nothing is raised.";
-  $("findings").replaceChildren(...(troubles.length ? troubles : [element("li", {}, chip("normal", "normal"), ` ${judged}`)]));
+  const [level, judged] = now.unjudged ? ["unknown", "Nothing is raised, but not all could be read."] : ["normal", "Nothing is raised."];
+  $("findings").replaceChildren(...(troubles.length ? troubles : [element("li", {}, chip(level, level), ` ${judged}`)]));
   show($("unread"), now.unread.length > 0);
   say($("unread").querySelector("summary"), now.unread.length === 1 ? "1 value could not be read" : `${now.unread.length} values could not be read`);
   const list = $("unread").querySelector("ul");

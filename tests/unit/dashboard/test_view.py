@@ -57,6 +57,7 @@ def test_a_value_that_was_not_read_is_unknown_and_says_why() -> None:
     assert backend["memory"] == {"text": "?", "level": "unknown", "why": "no such cgroup"}
     assert "containers.backend.memory: no such cgroup" in found["unread"]
     assert "traefik: no answer on 8082" in found["unread"]
+    assert found["unjudged"], "and all is not said to be well"
 
 
 @pytest.mark.parametrize(

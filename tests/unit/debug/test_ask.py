@@ -32,6 +32,17 @@ def test_each_query_gives_a_value_whatever_lines_it_takes(monkeypatch: pytest.Mo
     assert "-U postgres" not in commands[0]
 
 
+def test_what_the_server_warns_of_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an image with another C library, on each connect."""
+    warning = (
+        'WARNING:  database "koprogo_db" has a collation version mismatch\n'
+        "DETAIL:  The database was created using collation version 2.36.\n"
+        "HINT:  Rebuild all objects in this database.\n"
+    )
+    answer(monkeypatch, f'{warning}[{{"a": 1}}]\n"WARNING: not one"\nexit 0\n')
+    assert ask.ask(ENVIRONMENT, "SELECT 1") == [[{"a": 1}], "WARNING: not one"]
+
+
 @pytest.mark.parametrize(
     ("output", "fix"),
     [

@@ -12,13 +12,14 @@ import koprogo_deploy.monitor
 from koprogo_deploy import door
 from koprogo_deploy.cli.app import app
 from koprogo_deploy.problems import Refusal
-from koprogo_deploy.runs.sample import PostgresSample, Sample
+from koprogo_deploy.runs.sample import PostgresSample, Sample, TraefikSample
 from tests.project import Project
 from tests.unit.monitor import samples
 
 WELL = samples.sample()
 ALERT = samples.with_container("backend", samples.container(cpu=95))
 BLIND = samples.sample(postgres=PostgresSample(), unread={"postgres": "not connected"})
+NO_PROXY = samples.sample(traefik=TraefikSample(), unread={"traefik": "no answer on 8082"})
 RAISED = samples.with_container("backend", samples.container(cpu=50))
 
 
@@ -60,7 +61,9 @@ def run(monkeypatch: pytest.MonkeyPatch, project: Project) -> Callable[..., Any]
     return with_samples
 
 
-@pytest.mark.parametrize(("sample", "code"), [(WELL, 0), (RAISED, 0), (ALERT, 1), (BLIND, 1)])
+@pytest.mark.parametrize(
+    ("sample", "code"), [(WELL, 0), (RAISED, 0), (ALERT, 1), (BLIND, 1), (NO_PROXY, 1)]
+)
 def test_once_exits_1_on_an_alert_and_on_what_it_could_not_see(
     run: Callable[..., Any], sample: Sample, code: int
 ) -> None:
