@@ -143,8 +143,13 @@ def measure(box: Box, configuration: str, load: Load, round_: int) -> Measured:
 
 
 @contextlib.contextmanager
-def benchmark(name: str) -> Iterator[Box]:
-    """The box, clean; what goes wrong is said in words, with everything taken back before."""
+def benchmark(name: str, resumes: bool = True) -> Iterator[Box]:
+    """The box, clean; what goes wrong is said in words, with everything taken back before.
+
+    Args:
+        name: of its module.
+        resumes: whether it has `--go-on`.
+    """
     with boxes.taking_back():
         try:
             box = boxes.open_box()
@@ -155,7 +160,10 @@ def benchmark(name: str) -> Iterator[Box]:
             KeyboardInterrupt, Failed, Refusal, loads.LoadFailed, subprocess.TimeoutExpired
         ) as error:  # fmt: skip
             code = boxes.interrupted(error)
-            err.print(f"[dim]the rest: python -m bench.{name} --go-on, with the same options[/]")
+            if resumes:
+                err.print(
+                    f"[dim]the rest: python -m bench.{name} --go-on, with the same options[/]"
+                )
             raise typer.Exit(code) from None
 
 

@@ -104,7 +104,8 @@ def compare(
     """Compare groups of repeated runs with the first: better, worse, or no difference shown.
 
     Repeat each, in turns (A B, B A, A B …): one run of each tells nothing. Four of each can show
-    a difference between two groups, five between up to seven.
+    a difference between two groups, five between up to seven. `python -m bench.versus` does it for
+    settings, in the sandbox.
 
     `koprogo compare before=runs/before after=runs/after`, or against what the original recorded of
     itself: `koprogo compare original realistic`
