@@ -189,6 +189,12 @@ class Rig:
         found: dict[str, list[Any]] = json.loads(self.on_host(f"python3 -c {shlex.quote(_FILES)}"))
         return found
 
+    def touched(self, before: Mapping[str, list[Any]]) -> dict[str, tuple[Any, Any]]:
+        """What of `files` is other than before: each path, as it was and as it is."""
+        now = self.files()
+        paths = sorted(now.keys() | before.keys())
+        return {p: (before.get(p), now.get(p)) for p in paths if now.get(p) != before.get(p)}
+
     def leftovers(self) -> list[str]:
         """What an interrupted deploy left behind: nothing, after one that ran to its end."""
         found = self.on_host(

@@ -161,6 +161,7 @@ def test_a_backup_waits_while_a_deploy_runs(mine: Rig) -> None:
     assert newest(mine, "backup")["outcome"] == "done"
 
 
+@pytest.mark.slow
 def test_a_deploy_waits_for_a_drill_and_says_for_what(mine: Rig) -> None:
     holder = "a drill of the timer since 2026-01-01 04:30:00 UTC"
     held = (
@@ -182,6 +183,7 @@ def test_a_deploy_waits_for_a_drill_and_says_for_what(mine: Rig) -> None:
     mine.on_host(f"flock -w 20 {lock.PATH} true")
 
 
+@pytest.mark.slow
 def test_a_deploy_need_not_wait_until_the_storage_has_the_backup(mine: Rig) -> None:
     """As soon as all of it is on the stage, the database may change."""
     slow = 'case "$*" in *" backup "*) sleep 12 ;; esac; exec /usr/bin/restic "$@"'
@@ -246,6 +248,7 @@ def test_the_drill_refuses_a_damaged_backup_and_status_says_so(mine: Rig, damage
     assert koprogo("status", "sandbox")[0] == 0
 
 
+@pytest.mark.faults
 def test_a_backup_that_finds_no_room_fails_cleanly_and_leaves_room(mine: Rig) -> None:
     small = "/mnt/small"
     mine.on_host(f"mkdir -p {small} && mount -t tmpfs -o size=24m tmpfs {small}")
@@ -382,6 +385,7 @@ def test_a_host_that_holds_data_is_not_recovered(mine: Rig) -> None:
     assert "only deploys/recover.py takes it" in elsewhere.output
 
 
+@pytest.mark.faults
 def test_a_swap_that_is_cut_is_ended_by_the_next_run(mine: Rig) -> None:
     made = back_up(mine)
     mine.on_host(f"{DATA} prepare {made['backup']}")
@@ -467,6 +471,7 @@ def store(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]
         docker.call("rm", "--force", "--volumes", name, check=False)
 
 
+@pytest.mark.slow
 def test_backups_lie_elsewhere_over_sftp(mine: Rig, store: Store) -> None:
     try:
         mine.converge(**store.values)

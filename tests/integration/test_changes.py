@@ -49,6 +49,7 @@ def test_changed_frontend_limit_and_back(rig: Rig) -> None:
     assert rig.leftovers() == []
 
 
+@pytest.mark.slow  # one after the other; test_plan.py has both under traffic
 @pytest.mark.parametrize(
     ("service", "data"),
     [

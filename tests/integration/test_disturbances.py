@@ -340,6 +340,7 @@ def registry_slow(rig: Rig) -> Iterator[None]:
         rig.docker.call("unpause", rig.sandbox.registry)
 
 
+@pytest.mark.faults
 def test_a_registry_that_is_down_is_named(serving: Rig) -> None:
     with new_backend(serving.docker, serving.sandbox) as image:
         data = {"backend_image": image}

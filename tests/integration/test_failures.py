@@ -13,7 +13,10 @@ from tests.integration.rig import Rig, Watch
 RECORDED = "29990101000000"  # no image has it
 
 
-@pytest.mark.parametrize("fault", ["crash_loop", "never_healthy", "migration_fails"])
+@pytest.mark.parametrize(
+    "fault",
+    ["crash_loop", pytest.param("never_healthy", marks=pytest.mark.slow), "migration_fails"],
+)
 def test_backend_that_does_not_come_up_is_not_switched_to(rig: Rig, fault: str) -> None:
     release, started = rig.manifest()["id"], rig.started()
     colour = rig.manifest()["colours"]["backend"]

@@ -369,6 +369,7 @@ def test_without_a_monitor_nothing_passes(rig: Rig) -> None:
         assert outcome.names(name).value is None
 
 
+@pytest.mark.slow
 def test_a_generator_that_was_held_up_proves_nothing(rig: Rig) -> None:
     def hold_up() -> None:
         stopped = generators()

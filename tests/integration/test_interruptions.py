@@ -116,6 +116,7 @@ def test_next_run_converges(changed: Rig, how: str, operation: str, delay: float
     check(changed, how, operation, delay)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("operation", [BACKEND, SETTLE])
 def test_usual_settings_take_the_place_of_what_was_cut_off(changed: Rig, operation: str) -> None:
     """Somebody cuts a deploy off, thinks better of it, and deploys what was there before."""

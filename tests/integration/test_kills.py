@@ -39,7 +39,14 @@ def kill(rig: Rig, service: str) -> float:
     return time.time()
 
 
-@pytest.mark.parametrize("service", ["postgres", "backend", "traefik"])
+@pytest.mark.parametrize(
+    "service",
+    [
+        "postgres",
+        pytest.param("backend", marks=pytest.mark.faults),
+        pytest.param("traefik", marks=pytest.mark.faults),
+    ],
+)
 def test_no_acknowledged_write_is_lost(serving: Rig, service: str) -> None:
     rig = serving
     started = rig.started()[service]

@@ -160,6 +160,7 @@ def gate(tmp_path: Path, *arguments: str) -> tuple[int, str, Run]:
     return code, output, store.load(file)
 
 
+@pytest.mark.slow
 def test_the_gate_passes_what_meets_its_objectives(tmp_path: Path) -> None:
     code, output, run = gate(tmp_path, *EASY)
     if not run.generator.valid:
@@ -169,6 +170,7 @@ def test_the_gate_passes_what_meets_its_objectives(tmp_path: Path) -> None:
     assert "PASSED: the gate" in output
 
 
+@pytest.mark.slow
 def test_the_gate_names_the_objective_that_is_missed(tmp_path: Path) -> None:
     code, output, run = gate(tmp_path, *EASY, "--data", "objective_p99=1ms")
     assert code == 1
@@ -181,6 +183,7 @@ def test_the_gate_names_the_objective_that_is_missed(tmp_path: Path) -> None:
     assert "FAILED: the gate" in output
 
 
+@pytest.mark.slow
 def test_without_its_monitor_the_gate_fails(tmp_path: Path) -> None:
     code, _, run = gate(tmp_path, *EASY, "--no-monitor")
     assert code == 1
@@ -275,6 +278,7 @@ def exempt(rig: Rig) -> bool:
     return bool(rig.on_host(f"ls {EXEMPTION} 2>/dev/null || true").strip())
 
 
+@pytest.mark.slow
 def test_without_the_exemption_the_limiter_is_named(limited: str, tmp_path: Path) -> None:
     """The run believes that group data exempts it; what is deployed does not."""
     file = tmp_path / "run.json"
@@ -312,6 +316,7 @@ def test_a_killed_run_is_not_exempt_any_more(rig: Rig, limited: str) -> None:
     load("clean")
 
 
+@pytest.mark.slow
 def test_a_cut_connection_takes_it_back_too(rig: Rig, limited: str) -> None:
     process = start(*BRIEF, "--data", "load_client_addresses=[]", "--json")
     under_way(process)
@@ -325,6 +330,7 @@ def test_a_cut_connection_takes_it_back_too(rig: Rig, limited: str) -> None:
     assert json.loads(rest.splitlines()[-1])["event"] == "finished", rest
 
 
+@pytest.mark.slow
 def test_the_timer_and_a_reboot_take_it_back_as_well(rig: Rig, limited: str) -> None:
     process = start(*BRIEF, "--data", "load_client_addresses=[]", "--json")
     under_way(process)

@@ -121,6 +121,7 @@ def test_a_stall_of_two_seconds_is_seen_by_the_open_loop() -> None:
         told(site, opened(100, 10), check)
 
 
+@pytest.mark.slow
 def test_a_stall_behind_few_connections_is_on_the_servers_account() -> None:
     """Ten connections are all taken after 0.1 s of the stall. Who waits for one is late by the
     server's fault, and counted from the moment it was to be sent.

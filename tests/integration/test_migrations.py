@@ -124,6 +124,7 @@ def test_it_is_rehearsed_and_dumped_then_applied_and_the_way_back_says_what_it_l
     rig.sql("DELETE FROM buildings WHERE name = 'Since the dump';")
 
 
+@pytest.mark.slow
 def test_back_over_a_migration_with_the_data_of_before_it(migrating: Rig) -> None:
     rig, before = migrating, migrating.manifest()["id"]
     image = rig.migrating_image(VERSION, SLOW.format(seconds=0))
@@ -215,6 +216,7 @@ def contracting_image(rig: Rig) -> str:
     return rig.migrating_image(VERSION, rename, script)
 
 
+@pytest.mark.slow
 def test_one_that_breaks_what_serves_is_not_switched_to_and_forward_is_the_way_out(
     migrating: Rig,
 ) -> None:

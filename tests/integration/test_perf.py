@@ -22,7 +22,7 @@ MILD = tuple(part for bound in BOUNDS for part in ("--data", bound))
 def perf(report: Path) -> tuple[int, str, list[Run]]:
     """Run it; its exit code, what it printed, and the two runs that it kept."""
     done = subprocess.run(
-        [KOPROGO, "perf", "--seconds", "10", "--out", str(report), *MILD],
+        [KOPROGO, "perf", "--seconds", "6", "--out", str(report), *MILD],
         cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, timeout=200, check=False,
     )  # fmt: skip

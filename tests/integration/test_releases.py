@@ -109,7 +109,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "image missing": (r"cannot pull \S+:no-such-tag", r"not found|manifest unknown"),
     "digest wrong": (r"\S+@sha256:0{64}", r"not found|manifest unknown"),
 }
-SAMPLE = ("smoke fails", "migration fails")
+SAMPLE = ("smoke fails",)
 
 
 def bad(rig: Rig, name: str) -> dict[str, Any]:

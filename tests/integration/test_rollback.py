@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from koprogo_deploy import remote
 from tests.integration.rig import Rig, Watch
 
@@ -37,6 +39,7 @@ def test_it_is_not_deployed_again_as_it_is(rig: Rig) -> None:
     assert "Starting operation: Migrate" not in run.output
 
 
+@pytest.mark.slow
 def test_another_release_is_deployed_as_ever(rig: Rig) -> None:
     run = rig.deploy(backend_log_level="error")
     assert run.code == 0, run.output
@@ -44,6 +47,7 @@ def test_another_release_is_deployed_as_ever(rig: Rig) -> None:
     assert rig.leftovers() == []
 
 
+@pytest.mark.slow
 def test_a_changed_route_is_taken_back_too(rig: Rig) -> None:
     # Nobody's address is listed: the load client's, which is ours, is limited at once.
     run = rig.deploy(

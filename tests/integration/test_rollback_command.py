@@ -48,6 +48,7 @@ def changed(rig: Rig) -> Iterator[Rig]:
     rig.converge()
 
 
+@pytest.mark.faults
 def test_a_rollback_loses_no_request_and_nothing_brings_the_left_release_back(
     changed: Rig,
 ) -> None:

@@ -139,6 +139,7 @@ def test_a_kept_connection_outlives_the_switch(changed: Rig) -> None:
         assert tls.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.slow
 def test_a_backend_that_does_not_answer_as_it_should_gets_no_traffic(changed: Rig) -> None:
     rig, before, started = changed, changed.manifest()["id"], changed.started()
     broken = {"STANDIN_FAULTS": "errors_percent=100", **another(4)["backend_environment"]}
@@ -162,6 +163,7 @@ def test_a_backend_that_does_not_answer_as_it_should_gets_no_traffic(changed: Ri
     assert "this very release was not routed " in again.output
 
 
+@pytest.mark.slow
 def test_a_frontend_without_a_page_gets_no_traffic(changed: Rig) -> None:
     rig, before = changed, changed.manifest()["id"]
     base = rig.environment.settings.frontend_image

@@ -80,6 +80,7 @@ def test_what_a_killed_backend_left_of_an_upload_goes_at_a_later_start(mine: Rig
     mine.on_host(f"rm {place}/.tmpnew")
 
 
+@pytest.mark.slow
 def test_in_the_memory_of_tmp_it_would_not_pass(mine: Rig) -> None:
     """As it was: 16 MB of /tmp are full, and the answer is an error."""
     mine.converge(backend_environment={"TMPDIR": "/tmp"})
