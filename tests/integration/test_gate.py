@@ -159,6 +159,7 @@ def held(rig: Rig, service: str, megabytes: int) -> Iterator[None]:
 # --- a stack that is well -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_healthy_stack_passes(rig: Rig) -> None:
     # Our own goal is for a machine that does nothing else.
     outcome = gate("--data", "goal_p99=100ms", tries=3)
@@ -207,6 +208,7 @@ def test_a_slow_backend_misses_p50_and_p99(rig: Rig) -> None:
     assert outcome.missed == {"p50", "p99"}
 
 
+@pytest.mark.slow
 def test_errors_are_named_with_their_kind(rig: Rig) -> None:
     with fault(rig, "errors_percent=5"):
         outcome = gate(*BUSY, rate=240)

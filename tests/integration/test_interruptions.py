@@ -27,10 +27,10 @@ MUTATING = (PUSH, BACKEND, FRONTEND, SWITCH, SETTLE)
 SAMPLE = [
     ("killed", BACKEND, 0.5),
     ("cut", SWITCH, 0.3),
-    ("killed", SETTLE, 0.1),
 ]
 HOW = ("killed", "cut")
 MIDST = [
+    ("killed", SETTLE, 0.1),
     ("killed", PUSH, 0.2),
     ("cut", BACKEND, 0.5),
     ("killed", FRONTEND, 0.3),

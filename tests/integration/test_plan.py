@@ -141,6 +141,7 @@ def test_a_postgres_setting_under_load_costs_only_503_with_retry_after(rig: Rig)
     assert "measured here" in koprogo(postgres_settings={"work_mem": "6MB"}).stdout
 
 
+@pytest.mark.slow
 def test_nothing_about_them_changed_so_neither_is_touched(rig: Rig) -> None:
     before = rig.started()
     with under_traffic(rig) as traffic:
