@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 
 from pyinfra import host
@@ -21,7 +20,14 @@ from koprogo_deploy.operations.migrate import (
     stack,
     target,
 )
-from koprogo_deploy.operations.routes import START_TIMEOUT, place_dynamic, read_back
+from koprogo_deploy.operations.notes import about, note
+from koprogo_deploy.operations.routes import (
+    START_TIMEOUT,
+    mark_bad,
+    or_put_away,
+    place_dynamic,
+    read_back,
+)
 from koprogo_deploy.operations.shell import container
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.operations.trial import new_frontend_answers
@@ -69,12 +75,16 @@ def services_up() -> Iterator[str]:
     interrupts = "traefik" in missing and state.live is not None
     together = [s for s in missing if s == "frontend" or not interrupts]
     if together:
-        steps.append(bring_up(settings, state, START_TIMEOUT, *together))
+        up = bring_up(settings, state, START_TIMEOUT, *together)
+        steps.append(or_put_away(settings, state, target(state), "frontend", up))
+    if missing:
+        note(**about(target(state), state))
     if steps:
         yield "set -e\n" + "\n".join(steps)
     if interrupts:
         # Alone, so that nothing else takes its time: until it is back nothing answers.
         up = bring_up(settings, state, START_TIMEOUT, "traefik")
+        up = or_put_away(settings, state, target(state), "traefik", up)
         command = f"set -e\n{interrupt.watched(settings.domain, up)}"
         yield interrupt.timed(command, "traefik", "nothing answered")
     if not missing and not steps:
@@ -109,7 +119,7 @@ def mark_left(root: str) -> str:
     going = context.going_back()
     if going is None or not going.left:
         return ""
-    return f"printf '%s\\n' {shlex.quote(going.mark)} > {root}/releases/{going.left}/bad\n"
+    return f"{mark_bad(root, going.left, going.mark)}\n"
 
 
 @step

@@ -39,10 +39,10 @@ def smoke_tests_pass() -> Iterator[str]:
     bad, good = found.candidate["id"], found.current["id"]
     logger.error("    the smoke tests failed: taking release %s back", bad)
     reason = f"smoke tests failed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {outcome.failures}"
-    yield back_command(settings, found.current)
+    back = context.going_back() is not None
+    yield back_command(settings, found.current, found.candidate, reason, unmark=back)
     back_after = round(time.monotonic() - verdict, 2)
     note(outcome="taken back", back_after=back_after, **about(found.candidate, found))
-    back = context.going_back() is not None
     yield put_away_command(settings, found.current, found.candidate, reason, unmark=back)
     raise OperationError(
         f"release {bad} was taken back; {good} serves again, since {back_after:.1f} s after the "
