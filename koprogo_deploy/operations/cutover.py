@@ -11,7 +11,7 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy.facts.host import Certificates
 from koprogo_deploy.files import archive, differing, unpack_command
 from koprogo_deploy.machine import binary_files, image_note
-from koprogo_deploy.operations import context, interrupt
+from koprogo_deploy.operations import context, interrupt, take_back
 from koprogo_deploy.operations.looks import look, machine_now
 from koprogo_deploy.operations.migrate import (
     as_wanted,
@@ -98,8 +98,8 @@ def switched() -> Iterator[str]:
     state = stack(settings)
     manifest, directory = target(state), release_directory(settings, state)
     root = settings.install_root
-    wanted = manifest["dynamic"]
-    if state.dynamic != wanted:
+    take_back.if_a_later_step_fails()
+    if state.dynamic != manifest["dynamic"]:
         sick = [service for service in SERVICES if not as_wanted(state, service)]
         if sick and not context.planned():
             raise OperationError(

@@ -14,7 +14,7 @@ from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.facts.releases import Image, Images
 from koprogo_deploy.facts.stack import StackState, repository
 from koprogo_deploy.machine import ENGINE_PACKAGES
-from koprogo_deploy.operations import context
+from koprogo_deploy.operations import context, take_back
 from koprogo_deploy.operations.lock import one_at_a_time
 from koprogo_deploy.operations.looks import look, machine_now, watch_commands
 from koprogo_deploy.operations.migrate import stack
@@ -177,6 +177,7 @@ def preflight(upgrading: bool = False) -> None:
         upgrading: the run brings the data to another version of Postgres, or ends one that did.
     """
     show_progress()
+    take_back.listen()
     listen()
     tune_connection()
     watch_commands()

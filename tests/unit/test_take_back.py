@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import maintenance
 from koprogo_deploy.facts.stack import StackState
-from koprogo_deploy.operations import context, routes, shell
+from koprogo_deploy.operations import context, routes, shell, take_back
 from koprogo_deploy.settings import Settings
 from tests import project
 
@@ -242,3 +244,66 @@ def test_a_rollback_that_is_taken_back_marks_the_other_one(box: Box) -> None:
     left.write_text("rolled back by anna\n")
     box.run(routes.put_away_command(box.settings, about("r1"), about("r2"), "why", unmark=True))
     assert (box.mark, left.exists()) == ("why\n", False)
+
+
+def test_a_release_is_switched_to_also_where_its_routes_are_the_same() -> None:
+    assert take_back.switched(state(about("r2"), dynamic="r2"))
+    assert not take_back.switched(state(about("r2"), dynamic="r1"))
+    same = {**about("r2"), "dynamic": "r1"}
+    assert take_back.switched(state(same, dynamic="r1")), "Traefik or Postgres alone is another"
+    assert not take_back.switched(StackState(candidate=about("r2"), dynamic="r2")), "a first one"
+    assert not take_back.switched(StackState(current=about("r1"), dynamic="r1")), "it counts"
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Scripts that a failed step has run on the host; one with FAIL in its release's id fails."""
+    ran: list[str] = []
+
+    def run(command: Any) -> tuple[bool, Any]:
+        ran.append(command.get_raw_value())
+        ok = "FAIL" not in ran[-1]
+        return ok, SimpleNamespace(stderr_lines=[] if ok else ["Traefik does not serve"])
+
+    monkeypatch.setattr(take_back, "host", SimpleNamespace(run_shell_command=run, name="h"))
+    monkeypatch.setattr(take_back, "note", lambda **values: ran.append(str(values["outcome"])))
+    monkeypatch.setattr(context, "going_back", lambda: None)
+    monkeypatch.setattr(context, "current", lambda: SimpleNamespace(settings=BASE))
+    monkeypatch.setattr(take_back.OnFailure, "armed", True)
+    return ran
+
+
+def fails(monkeypatch: pytest.MonkeyPatch, found: StackState) -> None:
+    step = SimpleNamespace(names=["Cut over | Certificates"])
+    run = SimpleNamespace(get_op_meta=lambda _: step)
+    monkeypatch.setattr(take_back, "stack", lambda _: found)
+    take_back.OnFailure.operation_host_error(run, None, "hash")
+
+
+def test_a_step_that_fails_after_the_switch_takes_the_release_back_once(
+    failing: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        fails(monkeypatch, state(about("r2"), dynamic="r2"))
+    back, outcome, away = failing
+    assert "releases/r1/traefik/dynamic.yaml" in back
+    assert "at Cut over | Certificates" in back
+    assert outcome == "taken back"
+    assert "koprogo-backend-green-1" in away
+
+
+def test_one_that_fails_before_the_switch_or_after_the_release_counts_does_not(
+    failing: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails(monkeypatch, state(about("r2"), dynamic="r1"))
+    fails(monkeypatch, StackState(current=about("r2"), dynamic="r2"))
+    take_back.no_more()
+    fails(monkeypatch, state(about("r2"), dynamic="r2"))
+    assert failing == []
+
+
+def test_colours_that_may_still_have_traffic_are_not_stopped(failing: list[str]) -> None:
+    found = state({**about("r2"), "id": "FAIL"}, dynamic="r2")
+    with pytest.raises(OperationError, match="r1 does not serve again: Traefik does not serve"):
+        take_back.back(BASE, found, "smoke tests failed", 0.0)
+    assert len(failing) == 1
