@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
-from pyinfra import host
+from pyinfra import host, logger
+from pyinfra import state as pyinfra_state
 from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy.facts.host import Certificates
+from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.files import archive, differing, unpack_command
 from koprogo_deploy.machine import binary_files, image_note
 from koprogo_deploy.operations import context, interrupt, take_back
-from koprogo_deploy.operations.looks import look, machine_now
+from koprogo_deploy.operations.looks import look, machine_now, only_looking
 from koprogo_deploy.operations.migrate import (
     as_wanted,
     bring_up,
@@ -31,7 +34,8 @@ from koprogo_deploy.operations.routes import (
 from koprogo_deploy.operations.shell import container
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.operations.trial import new_frontend_answers
-from koprogo_deploy.settings import SERVICES
+from koprogo_deploy.plan.services import old_containers
+from koprogo_deploy.settings import SERVICES, Settings
 
 CERTIFICATE_TIMEOUT = 120  # seconds; an ACME challenge takes 2 to 8 when all is well
 
@@ -99,7 +103,8 @@ def switched() -> Iterator[str]:
     manifest, directory = target(state), release_directory(settings, state)
     root = settings.install_root
     take_back.if_a_later_step_fails()
-    if state.dynamic != manifest["dynamic"]:
+    placed = state.dynamic == manifest["dynamic"]
+    if not placed or not traefik_agrees(settings, state):
         sick = [service for service in SERVICES if not as_wanted(state, service)]
         if sick and not context.planned():
             raise OperationError(
@@ -112,6 +117,24 @@ def switched() -> Iterator[str]:
         yield f"set -e\n{mark_left(root)}"
     else:
         host.noop(f"requests go to release {manifest['id']}")
+
+
+def traefik_agrees(settings: Settings, found: StackState) -> bool:
+    """Whether Traefik serves what its file says, asked where something is about to be removed.
+
+    A run may have been cut between the file's rename and Traefik's own word: then Traefik may
+    still send requests to what the next stage takes away.
+    """
+    manifest = target(found)
+    doubtful = found.candidate or old_containers(found.containers, manifest["colours"])
+    if not (doubtful and pyinfra_state.is_executing):
+        return True
+    command = f"sudo -n sh -c {shlex.quote(read_back(settings, manifest['colours']))}"
+    with only_looking():
+        ok, output = host.run_shell_command(StringCommand(command))
+    if not ok:
+        logger.warning("    %s; its file is put in place again", output.stderr_lines[0])
+    return bool(ok)
 
 
 def mark_left(root: str) -> str:

@@ -12,8 +12,8 @@ import pytest
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import maintenance
-from koprogo_deploy.facts.stack import StackState
-from koprogo_deploy.operations import context, routes, shell, take_back
+from koprogo_deploy.facts.stack import Container, StackState
+from koprogo_deploy.operations import context, cutover, routes, shell, take_back
 from koprogo_deploy.settings import Settings
 from tests import project
 
@@ -307,3 +307,31 @@ def test_colours_that_may_still_have_traffic_are_not_stopped(failing: list[str])
     with pytest.raises(OperationError, match="r1 does not serve again: Traefik does not serve"):
         take_back.back(BASE, found, "smoke tests failed", 0.0)
     assert len(failing) == 1
+
+
+# --- an earlier run's switch ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_traefik_is_asked_where_something_is_left_that_it_may_still_route_to(
+    agrees: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def run(command: Any) -> tuple[bool, Any]:
+        asked.append(command.get_raw_value())
+        return agrees, SimpleNamespace(stderr_lines=["Traefik does not serve backend from …"])
+
+    monkeypatch.setattr(cutover, "host", SimpleNamespace(run_shell_command=run))
+    monkeypatch.setattr(cutover, "pyinfra_state", SimpleNamespace(is_executing=True))
+    monkeypatch.setattr(cutover, "target", lambda found: found.target)
+    quiet = StackState(docker=True, current=about("r1"), dynamic="r1")
+    assert cutover.traefik_agrees(BASE, quiet)
+    assert asked == [], "an unchanged host is not asked"
+    cut = state(about("r2"), dynamic="r2")
+    assert cutover.traefik_agrees(BASE, cut) == agrees
+    assert "http://backend-green:8080" in asked[0]
+    old = Container("1", "backend-green", "s", "exited", "", "")
+    taken_back = StackState(current=about("r1"), dynamic="r1", containers={"backend-green": old})
+    assert cutover.traefik_agrees(BASE, taken_back) == agrees
+    assert "http://backend-blue:8080" in asked[1]
