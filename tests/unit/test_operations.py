@@ -170,6 +170,17 @@ def test_too_little_room_is_told_in_numbers(tmp_path: Path, needed: int, code: i
         assert re.search(rf"no room in {tmp_path}: \d+ kB free, and \d+ kB needed", done.stderr)
 
 
+def test_a_release_is_on_the_disk_before_it_has_its_name() -> None:
+    command = release.push_command("/opt/koprogo", "r1", project.release(BASE), 600)
+    written = command.index("find $new -depth -exec sync {} +")
+    assert command.index("config -q") < written < command.index("mv -T $new releases/r1; sync")
+    assert command.index("mv -T $new") < command.index("mv -T candidate.new candidate; sync .")
+    for mounted in ("traefik", "postgres", "backend"):
+        incoming = f"config/.incoming-{mounted}"
+        synced = command.index(f"find {incoming} -depth -exec sync")
+        assert command.index(f"mkdir {incoming}") < synced < command.index(f"mv -T {incoming}")
+
+
 def test_commands_are_shell_that_parses() -> None:
     rendered = project.release(BASE)
     commands = [
