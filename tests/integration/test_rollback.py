@@ -46,15 +46,19 @@ def test_another_release_is_deployed_as_ever(rig: Rig) -> None:
     assert rig.leftovers() == []
 
 
-def test_a_changed_route_is_taken_back_too(rig: Rig) -> None:
+def test_changed_routes_and_a_changed_traefik_are_taken_back_too(rig: Rig) -> None:
+    before = rig.manifest()
     # Nobody's address is listed: the load client's, which is ours, is limited at once.
     run = rig.deploy(
         load_client_addresses=["203.0.113.1"],
         login_limit_per_minute=1,
         rate_limit_burst=400 + time.time_ns() % 10000,
+        traefik_memory="96MB",
     )
     assert run.code == 1, run.output
     assert "was taken back" in run.output
+    traefik = rig.containers()["traefik"]["Config"]["Labels"]["koprogo.spec"]
+    assert traefik == before["specs"]["traefik"]
     assert rig.deploy(deploy="verify").code == 0
     rig.converge()
     assert rig.leftovers() == []
