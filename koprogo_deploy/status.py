@@ -11,7 +11,7 @@ from typing import Any
 from koprogo_deploy import backups, maintenance
 from koprogo_deploy.data.host import DEPLOY_LOCK as LOCK
 from koprogo_deploy.data.host import is_at_the_data
-from koprogo_deploy.facts.stack import Container, StackState, not_serving
+from koprogo_deploy.facts.stack import Container, StackState, not_serving, unreadable
 from koprogo_deploy.journal import Journal
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SERVICES
@@ -147,6 +147,9 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
     if stack.maintenance:
         told = maintenance.told(maintenance.parse(stack.maintenance))
         found.append(Trouble(told, f"to let everybody in: koprogo maintenance off {environment}"))
+    if stack.unreadable:
+        broken = unreadable()
+        return [*found, Trouble(f"{broken.where} {broken.what}", broken.fix)]
     live = stack.live
     if live is None:
         return [*found, Trouble("nothing is deployed", deploy)]

@@ -70,7 +70,7 @@ def create(
         "--label", sandbox.label, "--label", f"koprogo-sandbox.built-from={image}",
         "--network", sandbox.network, "--ip", f"{prefix}.{BOX}",
         "--add-host", f"{registry.HOST}:{prefix}.{REGISTRY}",
-        # A VPS comes back after `reboot` and after a power cut.
+        # A VPS comes back after `reboot` and after a hard reset.
         "--restart", "unless-stopped", "--stop-timeout", str(STOP_WITHIN),
         "--env", "container=docker",
         # Docker's tmpfs is noexec; that of a real Debian 13 is not.
@@ -189,7 +189,10 @@ def published(found: dict[str, Any]) -> dict[str, int]:
 
 
 def restart(docker: Docker, sandbox: Sandbox, *, hard: bool) -> None:
-    """Reboot: systemd shuts down first, or everything dies at once as in a power cut."""
+    """Reboot: systemd shuts down first, or everything dies at once.
+
+    The latter is a hard reset, no power cut: what was written stays in the machine's page cache.
+    """
     if hard:
         docker.call("kill", "--signal", "KILL", sandbox.vps)
         docker.call("start", sandbox.vps)

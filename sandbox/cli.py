@@ -133,7 +133,7 @@ def logs(context: typer.Context) -> None:
 @app.command()
 @guarded
 def reboot(
-    hard: Annotated[bool, typer.Option("--hard", help="As a power cut: no clean stop.")] = False,
+    hard: Annotated[bool, typer.Option("--hard", help="A hard reset: no clean stop.")] = False,
 ) -> None:
     """Reboot the box and wait for SSH."""
     sandbox = here()
@@ -143,7 +143,7 @@ def reboot(
         if not docker.inspect("container", sandbox.vps):
             raise SandboxError("the box is gone", "run: python -m sandbox up")
         steps = Steps(2)
-        with steps.step("power cut and boot" if hard else "shut down and boot"):
+        with steps.step("hard reset and boot" if hard else "shut down and boot"):
             box.hang_up(sandbox, found)
             box.restart(docker, sandbox, hard=hard)
         with steps.step("wait for ssh"):

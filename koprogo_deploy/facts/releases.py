@@ -12,6 +12,8 @@ from typing import Any
 
 from pyinfra.api import FactBase, StringCommand
 
+from koprogo_deploy.facts.stack import parse_manifest
+
 FILES = ("compose.yaml", "traefik", "postgres", "backend")  # what was rendered
 
 
@@ -24,7 +26,7 @@ class Kept:
 
 
 class Releases(FactBase[dict[str, Kept]]):
-    """Every kept release by its id."""
+    """Every kept release by its id; without those whose manifest cannot be read."""
 
     def command(self, root: str) -> StringCommand:
         """Reads two small files of each."""
@@ -43,9 +45,9 @@ true"""
         """A line for each."""
         found = {}
         for line in output:
-            migrations, _, manifest = line.partition("\t")
-            kept = Kept(json.loads(manifest), migrations.split())
-            found[kept.manifest["id"]] = kept
+            migrations, _, text = line.partition("\t")
+            if manifest := parse_manifest(text):
+                found[manifest["id"]] = Kept(manifest, migrations.split())
         return found
 
 

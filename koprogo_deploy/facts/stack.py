@@ -10,6 +10,7 @@ from typing import Any
 from pyinfra.api import FactBase, StringCommand
 
 from koprogo_deploy.data.host import INCOMING
+from koprogo_deploy.problems import Problem
 
 _INSPECT = (
     '{"id":{{json .ID}},"service":{{json (index .Config.Labels "com.docker.compose.service")}},'
@@ -69,6 +70,7 @@ class StackState:
         upgrade: what an upgrade of Postgres wrote down that was cut or is under way; else None.
         clusters: what is known of each cluster that served before an upgrade, oldest first.
         served: when each release began to serve last, in seconds since 1970, by id.
+        unreadable: there is a serving release, and its manifest cannot be read.
     """
 
     docker: bool = False
@@ -90,6 +92,7 @@ class StackState:
     restarting: bool = False
     upgrade: dict[str, Any] | None = None
     clusters: list[dict[str, Any]] = field(default_factory=list)
+    unreadable: bool = False
 
     @property
     def live(self) -> dict[str, Any] | None:
@@ -159,6 +162,25 @@ true"""
         return parse_stack(output)
 
 
+def parse_manifest(text: str) -> dict[str, Any] | None:
+    """A release's manifest; None where it is empty or cut short, as by a loss of power."""
+    try:
+        found: dict[str, Any] = json.loads(text)
+    except ValueError:
+        return None
+    return found
+
+
+def unreadable() -> Problem:
+    """What is wrong where the serving release's manifest cannot be read, and the way out."""
+    what = "is empty or cut short, so nobody can say what serves; it goes on serving"
+    fix = (
+        "on the host, in install_root: ls -l releases/*/manifest.json, then ln -sfn releases/ID "
+        "current with one that is whole, and deploys/full.py"
+    )
+    return Problem("current/manifest.json", what, fix)
+
+
 def parse_stack(lines: list[str]) -> StackState:
     """Read the output of `Stack`."""
     state = StackState()
@@ -166,9 +188,11 @@ def parse_stack(lines: list[str]) -> StackState:
         key, _, value = line.partition("\t")
         match key:
             case "current":
-                state.current = json.loads(value)
+                state.current = parse_manifest(value)
+                state.unreadable = state.current is None
             case "candidate":
-                state.candidate = json.loads(value)
+                # One that cannot be read never served: it is pushed again.
+                state.candidate = parse_manifest(value)
             case "migrations":
                 release, _, names = value.partition("\t")
                 state.migrations[release] = names.split()
@@ -196,12 +220,15 @@ def parse_stack(lines: list[str]) -> StackState:
             case "unit":
                 state.binary_unit = value
             case "bad":
-                release, hashes, reason = value.split("\t", 2)
+                release, _, rest = value.partition("\t")
+                hashes, _, reason = rest.partition("\t")
+                reason = reason or "marked, and the reason was lost"
                 state.marked[release] = reason
                 state.bad.update(dict.fromkeys(hashes.split(), reason))
             case "served":
                 release, _, moment = value.partition("\t")
-                state.served[release] = float(moment)
+                if moment:
+                    state.served[release] = float(moment)
             case "docker":
                 state.docker = True
             case "container":

@@ -74,6 +74,20 @@ def planned() -> dict[str, Any] | None:
     return None if state.is_executing else _planned.get(host.name)
 
 
+_holder = ""  # one run, one process, one host
+
+
+def hold(line: str) -> None:
+    """Remember the line by which others know that this run holds the host's lock."""
+    global _holder
+    _holder = line
+
+
+def holder() -> str:
+    """The line of this run in the lock's file; empty while it does not hold the lock."""
+    return _holder
+
+
 _going_back: dict[str, GoingBack] = {}
 
 

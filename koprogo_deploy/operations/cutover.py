@@ -5,15 +5,17 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from pyinfra import host
+from pyinfra import host, logger
+from pyinfra import state as pyinfra_state
 from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy.facts.host import Certificates
+from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.files import archive, differing, unpack_command
 from koprogo_deploy.machine import binary_files, image_note
-from koprogo_deploy.operations import context, interrupt
-from koprogo_deploy.operations.looks import look, machine_now
+from koprogo_deploy.operations import context, interrupt, take_back
+from koprogo_deploy.operations.looks import look, machine_now, only_looking
 from koprogo_deploy.operations.migrate import (
     as_wanted,
     bring_up,
@@ -21,11 +23,19 @@ from koprogo_deploy.operations.migrate import (
     stack,
     target,
 )
-from koprogo_deploy.operations.routes import START_TIMEOUT, place_dynamic, read_back
+from koprogo_deploy.operations.notes import about, note
+from koprogo_deploy.operations.routes import (
+    START_TIMEOUT,
+    mark_bad,
+    or_put_away,
+    place_dynamic,
+    read_back,
+)
 from koprogo_deploy.operations.shell import container
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.operations.trial import new_frontend_answers
-from koprogo_deploy.settings import SERVICES
+from koprogo_deploy.plan.services import old_containers
+from koprogo_deploy.settings import SERVICES, Settings
 
 CERTIFICATE_TIMEOUT = 120  # seconds; an ACME challenge takes 2 to 8 when all is well
 
@@ -69,12 +79,16 @@ def services_up() -> Iterator[str]:
     interrupts = "traefik" in missing and state.live is not None
     together = [s for s in missing if s == "frontend" or not interrupts]
     if together:
-        steps.append(bring_up(settings, state, START_TIMEOUT, *together))
+        up = bring_up(settings, state, START_TIMEOUT, *together)
+        steps.append(or_put_away(settings, state, target(state), "frontend", up))
+    if missing:
+        note(**about(target(state), state))
     if steps:
         yield "set -e\n" + "\n".join(steps)
     if interrupts:
         # Alone, so that nothing else takes its time: until it is back nothing answers.
         up = bring_up(settings, state, START_TIMEOUT, "traefik")
+        up = or_put_away(settings, state, target(state), "traefik", up)
         command = f"set -e\n{interrupt.watched(settings.domain, up)}"
         yield interrupt.timed(command, "traefik", "nothing answered")
     if not missing and not steps:
@@ -88,8 +102,9 @@ def switched() -> Iterator[str]:
     state = stack(settings)
     manifest, directory = target(state), release_directory(settings, state)
     root = settings.install_root
-    wanted = manifest["dynamic"]
-    if state.dynamic != wanted:
+    take_back.if_a_later_step_fails()
+    placed = state.dynamic == manifest["dynamic"]
+    if not placed or not traefik_agrees(settings, state):
         sick = [service for service in SERVICES if not as_wanted(state, service)]
         if sick and not context.planned():
             raise OperationError(
@@ -104,12 +119,30 @@ def switched() -> Iterator[str]:
         host.noop(f"requests go to release {manifest['id']}")
 
 
+def traefik_agrees(settings: Settings, found: StackState) -> bool:
+    """Whether Traefik serves what its file says, asked where something is about to be removed.
+
+    A run may have been cut between the file's rename and Traefik's own word: then Traefik may
+    still send requests to what the next stage takes away.
+    """
+    manifest = target(found)
+    doubtful = found.candidate or old_containers(found.containers, manifest["colours"])
+    if not (doubtful and pyinfra_state.is_executing):
+        return True
+    command = f"sudo -n sh -c {shlex.quote(read_back(settings, manifest['colours']))}"
+    with only_looking():
+        ok, output = host.run_shell_command(StringCommand(command))
+    if not ok:
+        logger.warning("    %s; its file is put in place again", output.stderr_lines[0])
+    return bool(ok)
+
+
 def mark_left(root: str) -> str:
     """In a rollback: mark the release that is left, so that no run brings it back by itself."""
     going = context.going_back()
     if going is None or not going.left:
         return ""
-    return f"printf '%s\\n' {shlex.quote(going.mark)} > {root}/releases/{going.left}/bad\n"
+    return f"{mark_bad(root, going.left, going.mark)}\n"
 
 
 @step

@@ -139,6 +139,7 @@ def one_at_a_time() -> Iterator[str]:
     if said != "held":
         raise OperationError(refusal(said, host.name, settings))
     _held[host.name] = keeper
+    context.hold(own)
     host.noop("no other deploy is running")
     return
     yield

@@ -20,7 +20,15 @@ from koprogo_deploy import database, maintenance
 from koprogo_deploy.facts.stack import Database, Stack, StackState
 from koprogo_deploy.operations import context, interrupt
 from koprogo_deploy.operations.looks import look
-from koprogo_deploy.operations.routes import POSTGRES_TIMEOUT
+from koprogo_deploy.operations.notes import about, note
+from koprogo_deploy.operations.routes import (
+    POSTGRES_TIMEOUT,
+    given_up,
+    or_put_away,
+    put_away_command,
+    to_blame,
+    traefik_answers,
+)
 from koprogo_deploy.operations.shell import compose_up, psql, wait_until_healthy
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.render import container_names
@@ -73,7 +81,10 @@ def bring_up(settings: Settings, found: StackState, seconds: int, *services: str
         # Where nothing is live there is no traffic to protect; the smoke tests look a moment later.
         settle = SETTLE if service in SWITCHED and found.live else 0
         stop = name not in live
-        lines.append(wait_until_healthy(name, seconds, settle=settle, stop_failed=stop))
+        answers = traefik_answers(settings) if service == "traefik" else ":"
+        lines.append(
+            wait_until_healthy(name, seconds, settle=settle, stop_failed=stop, answers=answers)
+        )
     return "\n".join(lines)
 
 
@@ -92,6 +103,7 @@ def postgres_runs() -> Iterator[StringCommand | str]:
     if not as_wanted(found, "postgres"):
         up = or_back(settings, found, bring_up(settings, found, POSTGRES_TIMEOUT, "postgres"))
         restart = interrupt.behind_the_page(settings, found, up)
+        note(**about(target(found), found))
         yield interrupt.timed(f"set -e\n{restart}", "postgres", "503 with Retry-After")
     elif found.restarting:
         # A run was cut off while it was up, and its host did not get to take it away.
@@ -113,7 +125,8 @@ def postgres_runs() -> Iterator[StringCommand | str]:
 def or_back(settings: Settings, found: StackState, up: str) -> str:
     """Bring Postgres up as the target release says; if that fails, as the serving one does.
 
-    Then the release is marked as bad, and the command fails: what served goes on serving.
+    Then the release is marked as bad, unless the host is to blame, and the command fails: what
+    served goes on serving.
     """
     live, manifest = found.live, target(found)
     if live is None or live["specs"]["postgres"] == manifest["specs"]["postgres"]:
@@ -121,13 +134,15 @@ def or_back(settings: Settings, found: StackState, up: str) -> str:
     root = settings.install_root
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     mark = f"Postgres did not come up with it {now}"
+    back = context.going_back() is not None
     told = f"Postgres is started again as in release {live['id']}, and that serves on"
     return f"""set +e; ( set -e
 {up}
 ); failed=$?; set -e
 if [ "$failed" != 0 ]; then
-  printf '%s\\n' {shlex.quote(mark)} > {root}/releases/{manifest["id"]}/bad
-  rm -f {root}/candidate
+  if {to_blame()}; then
+{given_up(root, live, manifest, mark, back)}
+  fi
   {compose_up(f"{root}/releases/{live['id']}", "postgres")}
   {wait_until_healthy("postgres", POSTGRES_TIMEOUT)}
   echo {shlex.quote(told)} >&2
@@ -142,7 +157,8 @@ def backend_migrated() -> Iterator[StringCommand | str]:
     settings = environment.settings
     found = stack(settings)
     manifest = target(found)
-    up = "set -e\n" + bring_up(settings, found, settings.backend_start_timeout, "backend")
+    up = bring_up(settings, found, settings.backend_start_timeout, "backend")
+    up = f"set -e\n{or_put_away(settings, found, manifest, 'backend', up)}"
     if context.planned():
         # Its image's migrations are known when it was pushed.
         if not as_wanted(found, "backend"):
@@ -161,6 +177,7 @@ def backend_migrated() -> Iterator[StringCommand | str]:
     if as_wanted(found, "backend"):
         host.noop("the backend of the release is healthy")
     else:
+        note(**about(manifest, found))
         yield up
     after = look(Database, query=database.migrations_query())
     if not after.get("statements"):
@@ -175,7 +192,13 @@ def backend_migrated() -> Iterator[StringCommand | str]:
             raise OperationError("; ".join(wrong))
     problems = database.not_migrated({**after, "statements": True}, image)
     if problems:
-        raise OperationError(f"release {manifest['id']} is not migrated: {'; '.join(problems)}")
+        why = f"not migrated: {'; '.join(problems)}"
+        live = stack(settings).live
+        if after and live and live["specs"]["backend"] != manifest["specs"]["backend"]:
+            now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+            back = context.going_back() is not None
+            yield put_away_command(settings, live, manifest, f"not routed {now}: {why}", back)
+        raise OperationError(f"release {manifest['id']} is {why}")
 
 
 def _guard(password: str, wanted: bool, state: dict[str, Any]) -> str:

@@ -12,9 +12,9 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy import budget, maintenance, major
 from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.facts.releases import Image, Images
-from koprogo_deploy.facts.stack import StackState, repository
+from koprogo_deploy.facts.stack import StackState, repository, unreadable
 from koprogo_deploy.machine import ENGINE_PACKAGES
-from koprogo_deploy.operations import context
+from koprogo_deploy.operations import context, take_back
 from koprogo_deploy.operations.lock import one_at_a_time
 from koprogo_deploy.operations.looks import look, machine_now, watch_commands
 from koprogo_deploy.operations.migrate import stack
@@ -121,6 +121,8 @@ def host_is_acceptable(upgrading: bool = False) -> Iterator[str]:
         what = "an upgrade of Postgres is under way, or was cut"
         fix = f"{major.command(settings)} ends it, or takes it back"
         problems.append(Problem("postgres", what, fix))
+    if found.unreadable:
+        problems.append(unreadable())
     if problems:
         raise OperationError(f"\n{Refusal(f'Host {host.name}', problems)}")
     begin(found)
@@ -177,6 +179,7 @@ def preflight(upgrading: bool = False) -> None:
         upgrading: the run brings the data to another version of Postgres, or ends one that did.
     """
     show_progress()
+    take_back.listen()
     listen()
     tune_connection()
     watch_commands()

@@ -15,10 +15,11 @@ from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 from pyinfra.api.state import BaseStateCallback
 
-from koprogo_deploy import database, journal
+from koprogo_deploy import journal
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.migrate import stack
+from koprogo_deploy.operations.notes import about as about
 from koprogo_deploy.operations.notes import note as note
 from koprogo_deploy.operations.notes import notes
 from koprogo_deploy.operations.progress import Progress
@@ -115,19 +116,6 @@ def _write(**values: Any) -> str:  # noqa: ANN401 - whatever JSON holds
     if not ok:
         raise OSError(output.stderr or f"no answer from {host.name}")
     return str(values["outcome"])
-
-
-def about(manifest: dict[str, Any] | None, found: StackState) -> dict[str, Any]:
-    """What a line says of the release that a run worked on; nothing where there is none."""
-    if manifest is None:
-        return {}
-    versions = database.versions(found.migrations.get(manifest["id"], []))
-    return {
-        "release": manifest["id"],
-        "images": manifest["images"],
-        "settings": manifest["settings"],
-        "migrations": {"head": max(versions), "count": len(versions)} if versions else None,
-    }
 
 
 def _serving(found: StackState | None) -> str | None:

@@ -88,8 +88,8 @@ def secrets_pushed() -> Iterator[StringCommand]:
     moves = " && ".join(f"mv -T new/{d} {d} && chmod 700 {d}" for d in missing.values())
     yield StringCommand(
         f"umask 077 && mkdir -p {root} && chmod 755 {root} && mkdir -p {root}/secrets && "
-        f"cd {root}/secrets && rm -rf new && mkdir new && {unpack_command('new')} && {moves} && "
-        "rmdir new",
+        f"cd {root}/secrets && rm -rf new && mkdir new && {unpack_command('new')} && "
+        f"{on_disk('new')} && {moves} && rmdir new && sync .",
         _stdin=archive(files),
     )
 
@@ -196,8 +196,8 @@ def promote_command(root: str, identity: str) -> str:
     """Move `current` to a release that serves already, by an atomic rename."""
     return (
         f"set -e; cd {root}; ln -sfn releases/{identity} current.new; "
-        f"mv -T current.new current; date +%s.%N > releases/{identity}/served; "
-        f"rm -f candidate releases/{identity}/bad"
+        f"mv -T current.new current; date +%s.%N > releases/{identity}/served; sync . "
+        f"releases/{identity}/served; rm -f candidate releases/{identity}/bad"
     )
 
 
@@ -228,8 +228,8 @@ def push_command(root: str, identity: str, release: render.Release, seconds: int
         files = " ".join(f"$new/{file}" for file in CONFIG_FILES[service])
         lines.append(
             f"if [ ! -d config/{directory} ]; then mkdir config/.incoming-{service}; "
-            f"cp {files} config/.incoming-{service}/; mv -T config/.incoming-{service} "
-            f"config/{directory}; fi"
+            f"cp {files} config/.incoming-{service}/; {on_disk(f'config/.incoming-{service}')}; "
+            f"mv -T config/.incoming-{service} config/{directory}; fi"
         )
     lines.append(have_images(release.images.values(), seconds))
     # The backend migrates at boot; its image carries a copy of the files it embeds.
@@ -238,10 +238,19 @@ def push_command(root: str, identity: str, release: render.Release, seconds: int
         f"docker run --rm --network none --memory 64m --entrypoint ls {backend} -1 "
         "/app/migrations > $new/migrations.txt",
         "docker compose --progress quiet -f $new/compose.yaml config -q",
-        f"mv -T $new releases/{identity}",
-        f"ln -sfn releases/{identity} candidate.new; mv -T candidate.new candidate",
+        on_disk("$new"),
+        f"mv -T $new releases/{identity}; sync config releases",
+        f"ln -sfn releases/{identity} candidate.new; mv -T candidate.new candidate; sync .",
     ]
     return "\n".join(lines)
+
+
+def on_disk(directory: str) -> str:
+    """Shell command after which a directory's files survive a loss of power: before its rename.
+
+    A rename may be on the disk before the contents are; then the files are there, and empty.
+    """
+    return f"find {directory} -depth -exec sync {{}} +"
 
 
 def room(directory: str, needed: int) -> str:

@@ -8,8 +8,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from koprogo_deploy import maintenance
+from koprogo_deploy.data.host import DEPLOY_LOCK
+from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.operations import context
-from koprogo_deploy.operations.shell import compose_up, container, stop, wait_until_healthy
+from koprogo_deploy.operations.shell import (
+    compose_up,
+    container,
+    little_room,
+    stop,
+    wait_until_healthy,
+)
 from koprogo_deploy.render import container_names, traefik_address
 from koprogo_deploy.settings import Settings
 
@@ -51,11 +59,35 @@ serves() {{
 {checks}"""
 
 
-def back_command(settings: Settings, serving: Mapping[str, Any]) -> str:
-    """Requests go to this release again, whose colours were kept warm; Traefik says so."""
+def back_command(
+    settings: Settings,
+    serving: Mapping[str, Any],
+    failed: Mapping[str, Any],
+    reason: str,
+    unmark: bool = False,
+) -> str:
+    """Requests go to this release again, whose colours were kept warm; Traefik says so.
+
+    The failed one is marked as soon as the routes are back: whatever ends this afterwards, nothing
+    deploys it again by itself. A Traefik that is not this release's own may be what fails, and
+    then answers nobody: this release's own comes first.
+
+    Args:
+        settings: for the paths.
+        serving: manifest of the release to go back to.
+        failed: manifest of the one to leave.
+        reason: one line, for whoever reads the mark.
+        unmark: a rollback to `failed` had marked `serving`; that is over.
+    """
     directory = f"{settings.install_root}/releases/{serving['id']}"
-    place = place_dynamic(settings.install_root, directory)
-    return f"set -e\n{place}\n{read_back(settings, serving['colours'])}"
+    lines = [
+        "set -e",
+        place_dynamic(settings.install_root, directory),
+        given_up(settings.install_root, serving, failed, reason, unmark),
+    ]
+    if serving["specs"]["traefik"] != failed["specs"]["traefik"]:
+        lines.append(traefik_up(settings, directory))
+    return "\n".join([*lines, read_back(settings, serving["colours"])])
 
 
 def put_away_command(
@@ -65,7 +97,7 @@ def put_away_command(
     reason: str,
     unmark: bool = False,
 ) -> str:
-    """A failed release without traffic goes: what cannot run twice is as before, it is marked bad.
+    """A failed release without traffic goes: it is marked, what cannot run twice is as before.
 
     Args:
         settings: for the paths.
@@ -76,9 +108,10 @@ def put_away_command(
     """
     root = settings.install_root
     directory = f"{root}/releases/{serving['id']}"
-    lines = ["set -e"]
+    # First the mark: what follows may fail, or be cut.
+    lines = ["set -e", given_up(root, serving, failed, reason, unmark)]
     if serving["specs"]["traefik"] != failed["specs"]["traefik"]:
-        lines += [compose_up(directory, "traefik"), wait_until_healthy("traefik", START_TIMEOUT)]
+        lines.append(traefik_up(settings, directory))
     if serving["specs"]["postgres"] != failed["specs"]["postgres"]:
         healthy = wait_until_healthy("postgres", POSTGRES_TIMEOUT)
         up = f"{compose_up(directory, 'postgres')}\n{healthy}"
@@ -87,10 +120,98 @@ def put_away_command(
         lines.append(maintenance.during(settings, up, context.who(), now, sorted(both)))
     kept = set(container_names(serving["colours"]).values())
     new = sorted(set(container_names(failed["colours"]).values()) - kept)
-    lines += [
-        f"printf '%s\\n' {shlex.quote(reason)} > {root}/releases/{failed['id']}/bad",
-        f"rm -f {root}/candidate",
-        f"rm -f {directory}/bad" if unmark else ":",
-        stop(*new) if new else ":",
-    ]
+    lines.append(stop(*new) if new else ":")
     return "\n".join(lines)
+
+
+def given_up(
+    root: str, serving: Mapping[str, Any], failed: Mapping[str, Any], reason: str, unmark: bool
+) -> str:
+    """Mark a release as bad; it is no candidate any more. The mark is on the disk before that."""
+    lines = [mark_bad(root, failed["id"], reason), f"rm -f {root}/candidate"]
+    if unmark:
+        lines.append(f"rm -f {root}/releases/{serving['id']}/bad")
+    return "\n".join(lines)
+
+
+def mark_bad(root: str, identity: str, reason: str) -> str:
+    """Have nothing deploy a release by itself, for a reason of one line."""
+    file = f"{root}/releases/{identity}/bad"
+    return f"printf '%s\\n' {shlex.quote(reason)} > {file} && sync {file}"
+
+
+def traefik_answers(settings: Settings) -> str:
+    """Shell command that succeeds when Traefik has taken its static configuration and runs."""
+    return f"curl -fso /dev/null -m 2 http://{traefik_address(settings.edge_network)}:8082/ping"
+
+
+def traefik_up(settings: Settings, directory: str) -> str:
+    """Run Traefik as a release says, until it answers."""
+    answers = traefik_answers(settings)
+    wait = wait_until_healthy("traefik", START_TIMEOUT, answers=answers)
+    return f"{compose_up(directory, 'traefik')}\n{wait}"
+
+
+def to_blame() -> str:
+    """Shell condition: what failed is the release's own doing, and no other run is at work.
+
+    A shell whose deployer was killed goes on: by then the next run may be at the same release. A
+    disk without room is the host's, and so is a Postgres that does not answer.
+    """
+    holder = f"cat {DEPLOY_LOCK}.holder 2>/dev/null"
+    return (
+        f'case "$({holder})" in ""|{shlex.quote(context.holder())}) : ;; *) false ;; esac && '
+        f'[ -z "$({{ {little_room()}; }} 2>&1)" ]'
+    )
+
+
+def or_put_away(
+    settings: Settings, found: StackState, failed: Mapping[str, Any], service: str, up: str
+) -> str:
+    """Bring up a service of a release without traffic; if that fails, put the release away.
+
+    Then the command fails: what served goes on serving, and nothing tries this release again by
+    itself. One that fails for a reason of the host's is neither marked nor put away; only Traefik
+    is started again as it was, since without it nothing answers.
+
+    Args:
+        settings: for the paths.
+        found: what is deployed.
+        failed: manifest of the release.
+        service: which one of it.
+        up: shell commands that start it and wait for it.
+    """
+    live = found.live
+    if live is None or live["specs"][service] == failed["specs"][service]:
+        return up  # nothing to go back to, or it is what serves that does not come up
+    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    name = "Traefik" if service == "traefik" else f"its new {service}"
+    reason = f"not routed {now}: {name} did not come up"
+    back = context.going_back() is not None
+    put_away = put_away_command(settings, live, failed, reason, unmark=back)
+    again = ":"
+    if service == "traefik":
+        again = traefik_up(settings, f"{settings.install_root}/releases/{live['id']}")
+    told = (
+        f"release {failed['id']} gets no traffic and is marked as bad; {live['id']} serves as "
+        "before. It is not deployed again as it is: change something, or give --data "
+        "retry_bad_release=true"
+    )
+    other = (
+        f"release {failed['id']} is not marked as bad: the host has no room, its Postgres does not "
+        "answer, or another run is at work. Run it again once this is mended"
+    )
+    ready = f"docker exec {container('postgres')} pg_isready -q -h 127.0.0.1 -U koprogo"
+    return f"""set +e; ( set -e
+{up}
+); failed=$?; set -e
+if [ "$failed" != 0 ]; then
+  if {{ {to_blame()}; }} && {ready} >/dev/null 2>&1; then
+{put_away}
+    echo {shlex.quote(told)} >&2
+  else
+{again}
+    echo {shlex.quote(other)} >&2
+  fi
+  exit 1
+fi"""

@@ -45,7 +45,7 @@ def little_room() -> str:
 
 
 def wait_until_healthy(
-    service: str, seconds: int, settle: int = 0, stop_failed: bool = False
+    service: str, seconds: int, settle: int = 0, stop_failed: bool = False, answers: str = ":"
 ) -> str:
     """Wait until a service's container is healthy; else show why, on stderr, and fail.
 
@@ -58,6 +58,8 @@ def wait_until_healthy(
         settle: seconds it must then stay so, without a restart: some crash a moment later.
         stop_failed: stop a container that failed, so that it does not crash on beside the live
             one; it stays for `docker logs`.
+        answers: shell command that succeeds when the service answers; for one that has no
+            healthcheck, and would pass for well in the moment before it exits.
     """
     name = container(service)
     stop = f"docker stop -t 5 {name} >/dev/null" if stop_failed else ":"
@@ -75,7 +77,11 @@ while :; do
   [ -n "$first" ] || first=${{state%% *}}
   case "$state" in
     "$first running healthy"|"$first running ")
-      healthy=$((healthy + 1)); [ "$healthy" -le {settle * 5} ] || break ;;
+      if {answers}; then
+        healthy=$((healthy + 1)); [ "$healthy" -le {settle * 5} ] || break
+      else
+        [ "$(date +%s)" -lt "$end" ] || why="it runs, and does not answer within {seconds} s"
+      fi ;;
     "$first running starting"|"$first created"*)
       [ "$(date +%s)" -lt "$end" ] || why="not healthy within {seconds} s" ;;
     "$first running unhealthy") why="its healthcheck fails" ;;

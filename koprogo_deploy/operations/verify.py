@@ -11,11 +11,9 @@ from pyinfra.api import deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import smoke
-from koprogo_deploy.operations import context
+from koprogo_deploy.operations import context, take_back
 from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.notes import note
-from koprogo_deploy.operations.record import about
-from koprogo_deploy.operations.routes import back_command, put_away_command
 from koprogo_deploy.operations.step import step
 
 
@@ -27,29 +25,20 @@ def smoke_tests_pass() -> Iterator[str]:
     settings = context.current().settings
     found = stack(settings)  # before the verdict: afterwards each moment counts
     outcome = smoke.run(settings.environment, overrides=context.smoke_overrides(), verifying=True)
+    verdict = time.monotonic()
     for line in outcome.output.splitlines():
         logger.info("    %s", line)
-    verdict = time.monotonic()
     note(smoke=outcome.summary)
     if outcome.passed:
+        take_back.no_more()
         host.noop("the smoke tests pass")
         return
-    if found.candidate is None or found.current is None:
+    if not take_back.switched(found):
         raise OperationError("the smoke tests failed; there is no release before this one to serve")
-    bad, good = found.candidate["id"], found.current["id"]
-    logger.error("    the smoke tests failed: taking release %s back", bad)
     reason = f"smoke tests failed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {outcome.failures}"
-    yield back_command(settings, found.current)
-    back_after = round(time.monotonic() - verdict, 2)
-    note(outcome="taken back", back_after=back_after, **about(found.candidate, found))
-    back = context.going_back() is not None
-    yield put_away_command(settings, found.current, found.candidate, reason, unmark=back)
-    raise OperationError(
-        f"release {bad} was taken back; {good} serves again, since {back_after:.1f} s after the "
-        "verdict. The failing tests are above; what it logged: koprogo ssh, then docker ps -a and "
-        "docker logs. It is not deployed again as it is: change something, or give --data "
-        "retry_bad_release=true"
-    )
+    told = take_back.back(settings, found, reason, verdict)
+    raise OperationError(f"the smoke tests failed, see above: {told}")
+    yield  # an operation is a generator; this one has no command
 
 
 @deploy("Verify")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from koprogo_deploy import budget, database, machine, maintenance, major
 from koprogo_deploy.door import Environment
-from koprogo_deploy.facts.stack import StackState, not_serving
+from koprogo_deploy.facts.stack import StackState, not_serving, unreadable
 from koprogo_deploy.files import differing
 from koprogo_deploy.plan import expected, text
 from koprogo_deploy.plan.model import (
@@ -78,6 +78,9 @@ def make(
     migrations = _migrations(seen, services)
     memory = memory_of(settings, seen, services)
     problems = [migrations.refusal, memory_problem(memory)]
+    if stack.unreadable:
+        broken = unreadable()
+        problems.append(f"{broken.where} {broken.what}; {broken.fix}")
     if seen.seeding and seen.seeding.action == "refuse":
         problems.append(seen.seeding.message)
     if not upgrading and (wrong := major.other(settings, seen.machine.postgres_version)):

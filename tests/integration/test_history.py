@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_a_deploy_is_written_down_with_who_why_what_and_how_long(rig: Rig) -> No
 
 
 def test_a_failed_run_says_at_which_step_and_status_says_that_the_site_is_well(rig: Rig) -> None:
-    fault = {"STANDIN_FAULTS": "crash_loop"}
+    fault = {"STANDIN_FAULTS": "crash_loop", "TEST_RUN": str(time.time_ns())}
     run = rig.deploy(backend_environment=fault, backend_start_timeout="15s")
     assert run.code == 1
     line = lines(rig)[-1]

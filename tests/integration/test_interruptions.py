@@ -44,7 +44,7 @@ MIDST = [
 ]
 # Steps of a run are found by looking; a test says if there are more than this.
 MOST_STEPS = 30
-POWER_CUTS = (BACKEND, FRONTEND, SWITCH, VERIFY, SETTLE)
+RESETS = (BACKEND, FRONTEND, SWITCH, VERIFY, SETTLE)
 
 
 @pytest.fixture(scope="module")
@@ -182,8 +182,8 @@ def test_next_run_converges_from_the_midst_of_a_step(
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("operation", POWER_CUTS)
-def test_power_cut_leaves_one_of_the_two_releases_whole(changed: Rig, operation: str) -> None:
+@pytest.mark.parametrize("operation", RESETS)
+def test_hard_reset_leaves_one_of_the_two_releases_whole(changed: Rig, operation: str) -> None:
     data = other(changed)
     changed.hang_up()
     process = changed.start(**data)

@@ -8,7 +8,7 @@ from koprogo_deploy import smoke
 from tests.integration.rig import Rig
 
 
-@pytest.mark.parametrize("hard", [False, True], ids=["clean", "power cut"])
+@pytest.mark.parametrize("hard", [False, True], ids=["clean", "hard reset"])
 def test_stack_comes_back(rig: Rig, hard: bool) -> None:
     before = {name: found["Id"] for name, found in rig.containers().items()}
     rig.reboot(hard=hard)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from koprogo_deploy import remote
-from tests.integration.rig import Rig, Watch
+from tests.integration.rig import Rig, Watch, instead_of
 
 # Well while it is asked directly, by eight requests; of those after them some are answered 500.
 # A release of its own each time: one that was taken back stays marked.
@@ -48,15 +48,56 @@ def test_another_release_is_deployed_as_ever(rig: Rig) -> None:
 
 
 @pytest.mark.slow
-def test_a_changed_route_is_taken_back_too(rig: Rig) -> None:
+def test_changed_routes_and_a_changed_traefik_are_taken_back_too(rig: Rig) -> None:
+    before = rig.manifest()
     # Nobody's address is listed: the load client's, which is ours, is limited at once.
     run = rig.deploy(
         load_client_addresses=["203.0.113.1"],
         login_limit_per_minute=1,
         rate_limit_burst=400 + time.time_ns() % 10000,
+        traefik_memory="96MB",
     )
     assert run.code == 1, run.output
     assert "was taken back" in run.output
+    traefik = rig.containers()["traefik"]["Config"]["Labels"]["koprogo.spec"]
+    assert traefik == before["specs"]["traefik"]
     assert rig.deploy(deploy="verify").code == 0
     rig.converge()
+    assert rig.leftovers() == []
+
+
+# Traefik's answers about a backend of this colour come to nobody.
+SILENT = """\
+case "$*" in
+  */http/services/*) /usr/bin/curl "$@" | grep -v 'backend-COLOUR' ;;
+  *) exec /usr/bin/curl "$@" ;;
+esac
+"""
+
+
+@pytest.mark.slow
+def test_any_step_that_fails_after_the_switch_takes_the_release_back(rig: Rig) -> None:
+    """Here the switch's own last word: the routes were replaced, and Traefik does not say so."""
+    before = rig.manifest()
+    new = "green" if before["colours"]["backend"] == "blue" else "blue"
+    values = {"TEST_RUN": f"{time.time_ns()}"}
+    with Watch(rig) as watch:
+        with instead_of(rig, "curl", SILENT.replace("COLOUR", new)):
+            run = rig.deploy(backend_environment=values)
+        again = rig.deploy(backend_environment=values)
+    assert run.code == 1, run.output
+    assert "Traceback" not in run.output
+    assert "Traefik does not serve backend from " in run.output
+    assert f"was taken back; {before['id']} serves again" in run.output
+    assert "Starting operation: Verify" not in run.output
+    assert watch.failures == []
+    assert rig.routed()["id"] == rig.manifest()["id"] == before["id"]
+    written = remote.journal_of(rig.environment).runs[-1]
+    told = (written["outcome"], written["step"], written["serves"])
+    assert told == ("taken back", "Cut over | Switch to the release", before["id"])
+    mark = rig.on_host(f"cat /opt/koprogo/releases/{written['release']}/bad")
+    assert mark.endswith(" UTC at Cut over | Switch to the release\n")
+    assert again.code == 1
+    assert "this very release was taken back: failed " in again.output
+    assert rig.converge().changed == ["Settle | Let the release count"]
     assert rig.leftovers() == []

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from koprogo_deploy.facts import host, stack
+from koprogo_deploy.facts.releases import Releases
 from koprogo_deploy.units import GB, MB
 
 HOST = [
@@ -206,3 +207,17 @@ def test_only_what_the_database_said_is_its_answer(
     )  # fmt: skip
     assert fact.process(done.stdout.splitlines()) == found
     assert len((tmp_path / "calls").read_text().splitlines()) == asked
+
+
+def test_a_manifest_that_a_loss_of_power_emptied_is_told_and_no_traceback() -> None:
+    """As serving release it stops whatever would take the host for an empty one."""
+    found = stack.parse_stack(
+        ["current\t", 'candidate\t{"id": "r2", "ha', "served\tr1", "bad\tr1\th"]
+    )
+    assert (found.unreadable, found.current, found.candidate) == (True, None, None)
+    assert (found.served, found.marked["r1"]) == ({}, "marked, and the reason was lost")
+    assert set(found.bad) == {"h"}
+    pushed = stack.parse_stack(['current\t{"id": "r1"}', "candidate\t"])
+    assert (pushed.unreadable, pushed.candidate) == (False, None), "it is pushed again"
+    assert not stack.parse_stack([]).unreadable
+    assert list(Releases().process(["1_a.sql\t", '1_a.sql\t{"id": "r1"}'])) == ["r1"]

@@ -170,6 +170,17 @@ def test_too_little_room_is_told_in_numbers(tmp_path: Path, needed: int, code: i
         assert re.search(rf"no room in {tmp_path}: \d+ kB free, and \d+ kB needed", done.stderr)
 
 
+def test_a_release_is_on_the_disk_before_it_has_its_name() -> None:
+    command = release.push_command("/opt/koprogo", "r1", project.release(BASE), 600)
+    written = command.index("find $new -depth -exec sync {} +")
+    assert command.index("config -q") < written < command.index("mv -T $new releases/r1; sync")
+    assert command.index("mv -T $new") < command.index("mv -T candidate.new candidate; sync .")
+    for mounted in ("traefik", "postgres", "backend"):
+        incoming = f"config/.incoming-{mounted}"
+        synced = command.index(f"find {incoming} -depth -exec sync")
+        assert command.index(f"mkdir {incoming}") < synced < command.index(f"mv -T {incoming}")
+
+
 def test_commands_are_shell_that_parses() -> None:
     rendered = project.release(BASE)
     commands = [
@@ -182,7 +193,7 @@ def test_commands_are_shell_that_parses() -> None:
         shell.stop("backend-blue", "frontend-blue", remove=True),
         return_data.under_page_command(BASE, "backend-blue", "koprogo_before_1"),
         return_data.undo_command(BASE, "backend-blue", "backend-green", "koprogo_before_1"),
-        routes.back_command(BASE, {"id": "r1", "colours": rendered.colours}),
+        routes.back_command(BASE, manifest(rendered), manifest(rendered, id="r2"), "it's bad"),
         settle.remove_images_command(["a b", "c'd"]),
         shell.wait_until_healthy("backend-blue", 90),
         host.swap_command(1 * GB),

@@ -98,6 +98,13 @@ def test_data_that_is_there_is_nothing_to_do() -> None:
     assert (plan.nothing, plan.seed, plan.problems) == (True, "", ())
 
 
+def test_a_serving_release_that_cannot_be_read_is_no_empty_host() -> None:
+    host = hosts.serving()
+    host = replace(host, stack=replace(host.stack, current=None, unreadable=True))
+    [problem] = hosts.plan(host).problems
+    assert problem.startswith("current/manifest.json is empty or cut short")
+
+
 def test_a_seed_is_in_the_plan_and_in_what_the_plan_rests_on() -> None:
     plan = seeded(organization_ids=[])
     assert (plan.nothing, plan.seed, plan.duration.kind) == (False, SEED_ROWS, ("seed",))

@@ -92,6 +92,11 @@ def test_a_serving_release_is_well() -> None:
     [
         ({"docker": False}, "the Docker Engine does not answer"),
         ({"current": None}, "nothing is deployed"),
+        (
+            {"current": None, "unreadable": True},
+            "current/manifest.json is empty or cut short, so nobody can say what serves; it goes "
+            "on serving",
+        ),
         ({"dynamic": "other"}, "Traefik's routes are not those of release r2"),
         ({"containers": without("postgres")}, "postgres: has no container"),
         (

@@ -1,0 +1,130 @@
+"""Take back: a release that was switched to and does not hold goes; the one before serves again.
+
+So it is when its smoke tests fail, and when any step does between the switch and them: without
+that, routes that were replaced would stay, unverified.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import gevent
+from pyinfra import host, logger, state
+from pyinfra.api import StringCommand
+from pyinfra.api.exceptions import OperationError
+from pyinfra.api.state import BaseStateCallback
+
+from koprogo_deploy.facts.stack import StackState
+from koprogo_deploy.operations import context
+from koprogo_deploy.operations.migrate import stack
+from koprogo_deploy.operations.notes import about, note
+from koprogo_deploy.operations.routes import back_command, put_away_command
+from koprogo_deploy.settings import Settings
+
+TIMEOUT = 300  # seconds: requests under way end, and Postgres may have to start again
+
+
+class OnFailure(BaseStateCallback):
+    """Takes the release back when a step fails between the switch and the smoke tests' verdict."""
+
+    armed = False
+
+    @staticmethod
+    def operation_host_error(
+        state: Any,  # noqa: ANN401 - pyinfra's own type
+        host: object,
+        op_hash: str,
+        retry_count: int = 0,
+        max_retries: int = 0,
+    ) -> None:
+        """Take it back and say so; the host may be out of reach, then the next run goes on."""
+        if not OnFailure.armed:
+            return
+        name = ", ".join(state.get_op_meta(op_hash).names)
+        began = time.monotonic()
+        try:
+            with gevent.Timeout(TIMEOUT, exception=TimeoutError):
+                settings = context.current().settings
+                found = stack(settings)
+                if switched(found):
+                    reason = f"failed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC at {name}"
+                    logger.error("    %s", back(settings, found, reason, began))
+        except Exception as error:
+            logger.error("    the release could not be taken back: %s", error)
+
+
+def listen() -> None:
+    """Be there before whatever else hears of a failed step: the journal tells what became of it."""
+    if not any(isinstance(handler, OnFailure) for handler in state.callback_handlers):
+        state.add_callback_handler(OnFailure())
+
+
+def if_a_later_step_fails() -> None:
+    """From here on a step that fails takes the release back, once requests go to it."""
+    OnFailure.armed = bool(state.is_executing)
+
+
+def no_more() -> None:
+    """The smoke tests have passed, or it is taken back already."""
+    OnFailure.armed = False
+
+
+def switched(found: StackState) -> bool:
+    """Whether requests go to a release that does not count yet, and there is one before it.
+
+    Both may have the same routes, where only Postgres or Traefik is another.
+    """
+    routed = found.candidate and found.dynamic == found.candidate["dynamic"]
+    return bool(routed and found.current)
+
+
+def back(settings: Settings, found: StackState, reason: str, began: float) -> str:
+    """Have the release before serve again; mark the other one, and put it away.
+
+    Args:
+        settings: for the paths.
+        found: what is deployed; there are both releases.
+        reason: one line for the mark, such as which tests failed.
+        began: when that was known, by `time.monotonic`.
+
+    Returns:
+        What was done, for whoever deploys.
+
+    Raises:
+        OperationError: it does not serve again; says why.
+    """
+    assert found.candidate is not None
+    assert found.current is not None
+    no_more()
+    bad, good = found.candidate, found.current
+    unmark = context.going_back() is not None
+    logger.error("    taking release %s back: %s", bad["id"], reason)
+    if wrong := _run(back_command(settings, good, bad, reason, unmark)):
+        raise OperationError(
+            f"release {bad['id']} is to be taken back, and {good['id']} does not serve again: "
+            f"{wrong}. Run it again; if that does not help: koprogo status, koprogo ssh, then "
+            "docker ps -a and docker logs koprogo-traefik-1"
+        )
+    after = round(time.monotonic() - began, 2)
+    note(outcome="taken back", back_after=after, **about(bad, found))
+    if wrong := _run(put_away_command(settings, good, bad, reason, unmark)):
+        logger.error("    what it left runs on: %s; the next run takes it away", wrong)
+    return (
+        f"release {bad['id']} was taken back; {good['id']} serves again, since {after:.1f} s after "
+        "the verdict. What it logged: koprogo ssh, then docker ps -a and docker logs. It is not "
+        "deployed again as it is: change something, or give --data retry_bad_release=true"
+    )
+
+
+def _run(script: str) -> str:
+    """Run it as root; why it failed, in a line, empty if it did not."""
+    try:
+        ok, output = host.run_shell_command(StringCommand(f"sudo -n sh -c {shlex.quote(script)}"))
+    except Exception as error:  # a connection that is gone has many names
+        return str(error) or type(error).__name__
+    for line in output.stderr_lines:
+        (logger.warning if ok else logger.error)("    %s", line)
+    return "" if ok else (output.stderr_lines or [f"no answer from {host.name}"])[0]
