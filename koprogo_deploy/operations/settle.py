@@ -9,9 +9,10 @@ from typing import Any
 from pyinfra import host, logger
 from pyinfra import state as pyinfra_state
 from pyinfra.api import StringCommand, deploy
+from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy.facts.releases import Image, Images, Kept, Releases
-from koprogo_deploy.facts.stack import StackState, repository
+from koprogo_deploy.facts.stack import StackState, not_serving, repository
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.migrate import stack, target
@@ -19,6 +20,8 @@ from koprogo_deploy.operations.release import promote_command
 from koprogo_deploy.operations.shell import stop
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.plan.services import old_containers
+from koprogo_deploy.render import container_names
+from koprogo_deploy.settings import SERVICES
 from koprogo_deploy.units import megabytes
 
 
@@ -28,6 +31,11 @@ def settled() -> Iterator[str]:
     settings = context.current().settings
     state = stack(settings)
     manifest, root = target(state), settings.install_root
+    if pyinfra_state.is_executing and (reason := does_not_serve(state, manifest)):
+        raise OperationError(
+            f"release {manifest['id']} does not count yet, for {reason}; nothing was removed. "
+            "deploys/full.py ends what was begun"
+        )
     steps = []
     if state.candidate or context.planned():
         steps.append(promote_command(root, manifest["id"]))
@@ -73,6 +81,23 @@ def _prune_images(
 
 def _count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def does_not_serve(state: StackState, manifest: Mapping[str, Any]) -> str:
+    """Why a release is not what serves, such as one that a run left which was cut before the
+    switch; empty if it is. Pure.
+    """
+    if state.dynamic != manifest["dynamic"]:
+        return "requests do not go to it"
+    names = container_names(manifest["colours"])
+    # Routes alone do not tell: one that differs in Postgres has those of what serves.
+    for service in SERVICES:
+        container = state.containers.get(names[service])
+        if why := not_serving(container):
+            return f"its {service} {why}"
+        if container and container.spec != manifest["specs"][service]:
+            return f"another {service} runs than it says"
+    return ""
 
 
 def before(state: StackState, manifest: dict[str, Any]) -> str:

@@ -129,6 +129,30 @@ def test_usual_settings_take_the_place_of_what_was_cut_off(changed: Rig, operati
     assert changed.deploy("--dry").would_change == []
 
 
+@pytest.fixture
+def pushed(changed: Rig) -> Rig:
+    """The rig; a run was killed after its backend was up, and none of its release ever served."""
+    changed.converge()
+    interrupted(changed, CHANGE, "killed", FRONTEND, 0.0)
+    assert "candidate" in changed.leftovers()
+    return changed
+
+
+@pytest.mark.slow
+def test_a_release_that_never_served_does_not_count_by_asking_for_it(pushed: Rig) -> None:
+    rig, before = pushed, pushed.manifest()["id"]
+    containers = {name: found["Id"] for name, found in rig.containers().items()}
+    with Watch(rig) as watch:
+        run = rig.deploy(deploy="settle")
+    assert run.code == 1, run.output
+    assert "does not count yet, for requests do not go to it; nothing was removed" in run.output
+    assert watch.failures == []
+    assert rig.manifest()["id"] == before
+    assert {name: found["Id"] for name, found in rig.containers().items()} == containers
+    assert rig.converge(**CHANGE).changed != []
+    assert rig.leftovers() == []
+
+
 @pytest.mark.slow
 def test_network_that_goes_silent_ends_the_run(changed: Rig) -> None:
     """No packet comes back, not even one that ends the connection."""
