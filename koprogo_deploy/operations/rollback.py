@@ -200,13 +200,16 @@ def kept_release_is_candidate() -> Iterator[StringCommand | str]:
     why = f": {settings.reason}" if settings.reason else ""
     left = state.current if live["id"] == manifest["id"] else live
     mark = f"rolled back by {context.who()} at {made:%Y-%m-%d %H:%M} UTC{why}"
-    left_id = left["id"] if left else ""
+    left_id = left["id"] if left and left["id"] != manifest["id"] else ""
     old = _old_settings(settings.environment, manifest)
     context.go_back(context.GoingBack(left_id, mark, old, dump["release"] if dump else ""))
     if live["id"] == manifest["id"]:
         context.plan(manifest)
         logger.info("    release %s serves already", manifest["id"])
-        host.noop("it serves already")
+        if state.candidate and state.candidate["id"] != manifest["id"]:
+            yield f"rm -f {root}/candidate"  # a run that was cut left it, and it never served
+        else:
+            host.noop("it serves already")
         return
     images = manifest["images"].values()
     steps = [f"set -e; cd {root}", have_images(images, settings.image_pull_timeout)]

@@ -154,6 +154,22 @@ def test_a_release_that_never_served_does_not_count_by_asking_for_it(pushed: Rig
 
 
 @pytest.mark.slow
+def test_going_back_to_what_serves_lets_go_what_never_did(pushed: Rig) -> None:
+    rig, before = pushed, pushed.manifest()["id"]
+    started = {name: found["State"]["StartedAt"] for name, found in rig.containers().items()}
+    with Watch(rig) as watch:
+        run = rig.deploy(deploy="rollback", release=before)
+    assert run.code == 0, run.output
+    assert watch.failures == []
+    assert rig.manifest()["id"] == before
+    assert rig.leftovers() == []
+    for name, found in rig.containers().items():
+        assert found["State"]["StartedAt"] == started[name], name
+    assert not rig.on_host(f"ls /opt/koprogo/releases/{before} | grep -x bad; true")
+    assert rig.deploy("--dry").would_change == []
+
+
+@pytest.mark.slow
 def test_network_that_goes_silent_ends_the_run(changed: Rig) -> None:
     """No packet comes back, not even one that ends the connection."""
     rule = ("-p", "tcp", "--sport", "22", "-j", "DROP")
