@@ -170,6 +170,26 @@ def test_going_back_to_what_serves_lets_go_what_never_did(pushed: Rig) -> None:
 
 
 @pytest.mark.slow
+def test_a_restore_leaves_what_never_served_out_of_the_data(pushed: Rig) -> None:
+    """Its backend would come up on what is restored, and migrate it."""
+    rig, before = pushed, pushed.manifest()["id"]
+    names = container_names(rig.manifest()["colours"])
+    made = rig.deploy(deploy="backup")
+    assert made.code == 0, made.output
+    run = rig.deploy(deploy="restore", backup="latest")
+    dropped = rig.deploy(deploy="restore", backup="drop_old")
+    assert run.code == 0, run.output
+    assert "Restore | Let go what a cut run left" in run.changed
+    assert dropped.code == 0, dropped.output
+    assert rig.manifest()["id"] == before
+    status = {name: found["State"]["Status"] for name, found in rig.containers().items()}
+    assert {name for name in status if status[name] == "running"} == set(names.values())
+    assert set(rig.leftovers()) == set(status) - set(names.values()), "its logs stay"
+    rig.converge()
+    assert rig.leftovers() == []
+
+
+@pytest.mark.slow
 def test_network_that_goes_silent_ends_the_run(changed: Rig) -> None:
     """No packet comes back, not even one that ends the connection."""
     rule = ("-p", "tcp", "--sport", "22", "-j", "DROP")
