@@ -57,19 +57,20 @@ def staged() -> Iterator[Path]:
 def link(source: Path, target: Path) -> None:
     """The same files under another directory, as hard links: no copy, no room, one moment.
 
-    What is not an upload yet stays out: it changes while it is read.
+    Those that were linked there earlier stay. What is not an upload yet stays out: it changes while
+    it is read.
     """
-    target.mkdir(mode=0o700)
+    target.mkdir(mode=0o700, exist_ok=True)
     for folder, folders, files in os.walk(source):
         if Path(folder) == source and INCOMING in folders:
             folders.remove(INCOMING)
         here = target / Path(folder).relative_to(source)
         for name in folders:
             if not (Path(folder) / name).is_symlink():
-                (here / name).mkdir(mode=0o700)
+                (here / name).mkdir(mode=0o700, exist_ok=True)
         for name in [*files, *(n for n in folders if (Path(folder) / n).is_symlink())]:
             # One that the application deleted a moment ago is no part of this backup.
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
                 os.link(Path(folder) / name, here / name, follow_symlinks=False)
 
 
@@ -107,6 +108,9 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
     repository.restic(config, "unlock", "--quiet")  # those of dead processes only
     with staged() as stage:
         made = datetime.now(UTC)
+        # Before and after: one that is deleted meanwhile has its row in the dump, and so has one
+        # that came just before it.
+        link(volume(), stage / FILES)
         dumped = dump.dump(stage / DUMP, compress=0, hashed=True)
         link(volume(), stage / FILES)
         manifest = {

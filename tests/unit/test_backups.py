@@ -354,6 +354,22 @@ def test_uploads_are_linked_not_copied(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "stage").iterdir()) == ["folder", "link", "top", "é"]
 
 
+def test_uploads_of_before_and_after_the_dump_are_in_the_backup(tmp_path: Path) -> None:
+    """Its database holds rows of both: of what was deleted meanwhile, and of what had just come."""
+    source, stage = tmp_path / "volume", tmp_path / "stage"
+    (source / "a").mkdir(parents=True)
+    (source / "a/deleted").write_text("x")
+    (source / "a/stays").write_text("y")
+    backup.link(source, stage)
+    (source / "a/deleted").unlink()
+    (source / "a/new").write_text("z")
+    (source / "b").mkdir()
+    (source / "b/new").write_text("z")
+    backup.link(source, stage)
+    found = sorted(str(p.relative_to(stage)) for p in stage.rglob("*") if p.is_file())
+    assert found == ["a/deleted", "a/new", "a/stays", "b/new"]
+
+
 # --- read back -----------------------------------------------------------------------------------
 
 UPLOADS = {"a/één.pdf": b"content", "b": b""}
