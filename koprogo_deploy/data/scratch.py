@@ -94,7 +94,7 @@ def up(config: Config, image: str = "") -> dict[str, Any]:
         # A password hash is in there: it goes from one server to the other by pipe alone.
         dumped = run(*inside(POSTGRES, "pg_dumpall", "--roles-only", "-U", "postgres"))
         sql(NAME, f"ALTER ROLE postgres PASSWORD NULL;\n{roles_sql(dumped)}", "postgres")
-        sql(NAME, database.DATABASE_SQL + database.ROLE_SETTINGS_SQL, "postgres")
+        sql(NAME, database.DATABASE_SQL, "postgres")
     except BaseException:
         down()
         raise
