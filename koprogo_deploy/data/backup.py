@@ -298,9 +298,9 @@ def fits(config: Config, manifest: dict[str, Any]) -> None:
 
 
 def drill(config: Config, _staged: object = None) -> dict[str, Any]:
-    """Prove the newest backup: restore it into a scratch server, compare every hash, and have a
-    backend like the serving one come up on it. All the while no deploy may run: its second colour
-    would need the memory.
+    """Prove the newest backup: restore it into a scratch server, compare every hash, have a backend
+    like the serving one come up on it, and ask that for its lists. All the while no deploy may run:
+    its second colour would need the memory.
 
     Raises:
         Failed: it is not what it should be; says how.
@@ -319,6 +319,7 @@ def drill(config: Config, _staged: object = None) -> dict[str, Any]:
             found = hashes.tables(scratch.NAME)
             applied = [str(v) for v in json.loads(sql(scratch.NAME, _MIGRATIONS))]
             up = scratch.try_backend(backend(config))
+            wrong = scratch.ask_backend()
         finally:
             scratch.down()
     problems = hashes.differences(manifest["tables"], found, "table")
@@ -326,6 +327,11 @@ def drill(config: Config, _staged: object = None) -> dict[str, Any]:
         problems.append("its migrations are not those of the manifest")
     if problems:
         raise Failed(f"backup {snapshot['short_id']} does not restore: {told(problems)}")
+    if wrong:
+        raise Failed(
+            f"backup {snapshot['short_id']} is as it was made, and a backend on it fails: "
+            f"{told(wrong)}"
+        )
     return {
         "backup": snapshot["short_id"],
         "made": manifest["made"],
