@@ -60,8 +60,8 @@ def cold_script(environment: door.Environment) -> str:
     data = seed.generate(settings.seed_number, settings.seed_scale, hashed.decode(), now.date())
     guard = bcrypt.hashpw(environment.secrets["SUPERADMIN_PASSWORD"].encode(), bcrypt.gensalt(8))
     verifier = database.scram_verifier(environment.secrets["DATABASE_PASSWORD"])
-    roles = database.role_sql(verifier, exists=False)
-    roles += database.DATABASE_SQL + database.ROLE_SETTINGS_SQL
+    login = database.login_name(render.secret_directories(sets)["backend"])
+    roles = database.login_sql(login, verifier) + database.DATABASE_SQL
     rows = database.EXTENSION_SQL + database.guard_sql(guard.decode()) + seed.insert_sql(data)
     pulls = "\n".join(
         f'docker pull -q {shlex.quote(image)} & jobs="$jobs $!"'

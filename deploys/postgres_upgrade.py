@@ -13,12 +13,18 @@ from koprogo_deploy.operations.host import host_stage
 from koprogo_deploy.operations.preflight import preflight
 from koprogo_deploy.operations.record import record_stage
 from koprogo_deploy.operations.settle import settle_stage
-from koprogo_deploy.operations.upgrade import choose_stage, postgres_release_stage, upgrade_stage
+from koprogo_deploy.operations.upgrade import (
+    choose_stage,
+    drops,
+    postgres_release_stage,
+    upgrade_stage,
+)
 
 preflight(upgrading=True)
 choose_stage()  # up, back, or the end of what an earlier run began; nothing is touched if refused
 host_stage()  # koprogo-data, which does the work
 postgres_release_stage()  # differs in Postgres alone; its image is pulled
 upgrade_stage()  # rehearsed on a copy, changed over under the page, verified; the old one stays
-settle_stage()
+if not drops():
+    settle_stage()  # the release with the other Postgres counts
 record_stage()

@@ -80,11 +80,20 @@ SELECT json_build_object('rows', coalesce(json_object_agg(name, n), '{{}}')) FRO
    WHERE to_regclass('public.' || name) IS NOT NULL) AS counted"""  # noqa: S608 - names of ours
 
 
-ROLE_QUERY = """
+# Owns the database and all that is in it. A backend logs in as a member of it that is made for its
+# release's set of secrets: where the password changes, either colour can log in with its own.
+OWNER = "koprogo"
+USER = "DATABASE_USER"  # in the backend's environment
+
+LOGINS_QUERY = f"""
+SELECT coalesce(json_object_agg(rolname, rolpassword), '{{}}') FROM pg_authid
+ WHERE rolcanlogin AND rolname ~ '^{OWNER}(_[0-9a-f]+)?$'"""  # noqa: S608 - a name of ours
+
+ROLE_QUERY = f"""
 SELECT json_build_object(
-  'verifier', (SELECT rolpassword FROM pg_authid WHERE rolname = 'koprogo'),
+  'logins', ({LOGINS_QUERY}),
   'database', EXISTS (SELECT 1 FROM pg_database WHERE datname = 'koprogo_db'))
-"""
+"""  # noqa: S608 - names of ours
 
 
 _OBSERVER_QUERY = f"""(SELECT json_build_object(
@@ -266,22 +275,55 @@ def scram_matches(password: str, verifier: str | None) -> bool:
     return hmac.compare_digest(scram_verifier(password, salt, int(match[1])), verifier or "")
 
 
-def role_sql(verifier: str, exists: bool) -> str:
-    """Make the application's role, or give it another password. No superuser, owns its database."""
-    verb = "ALTER" if exists else "CREATE"
+def login_name(directory: str) -> str:
+    """Role that a backend logs in as, by the directory of its secrets. Pure."""
+    return f"{OWNER}_{directory.rpartition('-')[2]}"
+
+
+def login_of(manifest: Mapping[str, Any]) -> str:
+    """Role that a release's backend logs in as. Pure."""
+    # Releases of before there were others log in as the owner.
+    return str(manifest["definitions"]["backend"]["environment"].get(USER, OWNER))
+
+
+def login_sql(login: str, verifier: str) -> str:
+    """Make a role that the backend logs in as, or give it a password; in a session it is the owner.
+
+    Args:
+        login: its name.
+        verifier: of its password.
+    """
+    made = "".join(
+        f"DO $$ BEGIN CREATE ROLE {name}; EXCEPTION WHEN duplicate_object THEN NULL; END $$;\n"
+        for name in dict.fromkeys((OWNER, login))
+    )
+    owner = (
+        ""
+        if login == OWNER
+        else f"GRANT {OWNER} TO {login};\nALTER ROLE {login} SET role = '{OWNER}';\n"
+    )
     # pg_stat_statements keeps such a statement as it is, and more than the superuser reads it.
-    untracked = "SET pg_stat_statements.track_utility = off;\n"
-    return f"{untracked}{verb} ROLE koprogo LOGIN PASSWORD '{verifier}';\n"
+    return f"""SET pg_stat_statements.track_utility = off;
+BEGIN;
+{made}ALTER ROLE {login} LOGIN PASSWORD '{verifier}';
+ALTER ROLE {login} SET idle_in_transaction_session_timeout = '60s';
+{owner}COMMIT;
+"""
+
+
+def no_login_sql(logins: Sequence[str]) -> str:
+    """Nobody logs in as these any more; what one of them made is the owner's, whatever it did."""
+    return "".join(
+        f"ALTER ROLE {login} NOLOGIN PASSWORD NULL;\n"
+        if login == OWNER
+        else f"REASSIGN OWNED BY {login} TO {OWNER};\nDROP OWNED BY {login};\nDROP ROLE {login};\n"
+        for login in logins
+    )
 
 
 DATABASE_SQL = """
 CREATE DATABASE koprogo_db OWNER koprogo;
 REVOKE CONNECT, TEMPORARY ON DATABASE koprogo_db FROM PUBLIC;
-"""
-
-# Kept off dumps and migrations: only the application's own sessions time out.
-ROLE_SETTINGS_SQL = """
-ALTER ROLE koprogo IN DATABASE koprogo_db SET idle_in_transaction_session_timeout = '60s';
 """
 
 EXTENSION_SQL = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements;\n"

@@ -24,6 +24,7 @@ DATA_MODULES = (
     "journal",
     *(f"data/{name}" for name in ("__init__", "backup", "dump", "hashes", "host", "live")),
     *(f"data/{name}" for name in ("main", "repository", "scratch", "upgrade")),
+    *(f"on_host/{name}" for name in ("__init__", "ask")),
 )
 TIMERS = tuple(f"koprogo-{kind}.timer" for kind in backups.KINDS)
 SECRETS_OF_BACKUPS = ("password", "ssh_key", "known_hosts", "s3.json")

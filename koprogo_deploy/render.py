@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from koprogo_deploy import database
 from koprogo_deploy.budget import unlimited
 from koprogo_deploy.data.host import INCOMING
 from koprogo_deploy.secrets import OPTIONAL, Secrets
@@ -208,7 +209,10 @@ def render(
         "edge_range": edge_range(settings.edge_network),
         "traefik_address": traefik_address(settings.edge_network),
         "shared_memory": _shared_memory(settings),
-        "backend_environment": backend_environment(settings),
+        "backend_environment": {
+            **backend_environment(settings),
+            database.USER: database.login_name(directories["backend"]),
+        },
         "secrets_of": {service: sorted(sets.get(service, {})) for service in SERVICES},
         "secret_files": {
             name: f"{settings.install_root}/secrets/{directories[service]}/{name}"

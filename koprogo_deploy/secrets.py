@@ -29,7 +29,7 @@ class Wanted:
 
 WANTED = (
     Wanted("POSTGRES_PASSWORD", "Postgres superuser; used once, when the data directory is made"),
-    Wanted("DATABASE_PASSWORD", "role koprogo, which the backend connects as"),
+    Wanted("DATABASE_PASSWORD", "the backend's login to Postgres"),
     Wanted("JWT_SECRET", "signs the access tokens; a new one logs everybody out"),
     Wanted("TOTP_ENCRYPTION_KEY", "newer KoproGo images: encrypts two-factor secrets"),
     Wanted("METRICS_AUTH_TOKEN", "newer KoproGo images: bearer token of /metrics"),

@@ -57,19 +57,20 @@ def staged() -> Iterator[Path]:
 def link(source: Path, target: Path) -> None:
     """The same files under another directory, as hard links: no copy, no room, one moment.
 
-    What is not an upload yet stays out: it changes while it is read.
+    Those that were linked there earlier stay. What is not an upload yet stays out: it changes while
+    it is read.
     """
-    target.mkdir(mode=0o700)
+    target.mkdir(mode=0o700, exist_ok=True)
     for folder, folders, files in os.walk(source):
         if Path(folder) == source and INCOMING in folders:
             folders.remove(INCOMING)
         here = target / Path(folder).relative_to(source)
         for name in folders:
             if not (Path(folder) / name).is_symlink():
-                (here / name).mkdir(mode=0o700)
+                (here / name).mkdir(mode=0o700, exist_ok=True)
         for name in [*files, *(n for n in folders if (Path(folder) / n).is_symlink())]:
             # One that the application deleted a moment ago is no part of this backup.
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
                 os.link(Path(folder) / name, here / name, follow_symlinks=False)
 
 
@@ -107,6 +108,9 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
     repository.restic(config, "unlock", "--quiet")  # those of dead processes only
     with staged() as stage:
         made = datetime.now(UTC)
+        # Before and after: one that is deleted meanwhile has its row in the dump, and so has one
+        # that came just before it.
+        link(volume(), stage / FILES)
         dumped = dump.dump(stage / DUMP, compress=0, hashed=True)
         link(volume(), stage / FILES)
         manifest = {
@@ -294,9 +298,9 @@ def fits(config: Config, manifest: dict[str, Any]) -> None:
 
 
 def drill(config: Config, _staged: object = None) -> dict[str, Any]:
-    """Prove the newest backup: restore it into a scratch server, compare every hash, and have a
-    backend like the serving one come up on it. All the while no deploy may run: its second colour
-    would need the memory.
+    """Prove the newest backup: restore it into a scratch server, compare every hash, have a backend
+    like the serving one come up on it, and ask that for its lists. All the while no deploy may run:
+    its second colour would need the memory.
 
     Raises:
         Failed: it is not what it should be; says how.
@@ -315,6 +319,7 @@ def drill(config: Config, _staged: object = None) -> dict[str, Any]:
             found = hashes.tables(scratch.NAME)
             applied = [str(v) for v in json.loads(sql(scratch.NAME, _MIGRATIONS))]
             up = scratch.try_backend(backend(config))
+            wrong = scratch.ask_backend()
         finally:
             scratch.down()
     problems = hashes.differences(manifest["tables"], found, "table")
@@ -322,6 +327,11 @@ def drill(config: Config, _staged: object = None) -> dict[str, Any]:
         problems.append("its migrations are not those of the manifest")
     if problems:
         raise Failed(f"backup {snapshot['short_id']} does not restore: {told(problems)}")
+    if wrong:
+        raise Failed(
+            f"backup {snapshot['short_id']} is as it was made, and a backend on it fails: "
+            f"{told(wrong)}"
+        )
     return {
         "backup": snapshot["short_id"],
         "made": manifest["made"],

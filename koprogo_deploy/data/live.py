@@ -64,7 +64,6 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
             backup.fits(config, manifest)
             own(uploads, volume)
             sql(POSTGRES, database.DATABASE_SQL.replace(DATABASE, NEW), "postgres")
-            sql(POSTGRES, database.ROLE_SETTINGS_SQL.replace(DATABASE, NEW), "postgres")
             dump.restore(stage / backup.DUMP, POSTGRES, NEW)
             sql(POSTGRES, "ANALYZE", NEW)
             found = hashes.tables(POSTGRES, database=NEW)
@@ -108,7 +107,6 @@ def prepare_dump(config: Config, file: Path) -> dict[str, Any]:
     dump.room(backup.volume(), dump.size(), "the restored database")
     try:
         sql(POSTGRES, database.DATABASE_SQL.replace(DATABASE, NEW), "postgres")
-        sql(POSTGRES, database.ROLE_SETTINGS_SQL.replace(DATABASE, NEW), "postgres")
         dump.restore(file, POSTGRES, NEW)
         sql(POSTGRES, "ANALYZE", NEW)
     except BaseException:

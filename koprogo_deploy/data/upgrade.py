@@ -435,7 +435,7 @@ def moved(config: Config, cut: Mapping[str, Any]) -> dict[str, Any]:
     # pg_stat_statements keeps such a statement as it is, and more than the superuser reads it.
     untracked = "SET pg_stat_statements.track_utility = off;\n"
     sql(POSTGRES, untracked + scratch.roles_sql(script), "postgres")
-    sql(POSTGRES, database.DATABASE_SQL + database.ROLE_SETTINGS_SQL, "postgres")
+    sql(POSTGRES, database.DATABASE_SQL, "postgres")
     dump.restore(file, POSTGRES)
     sql(POSTGRES, "ANALYZE")
     seconds["restore"] = time.monotonic() - began
@@ -457,13 +457,13 @@ def taken(config: Config, cut: Mapping[str, Any], anyway: bool) -> dict[str, Any
     since = live.rows_since(about(cut["coming"])["tables"], tables)
     if lost(since) and not anyway:
         raise Failed(f"something was written since: {', '.join(lost(since))}")
-    query = "SELECT rolpassword FROM pg_authid WHERE rolname = 'koprogo'"
-    verifier = sql(POSTGRES, query, "postgres")
+    logins = json.loads(sql(POSTGRES, database.LOGINS_QUERY, "postgres"))
     run("docker", "stop", "-t", "60", POSTGRES)
     exchange(cut["aside"], cut["coming"])
     up(config, cut["release"])
-    # It may have been changed since.
-    sql(POSTGRES, database.role_sql(verifier, True), "postgres")
+    # They may be others since.
+    for login, verifier in logins.items():
+        sql(POSTGRES, database.login_sql(login, verifier), "postgres")
     return {"tables": tables, "told": {"since": since}}
 
 

@@ -81,7 +81,7 @@ SELECT extract(epoch FROM clock_timestamp())::numeric(14,3), l.virtualtransactio
        l.mode
   FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_stat_activity a USING (pid)
  WHERE l.locktype = 'relation' AND l.granted AND l.mode IN ({modes})
-   AND a.usename = 'koprogo' AND c.oid IN ({tables});
+   AND a.usename ~ '^koprogo(_[0-9a-f]+)?$' AND c.oid IN ({tables});
 """  # noqa: S608 - names and numbers of ours
 
 

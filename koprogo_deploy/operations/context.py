@@ -96,7 +96,7 @@ class GoingBack:
     """A rollback under way: which release is left, the line that marks it, and settings to verify.
 
     Attributes:
-        left: id of the release that served when it began.
+        left: id of the release that served when it began; empty where the chosen one did.
         mark: why that one is not to be deployed again by itself.
         settings: what the other one was rendered from, as far as it is known.
         dump: id of the release before whose migration the data was dumped, where that data has to

@@ -96,7 +96,7 @@ def stack(settings: Settings) -> StackState:
 
 @step
 def postgres_runs() -> Iterator[StringCommand | str]:
-    """Postgres runs as the release says, with the application's role and database."""
+    """Postgres runs as the release says, with the role its backend logs in as, and the database."""
     environment = context.current()
     found = stack(environment.settings)
     settings = environment.settings
@@ -113,13 +113,12 @@ def postgres_runs() -> Iterator[StringCommand | str]:
     roles = look(Database, query=database.ROLE_QUERY, database="postgres")
     if not roles:
         raise OperationError("Postgres runs but does not answer: docker logs koprogo-postgres-1")
-    password = environment.secrets["DATABASE_PASSWORD"]
-    if not database.scram_matches(password, roles["verifier"]):
-        sql = database.role_sql(database.scram_verifier(password), bool(roles["verifier"]))
+    password, login = environment.secrets["DATABASE_PASSWORD"], database.login_of(target(found))
+    if not database.scram_matches(password, roles["logins"].get(login)):
+        sql = database.login_sql(login, database.scram_verifier(password))
         yield StringCommand(psql("postgres"), _stdin=sql)
     if not roles["database"]:
-        sql = database.DATABASE_SQL + database.ROLE_SETTINGS_SQL
-        yield StringCommand(psql("postgres"), _stdin=sql)
+        yield StringCommand(psql("postgres"), _stdin=database.DATABASE_SQL)
 
 
 def or_back(settings: Settings, found: StackState, up: str) -> str:

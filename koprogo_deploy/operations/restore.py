@@ -14,14 +14,17 @@ from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import database, maintenance
 from koprogo_deploy.command_line import as_written
-from koprogo_deploy.facts.stack import Database, Uploads
+from koprogo_deploy.facts.stack import Database, StackState, Uploads
 from koprogo_deploy.maintenance import Maintenance
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.backup import data_command, results
 from koprogo_deploy.operations.looks import look, machine_now
 from koprogo_deploy.operations.migrate import backend_migrated, stack
 from koprogo_deploy.operations.record import note
+from koprogo_deploy.operations.release import promote_command
+from koprogo_deploy.operations.shell import stop
 from koprogo_deploy.operations.step import step
+from koprogo_deploy.plan.services import old_containers
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.settings import Settings, network
 from koprogo_deploy.units import megabytes
@@ -107,6 +110,39 @@ def host_is_empty() -> Iterator[str]:
     )
     raise OperationError(f"\n{Refusal(f'Host {host.name}', [Problem('data', what, fix)])}")
     yield
+
+
+def alone(state: StackState, root: str) -> list[str]:
+    """Commands after which what serves is alone at the data. Pure.
+
+    What a run left which was cut may be of another schema: it would come up on what is restored,
+    and migrate it.
+    """
+    if state.live is None:
+        return []
+    steps = []
+    if state.live is state.candidate:
+        steps.append(promote_command(root, state.live["id"]))
+    elif state.candidate:
+        steps.append(f"rm -f {root}/candidate")
+    others = old_containers(state.containers, state.live["colours"])
+    if at_work := [name for name in others if state.containers[name].status != "exited"]:
+        steps.append(f"set -e\n{stop(*at_work)}")
+    return steps
+
+
+@step
+def serving_is_alone() -> Iterator[str]:
+    """Nothing but what serves works on the data: what a run left which was cut is let go."""
+    settings = context.current().settings
+    asked(settings)  # nothing is let go for a restore that is refused
+    state = stack(settings)
+    steps = alone(state, settings.install_root)
+    if state.live and steps:
+        context.plan(state.live)
+    else:
+        host.noop("nothing but what serves works on the data")
+    yield from steps
 
 
 @step
@@ -199,6 +235,7 @@ def empty_stage() -> None:
 @deploy("Restore")
 def restore_stage() -> None:
     """A backup in place of what is live."""
+    serving_is_alone(name="Let go what a cut run left")
     restored_beside(name="Bring the backup beside what is live, and compare it")
     swapped(name="Swap")
     backend_migrated(name="Bring back the guard and the observer, which no backup holds")

@@ -16,6 +16,7 @@ from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import database, direct, door, render
+from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.releases import Dumps, Kept, ReleaseFiles, Releases
 from koprogo_deploy.facts.stack import Database, StackState
 from koprogo_deploy.operations import context
@@ -180,39 +181,21 @@ def kept_release_is_candidate() -> Iterator[StringCommand | str]:
     kept: dict[str, Kept] = look(Releases, root=root)
     to = choose(state, kept, settings.release, settings.retry_bad_release)
     live, manifest = state.live or {}, to.manifest
-    found = database.parse_migrations(
-        look(Database, query=database.migrations_query()).get("migrations")
-    )
-    # Where the database does not answer, what serves tells what it has.
-    applied = found or dict.fromkeys(database.versions(kept[live["id"]].migrations), True)
-    secrets = render.secret_directories(context.secret_sets(environment))
-    dump, reason = None, cannot_go_back(to, live, secrets, root)
-    if missing := between(to, applied):
-        dump = fitting_dump(to, look(Dumps, root=root) if state.dumps else {})
-        lost = look(Database, query=database.written_since(dump["at"])) if dump else {}
-        if dump and settings.restore_dump:
-            logger.warning("    the data is of %s again. %s", dump["at"], database.lost_told(lost))
-        else:
-            reason = two_ways(to, missing, dump, lost, settings)
-    if reason:
-        raise OperationError(f"no rollback to release {manifest['id']}: {reason}")
-    made = datetime.now(UTC)
-    why = f": {settings.reason}" if settings.reason else ""
-    left = state.current if live["id"] == manifest["id"] else live
-    mark = f"rolled back by {context.who()} at {made:%Y-%m-%d %H:%M} UTC{why}"
-    left_id = left["id"] if left else ""
-    old = _old_settings(settings.environment, manifest)
-    context.go_back(context.GoingBack(left_id, mark, old, dump["release"] if dump else ""))
+    dump = _dump_to_return(environment, state, kept, to)
+    _begin(settings, state, manifest, dump)
     if live["id"] == manifest["id"]:
         context.plan(manifest)
         logger.info("    release %s serves already", manifest["id"])
-        host.noop("it serves already")
+        if state.candidate and state.candidate["id"] != manifest["id"]:
+            yield f"rm -f {root}/candidate"  # a run that was cut left it, and it never served
+        else:
+            host.noop("it serves already")
         return
-    images = manifest["images"].values()
-    steps = [f"set -e; cd {root}", have_images(images, settings.image_pull_timeout)]
+    images = have_images(manifest["images"].values(), settings.image_pull_timeout)
+    there = f"set -e; cd {root}\n{images}"
     if state.current and manifest["id"] == state.current["id"]:
         context.plan(manifest)  # what was switched to and does not count yet is left
-        yield "\n".join([*steps, "rm -f candidate"])
+        yield f"{there}\nrm -f candidate"
         return
     if state.live is state.candidate:
         yield promote_command(root, live["id"])
@@ -221,17 +204,64 @@ def kept_release_is_candidate() -> Iterator[StringCommand | str]:
     does = services.changes(live, release, manifest["requested"], state.containers)
     for told in going_back(manifest, does):
         logger.info("    %s", told)
-    if colours == manifest["colours"]:
-        context.plan(manifest)
-        if not (state.candidate and state.candidate["id"] == manifest["id"]):
-            link = f"ln -sfn releases/{manifest['id']} candidate.new; mv -T candidate.new candidate"
-            yield "\n".join([*steps, link])
-        else:
-            host.noop(f"release {manifest['id']} was made ready by an earlier run")
+    if colours != manifest["colours"]:
+        yield _pushed_again(settings, manifest, colours)
         return
-    # Its colours are taken: the same release in the other ones.
+    context.plan(manifest)
+    if state.candidate and state.candidate["id"] == manifest["id"]:
+        host.noop(f"release {manifest['id']} was made ready by an earlier run")
+        return
+    link = f"ln -sfn releases/{manifest['id']} candidate.new; mv -T candidate.new candidate"
+    yield f"{there}\n{link}"
+
+
+def _dump_to_return(
+    environment: Environment, state: StackState, kept: Mapping[str, Kept], to: Kept
+) -> str:
+    """Id of the release whose dump has to serve again; empty where the data stays.
+
+    Raises:
+        OperationError: the kept release cannot serve again, or not with the data as it is.
+    """
+    settings, live = environment.settings, state.live or {}
+    root, no = settings.install_root, f"no rollback to release {to.manifest['id']}"
+    secrets = render.secret_directories(context.secret_sets(environment))
+    if reason := cannot_go_back(to, live, secrets, root):
+        raise OperationError(f"{no}: {reason}")
+    found = database.parse_migrations(
+        look(Database, query=database.migrations_query()).get("migrations")
+    )
+    # Where the database does not answer, what serves tells what it has.
+    applied = found or dict.fromkeys(database.versions(kept[live["id"]].migrations), True)
+    missing = between(to, applied)
+    if not missing:
+        return ""
+    dump = fitting_dump(to, look(Dumps, root=root) if state.dumps else {})
+    lost = look(Database, query=database.written_since(dump["at"])) if dump else {}
+    if dump is None or not settings.restore_dump:
+        raise OperationError(f"{no}: {two_ways(to, missing, dump, lost, settings)}")
+    logger.warning("    the data is of %s again. %s", dump["at"], database.lost_told(lost))
+    return str(dump["release"])
+
+
+def _begin(settings: Settings, state: StackState, manifest: Mapping[str, Any], dump: str) -> None:
+    """Have the stages of this run work as a rollback to this release."""
+    live = state.live or {}
+    left = state.current if live["id"] == manifest["id"] else live
+    left_id = left["id"] if left and left["id"] != manifest["id"] else ""
+    why = f": {settings.reason}" if settings.reason else ""
+    mark = f"rolled back by {context.who()} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC{why}"
+    old = _old_settings(settings.environment, manifest)
+    context.go_back(context.GoingBack(left_id, mark, old, dump))
+
+
+def _pushed_again(
+    settings: Settings, manifest: Mapping[str, Any], colours: dict[str, str]
+) -> StringCommand:
+    """Push the same release in other colours, its own being taken."""
+    made = datetime.now(UTC)
     identity = f"{made:%Y%m%dT%H%M%SZ}-{manifest['hash'][:8]}"
-    files = look(ReleaseFiles, root=root, release=manifest["id"])
+    files = look(ReleaseFiles, root=settings.install_root, release=manifest["id"])
     again = render.recoloured(manifest, files, colours, identity)
     about = {
         **manifest,
@@ -244,7 +274,7 @@ def kept_release_is_candidate() -> Iterator[StringCommand | str]:
         "again": manifest["id"],
     }
     context.plan(about)
-    yield push(settings, identity, again, about)
+    return push(settings, identity, again, about)
 
 
 @deploy("Roll back")

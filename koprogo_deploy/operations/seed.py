@@ -75,7 +75,9 @@ def seeded() -> Iterator[StringCommand]:
 
 def _by_api(environment: Environment) -> StringCommand:
     settings = environment.settings
-    names = container_names(target(stack(settings))["colours"])
+    found = stack(settings)
+    # Not by one that a cut run left, and that does not serve.
+    names = container_names((found.live or target(found))["colours"])
     password = PUBLIC_PASSWORD
     if settings.superadmin_guard:
         password = environment.secrets["SUPERADMIN_PASSWORD"]

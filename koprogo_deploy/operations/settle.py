@@ -9,31 +9,43 @@ from typing import Any
 from pyinfra import host, logger
 from pyinfra import state as pyinfra_state
 from pyinfra.api import StringCommand, deploy
+from pyinfra.api.exceptions import OperationError
 
+from koprogo_deploy import database
 from koprogo_deploy.facts.releases import Image, Images, Kept, Releases
-from koprogo_deploy.facts.stack import StackState, repository
+from koprogo_deploy.facts.stack import Database, StackState, not_serving, repository
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.migrate import stack, target
 from koprogo_deploy.operations.release import promote_command
-from koprogo_deploy.operations.shell import stop
+from koprogo_deploy.operations.shell import psql, stop
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.plan.services import old_containers
+from koprogo_deploy.render import container_names
+from koprogo_deploy.settings import SERVICES
 from koprogo_deploy.units import megabytes
 
 
 @step
-def settled() -> Iterator[str]:
-    """`current` moves; then the old colours and the oldest releases go."""
+def settled() -> Iterator[StringCommand | str]:
+    """`current` moves; then the old colours, their passwords and the oldest releases go."""
     settings = context.current().settings
     state = stack(settings)
     manifest, root = target(state), settings.install_root
-    steps = []
+    if pyinfra_state.is_executing and (reason := does_not_serve(state, manifest)):
+        raise OperationError(
+            f"release {manifest['id']} does not count yet, for {reason}; nothing was removed. "
+            "deploys/full.py ends what was begun"
+        )
+    steps: list[StringCommand | str] = []
     if state.candidate or context.planned():
         steps.append(promote_command(root, manifest["id"]))
     leftovers = old_containers(state.containers, manifest["colours"])
     if leftovers:
         steps.append(f"set -e\n{stop(*leftovers, remove=True)}")
+    roles = look(Database, query=database.ROLE_QUERY, database="postgres")
+    if logins := unused_logins(roles.get("logins", {}), manifest):
+        steps.append(StringCommand(psql(), _stdin=database.no_login_sql(logins)))
     gone = unused(state.releases, manifest["id"], settings.releases_kept, before(state, manifest))
     kept: dict[str, Kept] = look(Releases, root=root) if steps or gone else {}
     if gone:
@@ -75,6 +87,23 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+def does_not_serve(state: StackState, manifest: Mapping[str, Any]) -> str:
+    """Why a release is not what serves, such as one that a run left which was cut before the
+    switch; empty if it is. Pure.
+    """
+    if state.dynamic != manifest["dynamic"]:
+        return "requests do not go to it"
+    names = container_names(manifest["colours"])
+    # Routes alone do not tell: one that differs in Postgres has those of what serves.
+    for service in SERVICES:
+        container = state.containers.get(names[service])
+        if why := not_serving(container):
+            return f"its {service} {why}"
+        if container and container.spec != manifest["specs"][service]:
+            return f"another {service} runs than it says"
+    return ""
+
+
 def before(state: StackState, manifest: dict[str, Any]) -> str:
     """Id of the release that a rollback would go to by itself; empty if there is none."""
     others = {
@@ -83,6 +112,11 @@ def before(state: StackState, manifest: dict[str, Any]) -> str:
         if release != manifest["id"] and release not in state.marked
     }
     return max(others, key=lambda release: others[release], default="")
+
+
+def unused_logins(logins: Iterable[str], manifest: Mapping[str, Any]) -> list[str]:
+    """Roles that a backend of another release logged in as. Pure."""
+    return sorted(set(logins) - {database.login_of(manifest)})
 
 
 def unused_images(

@@ -395,7 +395,8 @@ def dropped() -> Iterator[FunctionCommand]:
         note(dropped=gone)
 
 
-def _drops() -> bool:
+def drops() -> bool:
+    """Whether this run only lets go what served before; no release is worked on."""
     return context.current().settings.upgrade == DROP_OLD
 
 
@@ -408,7 +409,7 @@ def choose_stage() -> None:
 @deploy("Release")
 def postgres_release_stage() -> None:
     """The release that differs in Postgres alone is on the host, and its image."""
-    if not _drops():
+    if not drops():
         secrets_pushed(name="Push the secrets")
         release_pushed(name="Push the release")
 
@@ -416,7 +417,7 @@ def postgres_release_stage() -> None:
 @deploy("Upgrade")
 def upgrade_stage() -> None:
     """Rehearsed on a copy, changed over under the page, verified; or the old ones let go."""
-    if _drops():
+    if drops():
         dropped(name="Let go what served before")
         return
     rehearsed(name="Rehearse on a copy, while the site serves")

@@ -84,7 +84,8 @@ WRITES = (
     "SELECT pg_stat_statements_reset()",
     "SELECT pg_stat_reset()",
     "SELECT pg_reload_conf()",
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'koprogo' LIMIT 1",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE usename ~ '^koprogo_[0-9a-f]+$' LIMIT 1",
     "CREATE EXTENSION dblink",
 )
 SECRETS = (

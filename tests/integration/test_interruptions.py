@@ -130,6 +130,66 @@ def test_usual_settings_take_the_place_of_what_was_cut_off(changed: Rig, operati
     assert changed.deploy("--dry").would_change == []
 
 
+@pytest.fixture
+def pushed(changed: Rig) -> Rig:
+    """The rig; a run was killed after its backend was up, and none of its release ever served."""
+    changed.converge()
+    interrupted(changed, CHANGE, "killed", FRONTEND, 0.0)
+    assert "candidate" in changed.leftovers()
+    return changed
+
+
+@pytest.mark.slow
+def test_a_release_that_never_served_does_not_count_by_asking_for_it(pushed: Rig) -> None:
+    rig, before = pushed, pushed.manifest()["id"]
+    containers = {name: found["Id"] for name, found in rig.containers().items()}
+    with Watch(rig) as watch:
+        run = rig.deploy(deploy="settle")
+    assert run.code == 1, run.output
+    assert "does not count yet, for requests do not go to it; nothing was removed" in run.output
+    assert watch.failures == []
+    assert rig.manifest()["id"] == before
+    assert {name: found["Id"] for name, found in rig.containers().items()} == containers
+    assert rig.converge(**CHANGE).changed != []
+    assert rig.leftovers() == []
+
+
+@pytest.mark.slow
+def test_going_back_to_what_serves_lets_go_what_never_did(pushed: Rig) -> None:
+    rig, before = pushed, pushed.manifest()["id"]
+    started = {name: found["State"]["StartedAt"] for name, found in rig.containers().items()}
+    with Watch(rig) as watch:
+        run = rig.deploy(deploy="rollback", release=before)
+    assert run.code == 0, run.output
+    assert watch.failures == []
+    assert rig.manifest()["id"] == before
+    assert rig.leftovers() == []
+    for name, found in rig.containers().items():
+        assert found["State"]["StartedAt"] == started[name], name
+    assert not rig.on_host(f"ls /opt/koprogo/releases/{before} | grep -x bad; true")
+    assert rig.deploy("--dry").would_change == []
+
+
+@pytest.mark.slow
+def test_a_restore_leaves_what_never_served_out_of_the_data(pushed: Rig) -> None:
+    """Its backend would come up on what is restored, and migrate it."""
+    rig, before = pushed, pushed.manifest()["id"]
+    names = container_names(rig.manifest()["colours"])
+    made = rig.deploy(deploy="backup")
+    assert made.code == 0, made.output
+    run = rig.deploy(deploy="restore", backup="latest")
+    dropped = rig.deploy(deploy="restore", backup="drop_old")
+    assert run.code == 0, run.output
+    assert "Restore | Let go what a cut run left" in run.changed
+    assert dropped.code == 0, dropped.output
+    assert rig.manifest()["id"] == before
+    status = {name: found["State"]["Status"] for name, found in rig.containers().items()}
+    assert {name for name in status if status[name] == "running"} == set(names.values())
+    assert set(rig.leftovers()) == set(status) - set(names.values()), "its logs stay"
+    rig.converge()
+    assert rig.leftovers() == []
+
+
 @pytest.mark.slow
 def test_network_that_goes_silent_ends_the_run(changed: Rig) -> None:
     """No packet comes back, not even one that ends the connection."""

@@ -9,13 +9,16 @@ import re
 import secrets as random
 import shlex
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from koprogo_deploy import connection, secrets
+from koprogo_deploy import connection, database, secrets
+from koprogo_deploy.render import container_names
 from tests.integration.rig import ROOT, Rig
+from tests.integration.traffic import Stream, Traffic, told, where
 
 USER = "hunter"
 STOP = "/run/hunt-stop"
@@ -186,3 +189,40 @@ def test_rotated_secrets_are_in_force_and_old_ones_go(rig: Rig) -> None:
         assert outside.login("admin@small.be", old).status_code == 401
         new = rig.environment.secrets["SEED_PASSWORD"]
         assert outside.login("admin@small.be", new).status_code == 200
+
+
+STREAMS = (Stream("write", 10), Stream("write", 5, kept=False), Stream("read", 10))
+
+
+def logins(rig: Rig) -> set[str]:
+    """Roles that a backend can log in to the database as."""
+    return set(json.loads(rig.sql(database.LOGINS_QUERY)))
+
+
+@pytest.mark.slow
+def test_a_rotated_database_password_leaves_either_colour_its_own(rig: Rig) -> None:
+    rig.converge()
+    serving = rig.manifest()
+    names = container_names(serving["colours"])
+    rotate("DATABASE_PASSWORD")
+    failed = rig.deploy(backend_command=["/bin/false"])
+    assert failed.code == 1, failed.output
+    assert rig.manifest()["id"] == serving["id"]
+    assert logins(rig) > {database.login_of(serving)}
+    # What serves has to log in anew, with the old password.
+    rig.on_host(f"docker restart koprogo-{names['backend']}-1")
+    rig.wait_until_healthy(within=60, only=names)
+    with Traffic(where(rig.environment), STREAMS) as traffic:
+        time.sleep(3)
+        run = rig.deploy()
+        time.sleep(3)
+    print(told(traffic))
+    try:
+        assert run.code == 0, run.output[-4000:]
+        assert traffic.lost == []
+        assert traffic.accounted(rig.sql) == []
+    finally:
+        traffic.clean(rig.sql, rig.on_host)
+    assert logins(rig) == {database.login_of(rig.manifest())}
+    assert rig.leftovers() == []
+    assert rig.deploy("--dry").would_change == []

@@ -24,7 +24,7 @@ from koprogo_deploy.cli import backups as listing
 from koprogo_deploy.command_line import as_written
 from koprogo_deploy.data import backup, live, main, repository
 from koprogo_deploy.data.host import CLIENTS, MB, Config, Failed
-from koprogo_deploy.facts.stack import StackState, Uploads
+from koprogo_deploy.facts.stack import Container, StackState, Uploads
 from koprogo_deploy.journal import Journal
 from koprogo_deploy.operations import restore
 from koprogo_deploy.secrets import Secrets
@@ -354,6 +354,22 @@ def test_uploads_are_linked_not_copied(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "stage").iterdir()) == ["folder", "link", "top", "é"]
 
 
+def test_uploads_of_before_and_after_the_dump_are_in_the_backup(tmp_path: Path) -> None:
+    """Its database holds rows of both: of what was deleted meanwhile, and of what had just come."""
+    source, stage = tmp_path / "volume", tmp_path / "stage"
+    (source / "a").mkdir(parents=True)
+    (source / "a/deleted").write_text("x")
+    (source / "a/stays").write_text("y")
+    backup.link(source, stage)
+    (source / "a/deleted").unlink()
+    (source / "a/new").write_text("z")
+    (source / "b").mkdir()
+    (source / "b/new").write_text("z")
+    backup.link(source, stage)
+    found = sorted(str(p.relative_to(stage)) for p in stage.rglob("*") if p.is_file())
+    assert found == ["a/deleted", "a/new", "a/stays", "b/new"]
+
+
 # --- read back -----------------------------------------------------------------------------------
 
 UPLOADS = {"a/één.pdf": b"content", "b": b""}
@@ -555,6 +571,40 @@ def test_the_page_goes_again_whether_the_swap_succeeds_or_not() -> None:
     assert off.index("failed=$?") < off.index("rm -f") < off.index("exit $failed")
     assert restore.MESSAGE in page
     assert "203.0.113.7/32" in page
+
+
+def deployed(
+    dynamic: str = "d1", others: str = "running", candidate: bool = True, **more: Any
+) -> StackState:
+    """A host whose serving backend is blue; a run which was cut left a green one."""
+    blue, green = ({"backend": colour, "frontend": "blue"} for colour in ("blue", "green"))
+    status = {"backend-blue": "running", "backend-green": others, "frontend-blue": "running"}
+    return StackState(
+        current={"id": "r1", "colours": blue, "dynamic": "d1"},
+        candidate={"id": "r2", "colours": green, "dynamic": "d2"} if candidate else None,
+        dynamic=dynamic,
+        containers={n: Container("0", n, "", s, "", "") for n, s in status.items()},
+        **more,
+    )
+
+
+def test_what_a_cut_run_left_does_not_come_up_on_what_is_restored() -> None:
+    let_go, stopped = restore.alone(deployed(), "/opt/koprogo")
+    assert let_go == "rm -f /opt/koprogo/candidate"
+    assert "koprogo-backend-green-1" in stopped
+    assert "blue" not in stopped
+    assert "docker rm" not in stopped, "its logs stay"
+    assert restore.alone(deployed(others="restarting"), "/")[1:], "one that crashes on and on"
+    assert restore.alone(deployed(others="exited"), "/") == ["rm -f //candidate"]
+    assert restore.alone(deployed(others="exited", candidate=False), "/") == []
+    assert restore.alone(StackState(), "/") == []
+
+
+def test_what_was_switched_to_counts_before_its_data_is_exchanged() -> None:
+    """`koprogo-data` asks `current` which backend serves, and what that knows."""
+    counts, stopped = restore.alone(deployed("d2"), "/opt/koprogo")
+    assert "ln -sfn releases/r2 current.new" in counts
+    assert "koprogo-backend-blue-1" in stopped
 
 
 # --- written down --------------------------------------------------------------------------------

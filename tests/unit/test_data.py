@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 
 from koprogo_deploy import machine
@@ -133,6 +134,12 @@ def test_roles_go_over_without_the_superuser_and_psql_s_own_commands() -> None:
         "CREATE ROLE koprogo;\nALTER ROLE koprogo WITH LOGIN PASSWORD 'SCRAM-SHA-256$x';\n"
         "GRANT pg_monitor TO koprogo_observer;\n"
     )
+
+
+def test_a_drill_s_login_is_of_the_copy_alone_and_wants_rows_where_there_are_any() -> None:
+    assert bcrypt.checkpw(scratch.PASSWORD.encode(), scratch.HASH.encode())
+    assert "WHERE lower(email) = 'admin@koprogo.com'" in scratch._LOGIN
+    assert "'/buildings', (SELECT count(*) FROM (SELECT 1 FROM buildings LIMIT 1)" in scratch._LOGIN
 
 
 def test_the_scratch_server_is_bounded_closed_and_throw_away() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from koprogo_deploy import database
+from koprogo_deploy import database, render
 from koprogo_deploy.database import INDEXES
+from koprogo_deploy.operations import settle
+from koprogo_deploy.secrets import Secrets
+from tests import project
 
 # RFC 7677's example: password, salt, and the keys that follow from them.
 PENCIL = (
@@ -34,14 +37,39 @@ def test_what_is_no_verifier_matches_nothing(verifier: str | None) -> None:
     assert not database.scram_matches("secret", verifier)
 
 
-def test_the_role_is_made_once_and_then_altered_and_never_in_clear_text() -> None:
-    created, altered = database.role_sql("V", exists=False), database.role_sql("V", exists=True)
-    assert created.endswith("CREATE ROLE koprogo LOGIN PASSWORD 'V';\n")
-    assert altered.endswith("ALTER ROLE koprogo LOGIN PASSWORD 'V';\n")
+def test_a_backend_logs_in_as_a_role_of_its_secrets_which_works_as_the_owner() -> None:
+    login = database.login_name("backend-0123456789ab")
+    sql = database.login_sql(login, "V")
+    assert "ALTER ROLE koprogo_0123456789ab LOGIN PASSWORD 'V';\n" in sql
+    assert "ALTER ROLE koprogo_0123456789ab SET role = 'koprogo';\n" in sql
+    assert "ALTER ROLE koprogo " not in sql, "another colour's login stays as it is"
+    assert "SET role" not in database.login_sql("koprogo", "V"), "a release of before logs in as it"
+
+
+def test_a_release_says_its_login_and_one_of_before_is_the_owner() -> None:
+    release = project.release(project.settings())
+    login = database.login_of({"definitions": release.definitions})
+    other = {**project.SECRETS.values, "DATABASE_PASSWORD": "0" * 64}
+    settings = project.settings()
+    sets = project.sets(settings, Secrets(other))
+    rotated = render.secret_directories(sets)["backend"]
+    assert login == database.login_name(
+        render.secret_directories(project.sets(settings))["backend"]
+    )
+    assert login != database.login_name(rotated)
+    assert database.login_of({"definitions": {"backend": {"environment": {}}}}) == "koprogo"
+    manifest = {"definitions": release.definitions}
+    assert settle.unused_logins([login, "koprogo", "koprogo_0a"], manifest) == [
+        *("koprogo", "koprogo_0a")
+    ]
+    assert database.no_login_sql(["koprogo", "koprogo_0a"]) == (
+        "ALTER ROLE koprogo NOLOGIN PASSWORD NULL;\nREASSIGN OWNED BY koprogo_0a TO koprogo;\n"
+        "DROP OWNED BY koprogo_0a;\nDROP ROLE koprogo_0a;\n"
+    )
 
 
 def test_a_verifier_is_not_kept_in_the_statistics_of_statements() -> None:
-    assert database.role_sql("V", exists=True).startswith(
+    assert database.login_sql("koprogo_0a", "V").startswith(
         "SET pg_stat_statements.track_utility = off;"
     )
 

@@ -19,7 +19,7 @@ from koprogo_deploy import machine as on_machine
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.facts.releases import Image
-from koprogo_deploy.facts.stack import StackState
+from koprogo_deploy.facts.stack import Container, StackState
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.operations import (
     host,
@@ -33,7 +33,7 @@ from koprogo_deploy.operations import (
 )
 from koprogo_deploy.plan.services import old_containers
 from koprogo_deploy.plan.wanted import Wanted, known_digests, to_pull, wanted_release
-from koprogo_deploy.render import Release
+from koprogo_deploy.render import Release, container_names
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import GB, MB
 from tests import project
@@ -270,6 +270,42 @@ def test_the_old_colours_are_what_the_release_does_not_have() -> None:
     containers = dict.fromkeys(names, None)
     live = manifest(project.release(BASE, backend="green"))
     assert old_containers(containers, live["colours"]) == ["backend-blue"]
+
+
+def running(release: Release, **health: str) -> dict[str, Container]:
+    """Containers of a release by Compose service, healthy but for those that are named."""
+    return {
+        name: Container("0", name, release.specs[service], "running", health.get(service, ""), "")
+        for service, name in container_names(release.colours).items()
+    }
+
+
+def test_what_requests_go_to_counts() -> None:
+    live = project.release(BASE)
+    assert (
+        settle.does_not_serve(StackState(dynamic="d1", containers=running(live)), manifest(live))
+        == ""
+    )
+
+
+def test_a_candidate_that_never_served_does_not_count_whatever_of_it_runs() -> None:
+    """A run was cut before the switch, and the stage is asked for alone."""
+    serving, pushed = project.release(BASE), project.release(BASE, backend="green")
+    both = {**running(serving), **running(pushed)}
+    state = StackState(dynamic="d1", containers=both)
+    candidate = manifest(pushed, id="r2", dynamic="d2")
+    assert settle.does_not_serve(state, candidate) == "requests do not go to it"
+
+
+def test_a_release_with_another_postgres_does_not_count_by_its_routes_alone() -> None:
+    serving = project.release(BASE)
+    other = manifest(serving, id="r2", specs={**serving.specs, "postgres": "another"})
+    state = StackState(dynamic="d1", containers=running(serving))
+    assert settle.does_not_serve(state, other) == "another postgres runs than it says"
+    ill = StackState(dynamic="d1", containers=running(serving, backend="unhealthy"))
+    assert settle.does_not_serve(ill, manifest(serving)) == "its backend is running, unhealthy"
+    gone = StackState(dynamic="d1", containers={})
+    assert settle.does_not_serve(gone, manifest(serving)) == "its traefik has no container"
 
 
 # --- preflight -----------------------------------------------------------------------------------

@@ -93,7 +93,9 @@ def test_a_changed_secret_is_named_and_not_shown() -> None:
     other = {**SETS, "backend": {**SETS["backend"], "jwt_secret": "k" * 64}}
     change = actions(wanted(BASE, other), BASE)["backend"]
     assert change.action == "switch"
-    assert change.reasons == ("secrets: one or more of database_password, jwt_secret changed",)
+    login, secrets = change.reasons
+    assert login.startswith("environment.DATABASE_USER: koprogo_"), "either colour has its own"
+    assert secrets == "secrets: one or more of database_password, jwt_secret changed"
 
 
 def test_a_stopped_container_is_started_again() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy import database, render
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.releases import Image, Images, Kept, ReleaseFiles, Releases
-from koprogo_deploy.facts.stack import Container, Stack, StackState, parse_stack
-from koprogo_deploy.operations import rollback
+from koprogo_deploy.facts.stack import Container, Database, Stack, StackState, parse_stack
+from koprogo_deploy.operations import context, rollback
 from koprogo_deploy.plan import services, wanted
 from koprogo_deploy.settings import NOT_OF_RELEASE, Settings
 from tests import project
@@ -251,6 +252,46 @@ def test_a_deploy_does_not_undo_a_rollback_that_was_cut_after_the_switch() -> No
     cut = StackState(current=left, candidate=to, dynamic=to["dynamic"], bad=bad)
     assert refused(cut).startswith("this very release was rolled back by anna")
     assert refused(StackState(current=left, dynamic=left["dynamic"], bad=bad)) == ""
+
+
+# --- what becomes of a candidate -----------------------------------------------------------------
+
+
+def begun(
+    monkeypatch: pytest.MonkeyPatch, found: StackState, asked: str
+) -> tuple[list[str], context.GoingBack]:
+    """Commands of a rollback's first step, and what its later stages know."""
+    environment = Environment(project.settings(release=asked), project.SECRETS, "host", {})
+    there = SimpleNamespace(name="vps", noop=lambda _: None)
+    looks: dict[Any, Any] = {Releases: KEPT, Database: {"migrations": "1:true 2:true"}}
+    monkeypatch.setattr(rollback, "host", there)
+    monkeypatch.setattr(rollback, "stack", lambda _: found)
+    monkeypatch.setattr(rollback, "look", lambda fact, **_: looks[fact])
+    monkeypatch.setattr(rollback, "_old_settings", lambda *_: {})
+    monkeypatch.setattr(context, "host", there)
+    monkeypatch.setattr(context, "current", lambda: environment)
+    monkeypatch.setattr(context, "secret_sets", lambda _: project.sets(BASE))
+    commands = list(rollback.kept_release_is_candidate._inner.__wrapped__())  # type: ignore[attr-defined]
+    return [str(each) for each in commands], context._going_back.pop("vps")
+
+
+def test_asked_for_what_serves_it_lets_go_one_that_never_did_and_marks_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run was cut before its switch; its release is not what the next stages work on."""
+    cut = state(candidate={**KEPT["r3"].manifest, "dynamic": "r3"})
+    commands, going = begun(monkeypatch, cut, "r4")
+    assert commands == [f"rm -f {ROOT}/candidate"]
+    assert going.left == "", "r4 serves: it is not left"
+    assert begun(monkeypatch, state(), "r4")[0] == []
+
+
+def test_asked_for_what_was_switched_to_it_leaves_what_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut = state(candidate={**KEPT["r3"].manifest, "dynamic": "r3"}, dynamic="r3")
+    commands, going = begun(monkeypatch, cut, "r3")
+    assert (commands, going.left) == ([], "r4")
 
 
 # --- facts ---------------------------------------------------------------------------------------
