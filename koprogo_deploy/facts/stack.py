@@ -309,6 +309,11 @@ class Database(FactBase[dict[str, Any]]):
     Empty where there is no running Postgres or no database yet.
     """
 
+    @staticmethod
+    def default() -> dict[str, Any]:
+        """A new host has no database to answer."""
+        return {}
+
     def command(self, query: str, database: str = "koprogo_db") -> StringCommand:
         """One `psql` in the container; the query holds no secret."""
         # 126: the engine could not start psql, once in thousands; it says so on standard output.

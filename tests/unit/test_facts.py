@@ -178,7 +178,7 @@ def test_an_image_keeps_the_digest_of_the_repository_that_was_asked_for() -> Non
 
 
 def test_a_database_that_does_not_answer_is_an_empty_object() -> None:
-    assert stack.Database().process([]) == {}
+    assert stack.Database().process([]) == stack.Database.default() == {}
     assert stack.Database().process(['{"guard":', " null}"]) == {"guard": None}
 
 
