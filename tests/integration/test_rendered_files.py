@@ -347,7 +347,7 @@ def test_postgres_lets_only_these_in(tmp_path: Path) -> None:
     assert [line[1:] for line in lines if line[0] == "rule"] == [
         ["local", "{all}", "{postgres}", "", "peer"],
         ["local", "{koprogo_db}", "{koprogo_observer}", "", "peer"],
-        ["host", "{koprogo_db}", "{koprogo}", "samenet", "scram-sha-256"],
+        ["host", "{koprogo_db}", "{koprogo,+koprogo}", "samenet", "scram-sha-256"],
     ]
     assert [line[1:] for line in lines if line[0] == "map"] == [
         ["observer", "postgres", "koprogo_observer"]
