@@ -20,6 +20,7 @@ import pytest
 from koprogo_deploy import remote
 from tests.integration import images
 from tests.integration.rig import ROOT, Rig, Run, Watch, end
+from tests.integration.test_interruptions import FRONTEND, interrupted
 from tests.integration.traffic import SLOW_RELEASE, Traffic, told, where
 
 pytestmark = pytest.mark.slow
@@ -273,8 +274,14 @@ def test_a_run_that_is_killed_is_ended_by_the_next_one(box: Box) -> None:
 def test_the_old_ones_stay_until_they_are_told_to_go(box: Box) -> None:
     rig = box.rig
     assert len(rig.on_host(f"ls -d {VOLUME}/koprogo_before_*/").split()) == 2
+    # A deploy was killed before its switch: what it left is none of this run's business.
+    interrupted(rig, {**box.new, "frontend_memory": "40MB"}, "killed", FRONTEND, 0.0)
+    containers = {name: found["Id"] for name, found in rig.containers().items()}
     run = box.upgrade(upgrade="drop_old")
     assert run.code == 0, run.output
+    assert {name: found["Id"] for name, found in rig.containers().items()} == containers
+    assert "candidate" in rig.leftovers()
+    rig.converge(**box.new)
     assert "MB freed" in run.output
     assert rig.on_host(f"ls {VOLUME}").split() == ["_data"]
     assert not any("that served until" in each for each in notes())
