@@ -331,8 +331,10 @@ def test_a_monitor_that_falls_silent_fails_the_gate(rig: Rig) -> None:
     """Nothing is lost, nothing ends: a probe that is stopped for a while says nothing of it."""
 
     def silence() -> None:
-        pids = rig.on_host("pgrep -f 'python3 -c .*koprogo_observe[r]'").split()
-        rig.on_host(f"kill -STOP {' '.join(pids)}; sleep 7; kill -CONT {' '.join(pids)}")
+        pids = " ".join(rig.on_host("pgrep -f 'python3 -c .*koprogo_observe[r]'").split())
+        # sudo stops itself when it hears that what it runs has stopped: it goes on the second time.
+        go_on = f"kill -CONT {pids}; sleep 0.5; kill -CONT {pids}"
+        rig.on_host(f"kill -STOP {pids}; sleep 7; {go_on}")
 
     with in_the_midst(silence) as stopped:
         outcome = gate(*BUSY, seconds=80)  # seven of so many are less than a tenth
@@ -342,6 +344,7 @@ def test_a_monitor_that_falls_silent_fails_the_gate(rig: Rig) -> None:
         assert judgement.value is None
         assert "on end" in judgement.measured
     assert not {"rate", "p50", "p99", "errors"} & outcome.missed
+    assert rig.on_host("pgrep -f 'python3 -c .*koprogo_observe[r]' || true") == ""
 
 
 @contextlib.contextmanager
