@@ -19,6 +19,7 @@ from koprogo_deploy.load.application import MARK
 from koprogo_deploy.load.hold import BOOT_FILE, ROUTER, UNIT
 from koprogo_deploy.runs import store
 from koprogo_deploy.runs.model import Run
+from koprogo_deploy.units import MB
 from tests.integration.rig import ROOT, Rig
 
 KOPROGO = str(Path(sys.executable).with_name("koprogo"))
@@ -256,6 +257,20 @@ def test_one_load_test_at_a_time() -> None:
     finally:
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=30)
+
+
+def test_two_hundred_users_at_once_do_not_end_the_proxy(rig: Rig, tmp_path: Path) -> None:
+    """Within its 80 MB it holds their connections, and as many compressed answers."""
+    file, started = tmp_path / "run.json", rig.started()["traefik"]
+    code, output = load("heavy", "--users", "200", "--seconds", "10", "--out", str(file))
+    assert code == 0, output
+    run = store.load(file)
+    phase = run.phases[-1]
+    assert (phase.users, phase.errors) == (200, {}), output
+    assert rig.started()["traefik"] == started
+    held = [sample.containers["traefik"].memory or 0 for sample in run.samples]
+    print(f"Traefik: at most {max(held) / MB:.0f} MB; {phase.achieved_rate:.0f} answers a second")
+    assert max(held) < 75 * MB
 
 
 # --- the rate limiter's exemption ----------------------------------------------------------------

@@ -78,7 +78,11 @@ def test_what_cannot_be_switched_is_recreated_in_place() -> None:
     settings = project.settings(traefik_memory="96MB")
     change = actions(wanted(settings), settings)["traefik"]
     assert (change.action, change.colour) == ("recreate", "")
-    assert change.reasons == ("mem_limit: 80MB -> 96MB", "memswap_limit: 80MB -> 96MB")
+    assert change.reasons == (
+        "environment.GOMEMLIMIT: 60MiB -> 72MiB",
+        "mem_limit: 80MB -> 96MB",
+        "memswap_limit: 80MB -> 96MB",
+    )
 
 
 def test_a_new_image_is_named_by_its_tag() -> None:
