@@ -71,7 +71,8 @@ def test_what_it_does_is_said_before_it_does_it() -> None:
     assert rollback.going_back(old, does) == [
         "back to release r1, made 2026-11-20T10:00:00+00:00 by anna@laptop",
         "traefik is recreated; frontend switches to green; postgres, backend stay",
-        "traefik: mem_limit: 80MB -> 96MB, memswap_limit: 80MB -> 96MB",
+        "traefik: environment.GOMEMLIMIT: 60MiB -> 72MiB, mem_limit: 80MB -> 96MB, "
+        "memswap_limit: 80MB -> 96MB",
         "frontend: mem_limit: 32MB -> 40MB, memswap_limit: 32MB -> 40MB",
         "requests: nothing answers for a moment while the proxy restarts",
     ]
