@@ -185,7 +185,9 @@ def test_a_rollback_that_was_cut_after_the_switch_is_not_undone_and_is_ended(
 
 @pytest.mark.slow
 def test_a_rollback_to_a_release_that_does_not_work_is_taken_back(changed: Rig) -> None:
-    rig, before = changed, changed.manifest()["id"]
+    rig = changed
+    rig.converge()  # whatever the tests before left serving
+    before = rig.manifest()["id"]
     broken = {"STANDIN_FAULTS": "errors_percent=12", "TEST_RUN": f"{NOW}"}
     assert rig.deploy(backend_environment=broken).code == 1
     releases = rig.on_host("grep -l errors_percent /opt/koprogo/releases/*/compose.yaml").split()
