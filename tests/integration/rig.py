@@ -195,6 +195,10 @@ class Rig:
         paths = sorted(now.keys() | before.keys())
         return {p: (before.get(p), now.get(p)) for p in paths if now.get(p) != before.get(p)}
 
+    def probes(self) -> list[str]:
+        """Process ids of the monitor's probes on the host, and of the sudo of each."""
+        return self.on_host("pgrep -f 'python3 -c .*koprogo_observe[r]' || true").split()
+
     def leftovers(self) -> list[str]:
         """What an interrupted deploy left behind: nothing, after one that ran to its end."""
         found = self.on_host(

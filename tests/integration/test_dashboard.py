@@ -442,7 +442,7 @@ def test_values_that_are_old_are_called_old(page: Page, running: Dashboard) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_end_leaves_nothing_behind(rig: Rig, tmp_path: Path, number: signal.Signals) -> None:
-    before, kept, watching = rows(rig), set(store.listed("sandbox")), probes(rig)
+    before, kept, watching = rows(rig), set(store.listed("sandbox")), set(rig.probes())
     try:
         with dashboard() as made, chromium(tmp_path / "chromium", made.link) as page:
             page.open()
@@ -455,13 +455,13 @@ def test_the_end_leaves_nothing_behind(rig: Rig, tmp_path: Path, number: signal.
             page.until(page.measuring, "its figures", within=60)
             started = descendants(made.process.pid)
             assert any("koprogo load" in line_of(pid) for pid in started)
-            assert probes(rig) - watching
+            assert set(rig.probes()) - watching
             assert made.end(number) == 0
             assert [line_of(pid) for pid in started if line_of(pid)] == []
             page.until(lambda: "last seen" in page.text("#connection"), "lost")
             assert "dashboard does not answer" in page.text("#lost")
         assert rows(rig) == before
-        page.until(lambda: not probes(rig) - watching, "the probes' end", within=10)
+        page.until(lambda: not set(rig.probes()) - watching, "the probes' end", within=10)
     finally:
         for path in set(store.listed("sandbox")) - kept:
             path.unlink()
@@ -496,11 +496,6 @@ def test_production_is_red_and_wants_its_name(tmp_path: Path) -> None:
         yes.click()
         # There is no such host: the command itself refuses, at its door.
         assert "example.invalid" in page.job_ended("Load run")
-
-
-def probes(rig: Rig) -> set[str]:
-    """The monitors' processes on the host."""
-    return set(rig.on_host("pgrep -f 'python3 -c .*koprogo_observe[r]' || true").split())
 
 
 def descendants(pid: int) -> list[int]:

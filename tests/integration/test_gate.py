@@ -313,9 +313,7 @@ def test_a_metric_that_cannot_be_read_fails_the_gate(rig: Rig) -> None:
 
 def test_a_monitor_that_dies_fails_the_gate(rig: Rig) -> None:
     """It is started again, and reads every value; but what it missed meanwhile nobody knows."""
-    with in_the_midst(
-        lambda: rig.on_host("pkill -KILL -f 'python3 -c .*koprogo_observe[r]'")
-    ) as killed:
+    with in_the_midst(lambda: rig.on_host(f"kill -KILL {' '.join(rig.probes())}")) as killed:
         outcome = gate(*BUSY)
     assert killed, "there was no probe to kill"
     assert outcome.code == 1, outcome.output
@@ -331,7 +329,7 @@ def test_a_monitor_that_falls_silent_fails_the_gate(rig: Rig) -> None:
     """Nothing is lost, nothing ends: a probe that is stopped for a while says nothing of it."""
 
     def silence() -> None:
-        pids = " ".join(rig.on_host("pgrep -f 'python3 -c .*koprogo_observe[r]'").split())
+        pids = " ".join(rig.probes())
         # sudo stops itself when it hears that what it runs has stopped: it goes on the second time.
         go_on = f"kill -CONT {pids}; sleep 0.5; kill -CONT {pids}"
         rig.on_host(f"kill -STOP {pids}; sleep 7; {go_on}")
@@ -344,7 +342,7 @@ def test_a_monitor_that_falls_silent_fails_the_gate(rig: Rig) -> None:
         assert judgement.value is None
         assert "on end" in judgement.measured
     assert not {"rate", "p50", "p99", "errors"} & outcome.missed
-    assert rig.on_host("pgrep -f 'python3 -c .*koprogo_observe[r]' || true") == ""
+    assert rig.probes() == []
 
 
 @contextlib.contextmanager

@@ -386,28 +386,23 @@ def test_the_counters_answer_the_host_and_nobody_else(rig: Rig) -> None:
 # --- the line to the host -------------------------------------------------------------------------
 
 
-def probes(rig: Rig) -> list[str]:
-    found = rig.on_host("pgrep -f 'python3 -c .*koprogo_observe[r]' || true")
-    return found.split()
-
-
 def gone(rig: Rig, within: float = 5) -> bool:
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        if not probes(rig):
+        if not rig.probes():
             return True
         time.sleep(0.2)
     return False
 
 
 def test_nothing_is_left_on_the_host_even_when_the_watcher_is_killed(rig: Rig) -> None:
-    assert probes(rig) == []
+    assert rig.probes() == []
     process = subprocess.Popen(
         [KOPROGO, "monitor", "--json"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout
     Sample.model_validate_json(process.stdout.readline())
-    assert probes(rig)
+    assert rig.probes()
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert gone(rig)
