@@ -75,11 +75,6 @@ def configurations(written: Sequence[str]) -> list[Configuration]:
     return list(found.values())
 
 
-def order(chosen: Sequence[Configuration], rounds: int) -> list[Configuration]:
-    """All in turns, every second round backwards."""
-    return compare.interleave(list(chosen), rounds)
-
-
 def measured(box: Box, turn: Configuration, options: Options, folder: Path) -> Run:
     """Deploy a configuration, load it, and keep the run; again, once, if the generator fell behind.
 
@@ -128,7 +123,7 @@ def main(
     folder = FOLDER / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     made: dict[str, list[Run]] = {each.name: [] for each in chosen}
     with measure.benchmark("versus", resumes=False) as box:
-        turns = order(chosen, runs)
+        turns = compare.interleave(chosen, runs)
         whole = len(turns) * (seconds + measure.STARTING + WARM_UP + DEPLOY)
         err.print(f"{runs} rounds of {len(chosen)}: {measure.minutes(whole)}")
         try:

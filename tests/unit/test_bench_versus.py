@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench import versus
+from koprogo_deploy import compare
 from koprogo_deploy.problems import Refusal
 
 
@@ -31,4 +32,4 @@ def test_what_cannot_be_meant_is_refused(written: list[str], said: str) -> None:
 
 def test_they_take_turns_and_turn_back() -> None:
     chosen = versus.configurations(["a", "b=workers=2"])
-    assert [each.name for each in versus.order(chosen, 3)] == ["a", "b", "b", "a", "a", "b"]
+    assert [each.name for each in compare.interleave(chosen, 3)] == ["a", "b", "b", "a", "a", "b"]
