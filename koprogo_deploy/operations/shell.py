@@ -103,7 +103,7 @@ done"""
 def drained(containers: Iterable[str], late: str) -> str:
     """Wait until nobody is connected to these containers any more, for `DRAIN` seconds at most.
 
-    Traefik closes a connection that has nothing to do after 4 s; one that is left is at work. The
+    Traefik closes a connection that has nothing to do after 2 s; one that is left is at work. The
     healthcheck's own does not count. Those that are there are in `$there` afterwards.
 
     Args:
