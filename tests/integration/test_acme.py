@@ -4,6 +4,7 @@ Debian) beside the box, a real challenge through port 80 of the box, a real cert
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import ipaddress
 import json
@@ -66,12 +67,13 @@ def certificate_for(address: str, directory: Path) -> None:
     )
 
 
-@pytest.fixture
-def acme_server(rig: Rig, tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """pebble on the sandbox's network; it resolves the site's names to the box."""
+@contextlib.contextmanager
+def acme_server(tmp_path: Path, host: int = 0) -> Iterator[dict[str, Any]]:
+    """pebble on the sandbox's network; the site's names are the box to it, or a host beside it."""
     box = json.loads((ROOT / ".sandbox" / "state.json").read_text())
     [network] = json.loads(docker("inspect", box["container"]))[0]["NetworkSettings"]["Networks"]
     address = str(ipaddress.ip_address(box["box_address"]) + 50)
+    site = str(ipaddress.ip_address(box["box_address"]) + host)
     base = docker("images", "--format", "{{.Repository}}:{{.Tag}}", "koprogo-sandbox/debian")
     name = f"{network}-acme"
     image = f"{name}:test"
@@ -90,8 +92,8 @@ def acme_server(rig: Rig, tmp_path: Path) -> Iterator[dict[str, Any]]:
     docker("rm", "-f", name)
     docker(
         "create", "--name", name, "--network", network, "--ip", address,
-        "--add-host", f"koprogo.localhost:{box['box_address']}",
-        "--add-host", f"api.koprogo.localhost:{box['box_address']}",
+        "--add-host", f"koprogo.localhost:{site}",
+        "--add-host", f"api.koprogo.localhost:{site}",
         "-e", "PEBBLE_VA_NOSLEEP=1",
         image, "pebble", "-config", "/acme/pebble.json", "-strict",
     )  # fmt: skip
@@ -122,16 +124,40 @@ def acme_server(rig: Rig, tmp_path: Path) -> Iterator[dict[str, Any]]:
         docker("rmi", image)
 
 
+@pytest.fixture
+def without_certificates(rig: Rig) -> Iterator[None]:
+    """The site's own certificates again afterwards; another pebble has another root."""
+    rig.on_host("rm -rf /opt/koprogo/traefik/acme")
+    yield
+    rig.converge()
+
+
 @pytest.mark.slow
 def test_certificates_are_issued_and_the_site_verified_with_them(
-    rig: Rig, acme_server: dict[str, Any]
+    rig: Rig, without_certificates: None, tmp_path: Path
 ) -> None:
-    rig.on_host("rm -rf /opt/koprogo/traefik/acme")  # another pebble, another root
-    try:
-        first = rig.deploy(**acme_server)
+    with acme_server(tmp_path) as settings:
+        first = rig.deploy(**settings)
         assert first.code == 0, first.output
         assert "Cut over | Have certificates for both names" in first.output
-        again = rig.deploy(**acme_server)
+        again = rig.deploy(**settings)
         assert (again.code, again.changed) == (0, []), again.output
-    finally:
-        rig.converge()
+
+
+@pytest.mark.slow
+def test_names_that_point_elsewhere_have_no_certificate_and_what_served_serves(
+    rig: Rig, without_certificates: None, tmp_path: Path
+) -> None:
+    serving = rig.manifest()["id"]
+    with acme_server(tmp_path, host=51) as settings:
+        run = rig.deploy(**settings)
+    assert run.code != 0, run.output
+    assert "no certificate for koprogo.localhost and api.koprogo.localhost" in run.output
+    assert "do both names point to this host, and is port 80 open to the world?" in run.output
+    assert f"was taken back; {serving} serves again" in run.output
+    assert rig.manifest()["id"] == serving
+    verified = rig.deploy(deploy="verify")
+    assert verified.code == 0, verified.output
+    refused = rig.deploy(**settings)
+    assert refused.code != 0
+    assert "this very release was taken back: failed " in refused.output

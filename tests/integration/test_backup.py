@@ -385,6 +385,29 @@ def test_a_host_that_holds_data_is_not_recovered(mine: Rig) -> None:
     assert "only deploys/recover.py takes it" in elsewhere.output
 
 
+@pytest.mark.slow
+def test_it_is_recovered_over_its_data_if_that_is_meant_and_what_it_held_stays(mine: Rig) -> None:
+    made = back_up(mine)
+    before, files = tables(mine), uploads(mine)
+    mine.sql("DELETE FROM expenses WHERE id IN (SELECT id FROM expenses LIMIT 3);")
+    mine.on_host(f"rm '{VOLUME}/_data/é/a b'")
+    after = tables(mine)
+    run = mine.deploy(deploy="recover", backup=made["backup"], over_data=True)
+    assert run.code == 0, run.output[-4000:]
+    assert "over_data: what it holds stays beside what is restored" in run.output
+    assert "expenses -3" in run.output
+    found = tables(mine)
+    assert {n for n in before if before[n] != found[n]} <= {"public.users", "public.refresh_tokens"}
+    assert uploads(mine) == files
+    assert newest(mine, "run")["run"] == "recover"
+    back = mine.deploy(deploy="restore", backup="before")
+    assert back.code == 0, back.output[-4000:]
+    assert tables(mine)["public.expenses"] == after["public.expenses"]
+    again = mine.deploy(deploy="restore", backup="before")
+    assert again.code == 0, again.output[-4000:]
+    assert uploads(mine) == files
+
+
 @pytest.mark.faults
 def test_a_swap_that_is_cut_is_ended_by_the_next_run(mine: Rig) -> None:
     made = back_up(mine)
