@@ -6,6 +6,7 @@ import base64
 import gzip
 import shlex
 import subprocess
+import time
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -14,12 +15,15 @@ from pyinfra.api import FactBase, StringCommand
 
 from koprogo_deploy import connection, journal, seed, status
 from koprogo_deploy.door import Environment
+from koprogo_deploy.facts.releases import Images
 from koprogo_deploy.facts.stack import Stack, StackState, parse_stack
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.plan import make
 from koprogo_deploy.plan.gather import gather
+from koprogo_deploy.plan.host import disk_needs, host_problems
 from koprogo_deploy.plan.model import Plan
+from koprogo_deploy.plan.wanted import to_pull
 from koprogo_deploy.problems import Problem, Refusal
 
 
@@ -121,5 +125,9 @@ def plan(environment: Environment) -> Plan:
     sets = context.secret_sets(environment)
     secret = context.backup_files(environment)
     found = gather(partial(look, environment), environment, sets, secret_files=secret)
+    settings, stack = environment.settings, found.stack
+    images = look(environment, Images) if stack.docker and to_pull(settings, stack) else []
+    needs = disk_needs(settings, found.machine, stack, images)
+    refusals = host_problems(found.machine, settings, int(time.time()), needs)
     planner = make.Planner(datetime.now(UTC), context.who(), context.revision())
-    return make.make(environment, sets, found, planner)
+    return make.make(environment, sets, found, planner, refusals=refusals)

@@ -124,6 +124,7 @@ def show_plan(out: Console, plan: Plan) -> None:
     out.print(table)
     if plan.nothing:
         out.print("nothing to do")
+        _problems(out, plan)
         return
     if all(service.action == "keep" for service in plan.services):
         out.print("routes change; no container does" if plan.routes else "no container changes")
@@ -150,6 +151,10 @@ def show_plan(out: Console, plan: Plan) -> None:
             told.add_row(name if name != before else "", Text(value))
             before = name
     out.print(told)
+    _problems(out, plan)
+
+
+def _problems(out: Console, plan: Plan) -> None:
     for problem in plan.problems:
         out.print(Text(f"a deploy would refuse: {problem}", style="red"))
 

@@ -21,16 +21,17 @@ from koprogo_deploy.operations import on_host as host_side
 from koprogo_deploy.operations.lock import say_who_is_at_work
 from koprogo_deploy.operations.looks import look, machine_now
 from koprogo_deploy.operations.migrate import stack, target
-from koprogo_deploy.operations.preflight import STAYS_FREE, no_room
 from koprogo_deploy.operations.record import note
-from koprogo_deploy.operations.shell import stop
+from koprogo_deploy.operations.shell import ENGINE, stop
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.operations.trial import login, put_away, remember_ill
+from koprogo_deploy.plan.host import STAYS_FREE, no_room
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import MB, megabytes
 
 _WAL = 256 * MB  # of the scratch server, at most
+_LEAST = STAYS_FREE // 2  # on the disk while the copy is migrated: what serves goes on writing
 _SPARE = 64 * MB  # four segments of WAL: what serves goes on writing meanwhile
 
 
@@ -145,6 +146,8 @@ def migrations_rehearsed() -> Iterator[str]:
         "query": database.migrations_query(),
         "ask": on_host.source("ask"),
         "login": login(),
+        "disk": ENGINE,
+        "least": _LEAST,
     }
     say_who_is_at_work(host)
     answer = host_side.run("rehearse", asked)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from koprogo_deploy import budget, database, machine, maintenance, major
+from koprogo_deploy import budget, database, machine, maintenance
 from koprogo_deploy.door import Environment
-from koprogo_deploy.facts.stack import StackState, not_serving, unreadable
+from koprogo_deploy.facts.stack import StackState, not_serving
 from koprogo_deploy.files import differing
 from koprogo_deploy.plan import expected, text
+from koprogo_deploy.plan.host import data_problems
 from koprogo_deploy.plan.model import (
     FileChange,
     HostChanges,
@@ -27,6 +28,8 @@ from koprogo_deploy.plan.model import (
 from koprogo_deploy.plan.seen import Seen, facets, host_files, readable
 from koprogo_deploy.plan.services import changes, old_containers
 from koprogo_deploy.plan.wanted import dynamic_hash, refused
+from koprogo_deploy.problems import Problem
+from koprogo_deploy.rehearsal import tables
 from koprogo_deploy.render import container_names, secret_directories, short_hash
 from koprogo_deploy.settings import SERVICES, SWITCHED, Settings
 from koprogo_deploy.units import megabytes, parse_size
@@ -53,6 +56,7 @@ def make(
     seen: Seen,
     planner: Planner,
     upgrading: bool = False,
+    refusals: Sequence[Problem] = (),
 ) -> Plan:
     """Decide everything that a deploy does.
 
@@ -62,6 +66,7 @@ def make(
         seen: the host.
         planner: for the record.
         upgrading: it brings the data to another major version of Postgres.
+        refusals: what else a deploy's first look at the host stops at.
     """
     settings = environment.settings
     stack, release, journal = seen.stack, seen.wanted.release, seen.details.journal
@@ -78,13 +83,10 @@ def make(
     migrations = _migrations(seen, services)
     memory = memory_of(settings, seen, services)
     problems = [migrations.refusal, memory_problem(memory)]
-    if stack.unreadable:
-        broken = unreadable()
-        problems.append(f"{broken.where} {broken.what}; {broken.fix}")
+    data = data_problems(settings, seen.machine, stack, upgrading)
+    problems += [f"{each.where}: {each.what}; {each.fix}" for each in (*refusals, *data)]
     if seen.seeding and seen.seeding.action == "refuse":
         problems.append(seen.seeding.message)
-    if not upgrading and (wrong := major.other(settings, seen.machine.postgres_version)):
-        problems.append("; ".join(wrong))
     if not settings.retry_bad_release:
         problems.append(refused(stack, seen.wanted))
     return Plan(
@@ -357,7 +359,7 @@ def _rehearsed_earlier(seen: Seen) -> str:
         rehearsal = entry.get("rehearsal")
         if not rehearsal or (entry.get("images") or {}).get("backend") != backend:
             continue
-        locks = rehearsal.get("locks") or ()
+        locks = tables(rehearsal.get("locks") or ())
         longest = max((float(lock["seconds"]) for lock in locks), default=0.0)
         took = sum(float(s) for s in (rehearsal.get("migrations") or {}).values())
         passed = "passed" if rehearsal.get("passed") else "failed"

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +23,12 @@ from koprogo_deploy.operations.shell import container, psql
 from koprogo_deploy.render import container_names
 from sandbox import registry
 from tests.integration.images import new_backend
+from tests.integration.rig import ROOT as PROJECT
 from tests.integration.rig import Rig, Watch, instead_of
 from tests.integration.traffic import Stream, Traffic, told, where
 
 ROOT = "/opt/koprogo"
+KOPROGO = str(Path(sys.executable).with_name("koprogo"))
 VERSION = 29990101000000  # no image of group data's has it
 
 
@@ -105,6 +110,10 @@ def test_a_disk_that_is_full_before_the_release_is_told_in_numbers(serving: Rig)
         told = refused(
             serving, data, r"disk", r"100 MB free, and \d+ MB needed: \d+ MB to stay free"
         )
+        plan = subprocess.run(
+            [KOPROGO, "plan", "sandbox"], cwd=PROJECT, capture_output=True, text=True, check=False
+        )
+    assert (plan.returncode, "a deploy would refuse: disk: 100 MB free" in plan.stdout) == (1, True)
     assert "Starting operation: Release" not in told
     goes_through(serving, data)
 

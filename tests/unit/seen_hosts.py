@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from koprogo_deploy.plan import gather, make
 from koprogo_deploy.plan.model import Plan
 from koprogo_deploy.plan.seen import Seen, host_files
 from koprogo_deploy.plan.wanted import Wanted, dynamic_hash
+from koprogo_deploy.problems import Problem
 from koprogo_deploy.secrets import Secrets
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import GB
@@ -150,6 +151,7 @@ def plan(
     settings: Settings = BASE,
     secrets: Secrets = project.SECRETS,
     images: Mapping[str, str] | None = None,
+    refusals: Sequence[Problem] = (),
 ) -> Plan:
     """What would be planned for a host."""
     return make.make(
@@ -157,6 +159,7 @@ def plan(
         project.sets(settings, secrets),
         seen(hosts, settings, secrets, images),
         PLANNER,
+        refusals=refusals,
     )
 
 

@@ -23,7 +23,6 @@ from koprogo_deploy.facts.stack import Container, StackState
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.operations import (
     host,
-    preflight,
     rehearse,
     release,
     return_data,
@@ -31,8 +30,10 @@ from koprogo_deploy.operations import (
     settle,
     shell,
 )
+from koprogo_deploy.plan import host as acceptable
 from koprogo_deploy.plan.services import old_containers
 from koprogo_deploy.plan.wanted import Wanted, known_digests, to_pull, wanted_release
+from koprogo_deploy.problems import Problem
 from koprogo_deploy.render import Release, container_names
 from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import GB, MB
@@ -324,12 +325,16 @@ def machine(**changes: Any) -> HostState:
     )
 
 
+def refusals(state: HostState, upgrading: bool = False) -> list[Problem]:
+    on_host = acceptable.host_problems(state, BASE, NOW, NEEDS)
+    return on_host + acceptable.data_problems(BASE, state, StackState(), upgrading)
+
+
 def test_a_fitting_host_is_accepted() -> None:
-    assert preflight.host_problems(machine(), BASE, NOW, NEEDS) == []
-    assert preflight.host_problems(machine(postgres_version="17"), BASE, NOW, NEEDS) == []
-    older = machine(postgres_version="15")
-    assert preflight.host_problems(older, BASE, NOW, NEEDS, upgrading=True) == []
-    assert preflight.host_problems(machine(os="ubuntu", os_version="24.04"), BASE, NOW, NEEDS) == []
+    assert refusals(machine()) == []
+    assert refusals(machine(postgres_version="17")) == []
+    assert refusals(machine(postgres_version="15"), upgrading=True) == []
+    assert refusals(machine(os="ubuntu", os_version="24.04")) == []
 
 
 @pytest.mark.parametrize(
@@ -368,21 +373,21 @@ def test_a_fitting_host_is_accepted() -> None:
 def test_a_host_that_does_not_fit_is_told_why(
     changes: dict[str, Any], where: str, what: str, fix: str
 ) -> None:
-    problems = preflight.host_problems(machine(**changes), BASE, NOW, NEEDS)
+    problems = refusals(machine(**changes))
     assert [(p.where, p.what, p.fix) for p in problems] == [(where, what, fix)]
 
 
 def test_disk_needs_are_counted_by_what_is_to_come() -> None:
     live = manifest(project.release(BASE))
     state = StackState(docker=True, current=live)
-    same = preflight.disk_needs(BASE, machine(), state, [])
+    same = acceptable.disk_needs(BASE, machine(), state, [])
     assert same == {"to stay free": 500 * MB, "the release": MB}
     other = project.settings(backend_image="ghcr.io/gilmry/koprogo/backend:main-2")
     known = [Image((live["images"]["backend"],), 200 * MB)]
-    more = preflight.disk_needs(other, machine(database=70 * MB), state, known)
+    more = acceptable.disk_needs(other, machine(database=70 * MB), state, known)
     assert more["backend image, sized as the present one"] == 300 * MB
     assert more["a copy of the database"] == more["a dump of it, at most"] == 70 * MB
-    first = preflight.disk_needs(BASE, machine(), StackState(), [])
+    first = acceptable.disk_needs(BASE, machine(), StackState(), [])
     assert first["Docker Engine"] == first["traefik image, size unknown"] == 600 * MB
     digest = project.settings(backend_image=f"ghcr.io/gilmry/koprogo/backend:main-2{DIGEST}")
     assert to_pull(digest, state) == ["backend"], "not there yet, by its digest"
@@ -390,12 +395,12 @@ def test_disk_needs_are_counted_by_what_is_to_come() -> None:
 
 def test_a_real_migration_needs_what_its_rehearsal_grew_by_and_its_wal() -> None:
     needs = rehearse.migration_needs(60 * MB)
-    assert preflight.no_room(184 * MB, needs) == ""
-    assert preflight.no_room(183 * MB, needs) == (
+    assert acceptable.no_room(184 * MB, needs) == ""
+    assert acceptable.no_room(183 * MB, needs) == (
         "183 MB free, and 184 MB needed: 64 MB to stay free, 60 MB what the migrations add, "
         "60 MB as much again in WAL"
     )
-    assert preflight.no_room(64 * MB, rehearse.migration_needs(0)) == "", "an index less, say"
+    assert acceptable.no_room(64 * MB, rehearse.migration_needs(0)) == "", "an index less, say"
 
 
 def test_a_disk_with_next_to_no_room_is_told_once_and_one_with_room_is_not(
@@ -416,7 +421,7 @@ def test_a_disk_with_next_to_no_room_is_told_once_and_one_with_room_is_not(
 
 def test_everything_about_a_host_is_told_at_once() -> None:
     state = machine(os="arch", memory=MB, disk_free=0, clock=0, postgres_version="9.6")
-    assert len(preflight.host_problems(state, BASE, NOW, NEEDS)) == 5
+    assert len(refusals(state)) == 5
 
 
 # --- host, engine, files -------------------------------------------------------------------------

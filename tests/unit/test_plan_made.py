@@ -18,7 +18,7 @@ from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.details import Details
 from koprogo_deploy.plan import given, seen, text, words
 from koprogo_deploy.plan.model import Plan
-from koprogo_deploy.problems import Refusal
+from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.render import secret_directories
 from koprogo_deploy.secrets import Secrets
 from koprogo_deploy.units import MB
@@ -102,7 +102,14 @@ def test_a_serving_release_that_cannot_be_read_is_no_empty_host() -> None:
     host = hosts.serving()
     host = replace(host, stack=replace(host.stack, current=None, unreadable=True))
     [problem] = hosts.plan(host).problems
-    assert problem.startswith("current/manifest.json is empty or cut short")
+    assert problem.startswith("current/manifest.json: is empty or cut short")
+
+
+def test_what_a_deploy_would_stop_at_is_in_the_plan_also_where_nothing_changes() -> None:
+    full = Problem("disk", "1 MB free, and 2 MB needed", "make room")
+    plan = hosts.plan(hosts.serving(), refusals=[full])
+    assert (plan.nothing, plan.problems) == (True, ("disk: 1 MB free, and 2 MB needed; make room",))
+    assert "a deploy would refuse: disk: 1 MB free" in shown(plan)
 
 
 def test_a_seed_is_in_the_plan_and_in_what_the_plan_rests_on() -> None:
