@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from koprogo_deploy.database import not_migrated
-from koprogo_deploy.on_host.rehearse import BACKEND
+from koprogo_deploy.on_host.rehearse import BACKEND, ROWS
 
 NETWORK = "koprogo-scratch"
 CPU_WEIGHT = 256  # a quarter of the live backend's: who is served goes first
@@ -70,8 +70,9 @@ class Rehearsed:
         reason: in words.
         seconds: of `server`, `copy` and `start`, which is from the container's start until it
             answered, migrations included.
-        locks: tables of before that were locked so that others had to wait: `table`, `mode`,
-            `seconds` at most; looked at each 0.1 s. None if the looking broke off.
+        locks: tables of before that were locked so that others had to wait, or whose rows were
+            written: `table`, `mode`, `seconds` at most; looked at each 0.1 s. None if the looking
+            broke off.
         migrations: seconds of each pending one, as the application measured it.
         contracted: what the serving release may miss on the new schema.
         grown: bytes that the database has more, migrated.
@@ -94,8 +95,8 @@ class Rehearsed:
 
     @property
     def longest(self) -> float:
-        """Seconds of the longest lock; 0 if there was none."""
-        return max((lock["seconds"] for lock in self.locks or ()), default=0.0)
+        """Seconds of the longest lock of a whole table; 0 if there was none."""
+        return max((lock["seconds"] for lock in tables(self.locks or ())), default=0.0)
 
 
 def judge(
@@ -127,7 +128,7 @@ def judge(
     if wrong:
         return replace(found, fault="release", reason="; ".join(wrong))
     if limit is not None and found.longest > limit:
-        worst = (found.locks or [])[0]
+        worst = tables(found.locks or ())[0]
         reason = (
             f"{_lock(worst)}, and migration_lock_limit is {limit:g} s. Write a migration that "
             "locks for less, or raise the limit and give --data retry_bad_release=true"
@@ -165,7 +166,17 @@ def contracted(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
     return found
 
 
+def tables(locks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those for which everybody waits who writes to the table, whichever rows. Pure."""
+    return [lock for lock in locks if lock["mode"] != ROWS]
+
+
 def _lock(lock: Mapping[str, Any]) -> str:
+    if lock["mode"] == ROWS:
+        return (
+            f"rows of {lock['table']} written in one transaction of {lock['seconds']:g} s "
+            "(who writes the same rows waits)"
+        )
     whom = "readers and writers" if lock["mode"] == "AccessExclusiveLock" else "writers"
     mode = lock["mode"].removesuffix("Lock")
     return f"{lock['table']} locked for {lock['seconds']:g} s ({mode}: {whom} wait)"
@@ -186,10 +197,13 @@ def told(found: Rehearsed, warn_from: float) -> tuple[list[str], list[str]]:
     warnings = []
     if found.locks is None:
         warnings.append("its locks could not be watched to the end")
-    elif not found.locks:
+    elif not tables(found.locks):
         lines.append("no lock of 0.1 s or more on a table that was there before")
     for lock in found.locks or ():
-        (warnings if lock["seconds"] >= warn_from else lines).append(_lock(lock))
+        if lock["seconds"] >= warn_from:
+            warnings.append(_lock(lock))
+        elif lock["mode"] != ROWS:
+            lines.append(_lock(lock))
     if found.contracted:
         warnings.append(
             "it does more than add, and the release that serves runs on it until the switch: "

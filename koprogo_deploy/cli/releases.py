@@ -14,6 +14,7 @@ from rich.text import Text
 from koprogo_deploy import backups, door
 from koprogo_deploy.cli.common import Environment, out
 from koprogo_deploy.journal import Journal
+from koprogo_deploy.rehearsal import tables
 
 _STYLES = {
     "deployed": "green", "rolled back": "cyan", "done": "green", "passed": "green",
@@ -114,7 +115,7 @@ def _rehearsed(seen: dict[str, Any]) -> str:
     if not seen:
         return ""
     migrated = sum(seen["migrations"].values())
-    lock = max(seen["locks"] or [], key=lambda each: float(each["seconds"]), default=None)
+    lock = max(tables(seen["locks"] or []), key=lambda each: float(each["seconds"]), default=None)
     return (
         f"rehearsed: copied in {seen['seconds'].get('copy', 0):.1f} s, migrated in {migrated:.1f} s"
         + (f", {lock['table']} locked for {lock['seconds']:.1f} s" if lock else "")

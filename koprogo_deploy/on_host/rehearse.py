@@ -21,8 +21,11 @@ from typing import Any
 BACKEND = "koprogo-rehearsal-1"
 SCRATCH = "koprogo-scratch-1"
 INTERVAL = 0.1  # seconds between two looks at the locks
+ROOM_INTERVAL = 0.5  # and at the disk
 # Those that somebody who reads or writes a row has to wait for.
 BLOCKING = ("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
+# Of whoever writes rows: others wait who write the same ones.
+ROWS = "RowExclusiveLock"
 
 # The tables that the serving release may use: those of before the migration.
 _TABLES = """
@@ -75,7 +78,7 @@ _PSQL = (
 
 def lock_query(tables: str) -> str:
     """One look at the locks: time, transaction, table and mode of each that makes others wait."""
-    modes = ", ".join(f"'{mode}'" for mode in BLOCKING)
+    modes = ", ".join(f"'{mode}'" for mode in (*BLOCKING, ROWS))
     return f"""
 SELECT extract(epoch FROM clock_timestamp())::numeric(14,3), l.virtualtransaction, c.relname,
        l.mode
@@ -106,6 +109,41 @@ def longest(lines: Iterable[str]) -> list[dict[str, Any]]:
         held[table, mode] = max(held.get((table, mode), 0.0), last - first + INTERVAL)
     ordered = sorted(held.items(), key=lambda item: (-item[1], item[0]))
     return [{"table": t, "mode": m, "seconds": round(s, 1)} for (t, m), s in ordered]
+
+
+class Room:
+    """Looks at the disk all the while; ends the rehearsal before what serves has no room left.
+
+    How much a migration writes is known when it has: the copy lies on the disk of the real data.
+    """
+
+    def __init__(self, disk: str, least: int) -> None:
+        self._disk, self._least = disk, least
+        self.reason = ""
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._end.wait(ROOM_INTERVAL):
+            found = os.statvfs(self._disk)
+            free = found.f_bavail * found.f_frsize
+            if free < self._least:
+                mb = 1024 * 1024
+                self.reason = (
+                    f"migrating the copy filled the disk: {free // mb} MB were left, and "
+                    f"{self._least // mb} MB are what serves its own"
+                )
+                for name in (BACKEND, SCRATCH):
+                    subprocess.run(
+                        ["docker", "rm", "-f", "-v", name], capture_output=True, check=False
+                    )
+                return
+
+    def end(self) -> None:
+        """Look no more."""
+        self._end.set()
+        self._thread.join()
 
 
 class Locks:
@@ -189,6 +227,22 @@ def log() -> list[str]:
     return done.stdout.splitlines()
 
 
+def bears() -> None:
+    """Whether the copy's server is well, so that what failed is the backend's own doing.
+
+    Raises:
+        Failed: it is not: the backend had nothing to come up on.
+    """
+    killed = run("docker", "inspect", "-f", "{{.State.OOMKilled}}", SCRATCH).strip() == "true"
+    ready = ("pg_isready", "-q", "-h", "127.0.0.1", "-U", "postgres")
+    try:
+        run("docker", "exec", SCRATCH, *ready)
+    except Failed as failed:
+        raise Failed(f"the copy's server does not answer: {failed}") from None
+    if killed:
+        raise Failed("the copy's server had too little memory for it")
+
+
 def rehearse(asked: dict[str, Any]) -> dict[str, Any]:
     """The whole of it; see `koprogo_deploy.rehearsal.Rehearsed`."""
     seconds: dict[str, float] = {}
@@ -201,6 +255,7 @@ def rehearse(asked: dict[str, Any]) -> dict[str, Any]:
             seconds[name] = round(time.monotonic() - began, 2)
 
     result: dict[str, Any] = {"seconds": seconds, "log": [], "locks": [], "failures": []}
+    room = Room(asked["disk"], asked["least"])
     try:
         timed("server", lambda: run(asked["data"], "scratch", "up"))
         timed("copy", lambda: run(asked["data"], "copy"))
@@ -211,6 +266,7 @@ def rehearse(asked: dict[str, Any]) -> dict[str, Any]:
         finally:
             result["locks"] = locks.end()
         if reason:
+            bears()
             return {**result, "fault": "release", "reason": reason, "log": log()}
         result["found"] = json.loads(psql(asked["query"]))
         result["executions"] = json.loads(psql(_EXECUTIONS))
@@ -221,7 +277,9 @@ def rehearse(asked: dict[str, Any]) -> dict[str, Any]:
         result["failures"] = json.loads(answer)["failures"]
         result["log"] = log() if result["failures"] else []
     except Failed as failed:
-        return {**result, "fault": "host", "reason": str(failed)}
+        return {**result, "fault": "host", "reason": room.reason or str(failed)}
+    finally:
+        room.end()
     return {**result, "fault": "", "reason": ""}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -111,6 +112,18 @@ def test_a_long_lock_is_warned_of_and_a_short_one_is_said() -> None:
     )
 
 
+def test_rows_written_in_a_long_transaction_are_warned_of_and_refuse_nothing() -> None:
+    rows = {"table": "expenses", "mode": "RowExclusiveLock", "seconds": 40.0}
+    lines, warnings = rehearsal.told(seen(locks=[rows]), 1)
+    assert "no lock of 0.1 s or more" in lines[1], "of the whole table"
+    assert warnings == [
+        "rows of expenses written in one transaction of 40 s (who writes the same rows waits)"
+    ]
+    short = {**rows, "seconds": 0.1}  # of every migration that writes a row at all
+    assert rehearsal.told(seen(locks=[short]), 1) == (lines, [])
+    assert judged(0.5, locks=[rows]).fault == ""
+
+
 def test_no_lock_and_unknown_locks_are_not_the_same() -> None:
     assert "no lock of 0.1 s or more" in rehearsal.told(seen(locks=[]), 1)[0][1]
     lines, warnings = rehearsal.told(seen(locks=None), 1)
@@ -209,6 +222,56 @@ def test_what_a_migration_takes_away_is_named() -> None:
 
 
 # --- the host's program --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A docker of ours: what is asked of it is written down; the copy's server is well."""
+    (tmp_path / "docker").write_text(
+        'echo "$*" >> "$CALLS"\n'
+        'case "$*" in *OOMKilled*) echo "${OOM:-false}" ;; *pg_isready*) exit "${READY:-0}" ;; esac'
+    )
+    (tmp_path / "docker").write_text("#!/bin/sh\n" + (tmp_path / "docker").read_text())
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    return tmp_path / "calls"
+
+
+def test_a_copy_that_fills_the_disk_goes_before_what_serves_has_no_room(
+    docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearse, "ROOM_INTERVAL", 0.01)
+    roomy = rehearse.Room(str(tmp_path), 1)
+    time.sleep(0.05)
+    roomy.end()
+    assert (roomy.reason, docker.exists()) == ("", False)
+    full = rehearse.Room(str(tmp_path), 1 << 60)
+    deadline = time.monotonic() + 10
+    while not docker.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    full.end()
+    assert re.match(r"migrating the copy filled the disk: \d+ MB were left, and ", full.reason)
+    assert docker.read_text().splitlines() == [
+        "rm -f -v koprogo-rehearsal-1",
+        "rm -f -v koprogo-scratch-1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("OOM", "true", "the copy's server had too little memory for it"),
+        ("READY", "2", "the copy's server does not answer: docker: exit code 2"),
+    ],
+)
+def test_a_release_is_not_to_blame_for_the_copys_server(
+    docker: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+) -> None:
+    rehearse.bears()
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(rehearse.Failed, match=re.escape(told)):
+        rehearse.bears()
 
 
 def test_an_earlier_rehearsal_is_ended_and_somebody_elses_process_is_not(tmp_path: Path) -> None:
