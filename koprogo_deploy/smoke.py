@@ -12,14 +12,23 @@ from dataclasses import dataclass
 from koprogo_deploy import door
 
 TESTS = door.ROOT / "tests" / "smoke"
+OF_THE_HOST = 20  # exit code: all that fails is marked so, and is no fault of the release
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the smoke tests said; `passed` only if every one of them ran and passed."""
+    """What the smoke tests said.
+
+    Attributes:
+        passed: every one of them ran and passed.
+        output: pytest's.
+        of_the_host: what fails is the host's or its surroundings', whichever release serves there:
+            no reason to take one back.
+    """
 
     passed: bool
     output: str
+    of_the_host: bool = False
 
     @property
     def failures(self) -> str:
@@ -33,7 +42,9 @@ class Outcome:
         """For the journal: whether they passed, pytest's last line, and which failed."""
         last = (self.output.strip().splitlines() or [""])[-1].strip("= ")
         told = {"passed": self.passed, "tests": last}
-        return told if self.passed else {**told, "failed": self.failures}
+        if self.passed:
+            return told
+        return {**told, "failed": self.failures, **({"of": "host"} if self.of_the_host else {})}
 
 
 def command(arguments: Sequence[str] = ()) -> list[str]:
@@ -72,4 +83,5 @@ def run(
         text=True,
         check=False,
     )
-    return Outcome(finished.returncode == 0, finished.stdout)
+    code = finished.returncode
+    return Outcome(code == 0, finished.stdout, code == OF_THE_HOST)

@@ -144,12 +144,21 @@ def outcome(before: StackState, now: StackState, back: bool) -> str:
     return "rolled back" if back else "deployed"
 
 
+def wrong_with_the_host() -> str:
+    """What the smoke tests of this run found, no fault of the release; empty for nothing."""
+    seen = notes.get("smoke", {})
+    return str(seen["failed"]) if seen.get("of") == "host" else ""
+
+
 @step
 def recorded() -> Any:  # noqa: ANN401 - a generator without a command
-    """Write a line if the run changed something; else nothing."""
+    """Write a line if the run changed something, or the host is not well; else nothing."""
     if not state.is_executing:
         return
-    if not Recorder.changed:
+    wrong = wrong_with_the_host()
+    if wrong:
+        note(reason=f"the host is not well: {wrong}")
+    elif not Recorder.changed:
         host.noop("nothing changed, nothing to write down")
         return
     settings = context.current().settings
@@ -167,7 +176,22 @@ def recorded() -> Any:  # noqa: ANN401 - a generator without a command
     yield
 
 
+@step
+def host_is_well() -> Any:  # noqa: ANN401 - a generator without a command
+    """Fail a run whose smoke tests found the host not well, now that its release counts."""
+    if wrong := wrong_with_the_host():
+        name = context.current().settings.environment
+        raise OperationError(
+            f"the host is not well: {wrong}. The smoke tests above say what. It is no fault of the "
+            f"release, which serves and counts; once it is mended: koprogo smoke {name}"
+        )
+    host.noop("the smoke tests found nothing wrong with the host")
+    return
+    yield
+
+
 @deploy("Record")
 def record_stage() -> None:
-    """The journal gets a line, if there is something to tell."""
+    """The journal gets a line, if there is something to tell; a host that is not well is told."""
     recorded(name="Write the journal")
+    host_is_well(name="Find the host well")

@@ -60,6 +60,7 @@ def test_dry_run_on_a_host_that_has_nothing(undeployed: Rig) -> None:
         "Migrate | Smoke-test what serves on the new schema",
         "Cut over | Ask the new frontend for a page, unrouted",
         "Record | Write the journal",  # written when the run ends, by what it did
+        "Record | Find the host well",
     }
     asked = set(re.findall(r"^ {4}(\S.*? \| .*?) {2,}", run.output, re.MULTILINE))
     assert set(run.would_change) == asked - looking - {"Verify | Run the smoke tests"}, run.output

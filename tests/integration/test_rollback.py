@@ -66,6 +66,47 @@ def test_changed_routes_and_a_changed_traefik_are_taken_back_too(rig: Rig) -> No
     assert rig.leftovers() == []
 
 
+# A disk that is 90 % full, for who asks in this way alone: the smoke tests.
+FULL = """\
+case "$*" in
+  "-P /") /usr/bin/df -P / | sed 's/ [0-9]*%/ 90%/' ;;
+  *) exec /usr/bin/df "$@" ;;
+esac
+"""
+
+
+@pytest.mark.slow
+def test_a_host_that_is_not_well_takes_no_release_back(rig: Rig) -> None:
+    """Neither a deploy nor a rollback: the release counts, and the run fails at its end."""
+    before = rig.converge() and rig.manifest()["id"]
+    values = {"TEST_RUN": f"{time.time_ns()}"}
+    with instead_of(rig, "df", FULL), Watch(rig) as watch:
+        run = rig.deploy(backend_environment=values)
+        new, written = rig.manifest()["id"], remote.journal_of(rig.environment).runs[-1]
+        again = rig.deploy(backend_environment=values)
+        back = rig.deploy(deploy="rollback", reason="a test")
+        last, there = rig.manifest()["id"], remote.journal_of(rig.environment).runs[-1]
+    assert run.code == 1, run.output
+    assert "Traceback" not in run.output
+    assert "the host is not well: test_disk_has_room" in run.output
+    assert "taken back" not in run.output
+    assert new != before, "it counts"
+    assert (written["outcome"], written["serves"]) == ("deployed", new)
+    assert written["reason"] == "the host is not well: test_disk_has_room"
+    assert again.code == 1, again.output
+    assert again.changed == [], "nothing was left half done"
+    assert back.code == 1, back.output
+    assert (there["outcome"], there["serves"]) == ("rolled back", last)
+    assert last == before
+    marks = rig.on_host(f"cd /opt/koprogo/releases; cat {new}/bad {before}/bad 2>/dev/null; true")
+    assert marks.startswith("rolled back by ")
+    assert len(marks.splitlines()) == 1
+    assert watch.failures == []
+    assert rig.deploy(deploy="verify").code == 0
+    rig.converge()
+    assert rig.leftovers() == []
+
+
 # Traefik's answers about a backend of this colour come to nobody.
 SILENT = """\
 case "$*" in

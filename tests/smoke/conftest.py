@@ -17,12 +17,21 @@ import httpx
 import pytest
 import testinfra
 
-from koprogo_deploy import connection, door
+from koprogo_deploy import connection, door, smoke
 from koprogo_deploy.outside import Outside
 
 ENVIRONMENT = os.environ.get("KOPROGO_ENVIRONMENT", "sandbox")
 VERIFYING = "KOPROGO_VERIFYING" in os.environ  # a deploy that does not count yet looks at itself
 OVERRIDES = json.loads(os.environ.get("KOPROGO_OVERRIDES", "{}"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Say by the exit code where nothing fails but what is of the host."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    stats = reporter.stats if reporter else {}
+    failed = [*stats.get("failed", ()), *stats.get("error", ())]
+    if failed and all("of_the_host" in each.keywords for each in failed):
+        session.exitstatus = smoke.OF_THE_HOST
 
 
 @pytest.fixture(scope="session")

@@ -72,17 +72,30 @@ def test_http_redirects_to_https(settings: Any) -> None:
     assert answer.headers["location"] == f"{settings.url}/x?y=1"
 
 
-def test_certificate_is_valid_elliptic_and_not_about_to_end(
+@pytest.fixture(scope="module")
+def certificates(
     outside: Outside, settings: Any, tls_context: ssl.SSLContext
-) -> None:
+) -> dict[str, x509.Certificate]:
+    """The valid certificate of each name."""
+    found = {}
     for name in (settings.domain, settings.api_domain):
         with (
             socket.create_connection(outside.address, timeout=10) as connection,
             tls_context.wrap_socket(connection, server_hostname=name) as tls,
         ):
-            certificate = x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
+            found[name] = x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
             assert tls.version() in ("TLSv1.2", "TLSv1.3")
+    return found
+
+
+def test_certificate_is_valid_and_elliptic(certificates: dict[str, x509.Certificate]) -> None:
+    for certificate in certificates.values():
         assert isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
+
+
+@pytest.mark.of_the_host
+def test_certificate_is_not_about_to_end(certificates: dict[str, x509.Certificate]) -> None:
+    for name, certificate in certificates.items():
         left = certificate.not_valid_after_utc - datetime.now(UTC)
         assert left > timedelta(days=7), f"the certificate of {name} ends in {left}"
 
@@ -134,6 +147,7 @@ def test_only_gzip_is_offered(outside: Outside) -> None:
     assert answer.headers.get("content-encoding") is None
 
 
+@pytest.mark.of_the_host
 def test_nothing_else_answers(settings: Any) -> None:
     address = settings.scan_address or settings.public_address or settings.domain
     open_ports = []

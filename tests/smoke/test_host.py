@@ -86,6 +86,7 @@ def test_only_the_proxy_publishes_ports(containers: Any) -> None:
     assert published == {"traefik": ["443/tcp", "80/tcp"]}
 
 
+@pytest.mark.of_the_host
 def test_only_ssh_listens_besides(seen: Any, environment: door.Environment) -> None:
     ssh_ports = {"22", str(environment.connection.get("ssh_port", 22))}
     local = ("127.", "[::1]", "172.", "::1")
@@ -121,11 +122,13 @@ def test_traefik_working_set_is_below_its_alert(containers: Any) -> None:
     assert used < 75 * MB, f"{used / MB:.0f} MB"
 
 
+@pytest.mark.of_the_host
 def test_traefik_binary_is_locked_in_memory(seen: Any) -> None:
     assert seen["units"]["koprogo-traefik-binary"] == "active"
     assert seen["enabled"]["koprogo-traefik-binary"] == "enabled"
 
 
+@pytest.mark.of_the_host
 def test_engine_runs_and_starts_at_boot(seen: Any) -> None:
     assert (seen["units"]["docker"], seen["enabled"]["docker"]) == ("active", "enabled")
 
@@ -158,11 +161,13 @@ FROM buildings"""
     assert found == "koprogo_observer|t|f|f|f"
 
 
+@pytest.mark.of_the_host
 def test_journal_is_bounded(settings: Any, seen: Any) -> None:
     limit = f"SystemMaxUse={settings.journald_limit // MB}M"
     assert limit in seen["journald"]
 
 
+@pytest.mark.of_the_host
 def test_ssh_takes_keys_only(seen: Any) -> None:
     lines = seen["sshd"].lower().splitlines()
     assert "passwordauthentication no" in lines
@@ -170,12 +175,14 @@ def test_ssh_takes_keys_only(seen: Any) -> None:
     assert "permitrootlogin without-password" in lines or "permitrootlogin no" in lines
 
 
+@pytest.mark.of_the_host
 def test_swap_is_there_where_asked_for(settings: Any, seen: Any) -> None:
     if settings.swap is None:
         pytest.skip("swap = None")
     assert "/swapfile" in seen["swaps"]
 
 
+@pytest.mark.of_the_host
 def test_sysctl_is_in_force(settings: Any, seen: Any) -> None:
     wrong = {
         k: seen["sysctl"].get(k) for k, v in settings.sysctl.items() if seen["sysctl"].get(k) != v
@@ -183,11 +190,13 @@ def test_sysctl_is_in_force(settings: Any, seen: Any) -> None:
     assert wrong == {}
 
 
+@pytest.mark.of_the_host
 def test_clock_is_kept(settings: Any, seen: Any) -> None:
     if not settings.time_synchronisation:
         pytest.skip("time_synchronisation = False")
     assert seen["units"]["systemd-timesyncd"] == "active"
 
 
+@pytest.mark.of_the_host
 def test_disk_has_room(seen: Any) -> None:
     assert int(seen["disk"][4].rstrip("%")) < 85

@@ -1,0 +1,118 @@
+"""What the smoke tests say of a release, and what they say of the host alone."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyinfra.api.exceptions import OperationError
+
+from koprogo_deploy import door, smoke
+from koprogo_deploy.operations import context, notes, record, take_back, verify
+from tests import project
+
+BASE = project.settings()
+FULL = "@pytest.mark.of_the_host\ndef test_disk_has_room(): assert False\n"
+SILENT = "def test_api_answers(): assert False\n"
+WELL = "def test_page(): pass\n"
+NO_HOST = (
+    "@pytest.fixture\ndef seen(): raise OSError\n"
+    "@pytest.mark.of_the_host\ndef test_swap(seen): pass\n"
+)
+
+
+def outcome(folder: Path, monkeypatch: pytest.MonkeyPatch, *tests: str) -> smoke.Outcome:
+    (folder / "conftest.py").write_text("from tests.smoke.conftest import pytest_sessionfinish\n")
+    (folder / "test_it.py").write_text("import pytest\n" + "".join(tests))
+    monkeypatch.setattr(smoke, "TESTS", folder)
+    return smoke.run("sandbox", ["-c", str(door.ROOT / "pyproject.toml")])
+
+
+def test_what_fails_of_the_host_alone_is_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = outcome(tmp_path, monkeypatch, WELL, FULL)
+    assert (found.passed, found.of_the_host) == (False, True)
+    assert found.failures == "test_disk_has_room"
+    assert (found.summary["failed"], found.summary["of"]) == ("test_disk_has_room", "host")
+
+
+@pytest.mark.parametrize("tests", [(SILENT, FULL), (SILENT, NO_HOST)])
+def test_a_release_that_fails_is_to_blame_whatever_the_host_does(
+    tests: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = outcome(tmp_path, monkeypatch, *tests)
+    assert (found.passed, found.of_the_host) == (False, False)
+    assert "test_api_answers" in found.failures
+    assert "of" not in found.summary
+
+
+def test_all_that_passes_and_a_run_without_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert outcome(tmp_path, monkeypatch, WELL).passed
+    none = outcome(tmp_path, monkeypatch, "")
+    assert (none.passed, none.of_the_host, none.failures) == (False, False, "no test ran")
+
+
+# --- what a deploy makes of it -------------------------------------------------------------------
+
+
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Notes of a run that verifies a release which it has switched to; `back`: taken back."""
+    values: dict[str, Any] = {}
+    host = SimpleNamespace(noop=lambda _: None)
+    environment = SimpleNamespace(settings=BASE)
+    for module in (verify, record):
+        monkeypatch.setattr(module, "state", SimpleNamespace(is_executing=True), raising=False)
+        monkeypatch.setattr(module, "host", host)
+    monkeypatch.setattr(context, "current", lambda: environment)
+    monkeypatch.setattr(context, "smoke_overrides", dict)
+    monkeypatch.setattr(notes, "notes", values)
+    monkeypatch.setattr(record, "notes", values)
+    monkeypatch.setattr(verify, "stack", lambda _: None)
+    monkeypatch.setattr(take_back, "switched", lambda _: True)
+    monkeypatch.setattr(take_back, "back", lambda *_: values.update(back=True) or "taken back")
+    monkeypatch.setattr(take_back.OnFailure, "armed", True)
+    return values
+
+
+def verified(monkeypatch: pytest.MonkeyPatch, found: smoke.Outcome) -> None:
+    monkeypatch.setattr(smoke, "run", lambda *_, **__: found)
+    list(inspect.unwrap(verify.smoke_tests_pass)())
+
+
+def judged() -> None:
+    list(inspect.unwrap(record.host_is_well)())
+
+
+def test_a_host_that_is_not_well_takes_no_release_back_and_fails_the_run_at_its_end(
+    noted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = "FAILED tests/smoke/test_host.py::test_disk_has_room - assert 86 < 85"
+    verified(monkeypatch, smoke.Outcome(False, failed, of_the_host=True))
+    assert "back" not in noted
+    assert not take_back.OnFailure.armed, "it counts, whatever fails after this"
+    with pytest.raises(OperationError, match=r"the host is not well: test_disk.* serves"):
+        judged()
+
+
+def test_a_release_that_fails_is_taken_back(
+    noted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OperationError, match="taken back"):
+        verified(monkeypatch, smoke.Outcome(False, "FAILED tests/smoke/test_x.py::test_api - x"))
+    assert noted["back"]
+    judged()
+
+
+def test_a_host_that_is_well_is_no_news(
+    noted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified(monkeypatch, smoke.Outcome(True, "53 passed"))
+    judged()
+    assert "back" not in noted
