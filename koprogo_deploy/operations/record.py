@@ -119,8 +119,8 @@ def _write(**values: Any) -> str:  # noqa: ANN401 - whatever JSON holds
 
 
 def _serving(found: StackState | None) -> str | None:
-    current = found.current if found else None
-    return current["id"] if current else None
+    live = found.live if found else None
+    return live["id"] if live else None
 
 
 def deploy_name() -> str:

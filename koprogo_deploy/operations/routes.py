@@ -19,10 +19,11 @@ from koprogo_deploy.operations.shell import (
     wait_until_healthy,
 )
 from koprogo_deploy.render import container_names, traefik_address
-from koprogo_deploy.settings import Settings
+from koprogo_deploy.settings import SWITCHED, Settings
 
 POSTGRES_TIMEOUT = 180  # seconds, the first start of an empty data directory included
 START_TIMEOUT = 60  # seconds, frontend and Traefik
+WARM_TIMEOUT = 45  # seconds, a colour that was kept warm and has ended meanwhile
 
 
 def place_dynamic(root: str, directory: str) -> str:
@@ -57,6 +58,33 @@ serves() {{
   return 1
 }}
 {checks}"""
+
+
+def warm_command(serving: Mapping[str, Any], failed: Mapping[str, Any]) -> str:
+    """The colours to go back to run; one that does not is started again and waited for.
+
+    Fails, and says why, where one does not come up: then nothing is to be routed there. So it is
+    where a migration was made that it does not know, and it was started again since.
+
+    Args:
+        serving: manifest of the release to go back to.
+        failed: manifest of the one to leave; what both have is not touched.
+    """
+    names, others = container_names(serving["colours"]), container_names(failed["colours"])
+    form = "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}"
+    lines = ["set -e"]
+    for service in SWITCHED:
+        if names[service] == others[service]:
+            continue
+        name = container(names[service])
+        lines.append(f"""state=$(docker inspect -f '{form}' {name} 2>/dev/null) || state=gone
+case $state in
+  "running healthy"|"running ") ;;
+  *)
+    [ "$state" = "running starting" ] || docker restart -t 5 {name} >/dev/null
+    {wait_until_healthy(names[service], WARM_TIMEOUT, settle=2, stop_failed=True)} ;;
+esac""")
+    return "\n".join(lines)
 
 
 def back_command(

@@ -21,7 +21,7 @@ from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.notes import about, note
-from koprogo_deploy.operations.routes import back_command, put_away_command
+from koprogo_deploy.operations.routes import back_command, put_away_command, warm_command
 from koprogo_deploy.settings import Settings
 
 TIMEOUT = 300  # seconds: requests under way end, and Postgres may have to start again
@@ -84,6 +84,9 @@ def switched(found: StackState) -> bool:
 def back(settings: Settings, found: StackState, reason: str, began: float) -> str:
     """Have the release before serve again; mark the other one, and put it away.
 
+    If the release before does not come up any more, the other one serves on, unmarked: better one
+    that fails a test than none.
+
     Args:
         settings: for the paths.
         found: what is deployed; there are both releases.
@@ -100,8 +103,14 @@ def back(settings: Settings, found: StackState, reason: str, began: float) -> st
     assert found.current is not None
     no_more()
     bad, good = found.candidate, found.current
-    unmark = context.going_back() is not None
+    going = context.going_back()
+    unmark = going is not None
     logger.error("    taking release %s back: %s", bad["id"], reason)
+    # Where its data is to be put back first, that starts it.
+    if not (going and going.dump) and (down := _run(warm_command(good, bad))):
+        told = serves_on(settings.environment, good["id"], bad["id"], reason, down)
+        note(reason=told)
+        raise OperationError(told)
     if wrong := _run(back_command(settings, good, bad, reason, unmark)):
         raise OperationError(
             f"release {bad['id']} is to be taken back, and {good['id']} does not serve again: "
@@ -116,6 +125,25 @@ def back(settings: Settings, found: StackState, reason: str, began: float) -> st
         f"release {bad['id']} was taken back; {good['id']} serves again, since {after:.1f} s after "
         "the verdict. What it logged: koprogo ssh, then docker ps -a and docker logs. It is not "
         "deployed again as it is: change something, or give --data retry_bad_release=true"
+    )
+
+
+def serves_on(environment: str, good: str, bad: str, reason: str, down: str) -> str:
+    """What is said where the release before does not come up, and the other one is left. Pure.
+
+    Args:
+        environment: for the commands.
+        good: id of the release before.
+        bad: id of the other one.
+        reason: why it should be taken back.
+        down: why the one before cannot serve.
+    """
+    why = down.partition(". Last lines of its log")[0]
+    return (
+        f"{reason}. Release {bad} serves on nevertheless, and is not marked as bad, for {good} "
+        f"cannot serve again: {why}. Ways out: deploys/full.py with what has not the fault; the "
+        f"same once more, if the fault was not the release's; or mend {good} (koprogo ssh "
+        f"{environment}, then docker logs), then deploys/rollback.py --data release={good}"
     )
 
 

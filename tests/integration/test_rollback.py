@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from koprogo_deploy import remote
-from tests.integration.rig import Rig, Watch, instead_of
+from tests.integration.rig import Rig, Run, Watch, instead_of
 
 # Well while it is asked directly, by eight requests; of those after them some are answered 500.
 # A release of its own each time: one that was taken back stays marked.
@@ -141,4 +143,65 @@ def test_any_step_that_fails_after_the_switch_takes_the_release_back(rig: Rig) -
     assert again.code == 1
     assert "this very release was taken back: failed " in again.output
     assert rig.converge().changed == ["Settle | Let the release count"]
+    assert rig.leftovers() == []
+
+
+def while_it_verifies(rig: Rig, disturb: Callable[[], object], **data: Any) -> Run:
+    """A deploy that is disturbed as soon as it verifies the release it has switched to."""
+    process, lines = rig.start(**data), []
+    assert process.stdout
+    for line in process.stdout:
+        lines.append(line)
+        if "Starting operation: Verify" in line:
+            disturb()
+    return Run(process.wait(), "".join(lines))
+
+
+@pytest.mark.slow
+def test_what_was_kept_warm_and_ended_meanwhile_is_started_before_it_serves_again(rig: Rig) -> None:
+    rig.converge()
+    before = rig.manifest()
+    old = f"koprogo-backend-{before['colours']['backend']}-1"
+    broken = {**BROKEN, "TEST_RUN": f"{time.time_ns()}"}
+    run = while_it_verifies(
+        rig, lambda: rig.on_host(f"docker kill {old}"), backend_environment=broken
+    )
+    assert run.code == 1, run.output
+    assert f"was taken back; {before['id']} serves again" in run.output
+    assert rig.routed()["id"] == rig.manifest()["id"] == before["id"]
+    assert rig.deploy(deploy="verify").code == 0
+    rig.converge()
+    assert rig.leftovers() == []
+
+
+@pytest.mark.slow
+def test_where_nothing_is_left_to_go_back_to_the_new_release_serves_on(rig: Rig) -> None:
+    """The database has a migration that no image knows: what is started on it ends at once."""
+    rig.converge()
+    before = rig.manifest()
+    old = f"koprogo-backend-{before['colours']['backend']}-1"
+    values = {"TEST_RUN": f"{time.time_ns()}"}
+    unknown = 29990101000000
+
+    def disturb() -> None:
+        rig.sql(f"INSERT INTO _sqlx_migrations VALUES ({unknown}, 'x', now(), true, '\\x00', 0);")
+        rig.on_host(f"docker kill {old}")
+
+    try:
+        with Watch(rig) as watch:
+            run = while_it_verifies(rig, disturb, backend_environment=values)
+        routed, written = rig.routed()["id"], remote.journal_of(rig.environment).runs[-1]
+    finally:
+        rig.sql(f"DELETE FROM _sqlx_migrations WHERE version = {unknown};")
+    assert run.code == 1, run.output
+    assert "Traceback" not in run.output
+    assert f"serves on nevertheless, and is not marked as bad, for {before['id']}" in run.output
+    assert routed == written["release"] == written["serves"] != before["id"]
+    assert (written["outcome"], written["step"]) == ("failed", "Verify | Run the smoke tests")
+    assert "cannot serve again: backend-" in written["reason"]
+    assert watch.failures == [], "requests go to what answers"
+    again = rig.deploy(backend_environment=values)
+    assert again.code == 0, again.output
+    assert rig.manifest()["id"] == routed, "it counts, now that its smoke tests pass"
+    rig.converge()
     assert rig.leftovers() == []

@@ -195,6 +195,9 @@ def test_commands_are_shell_that_parses() -> None:
         return_data.under_page_command(BASE, "backend-blue", "koprogo_before_1"),
         return_data.undo_command(BASE, "backend-blue", "backend-green", "koprogo_before_1"),
         routes.back_command(BASE, manifest(rendered), manifest(rendered, id="r2"), "it's bad"),
+        routes.warm_command(
+            manifest(rendered), manifest(project.release(BASE, backend="green", frontend="green"))
+        ),
         settle.remove_images_command(["a b", "c'd"]),
         shell.wait_until_healthy("backend-blue", 90),
         host.swap_command(1 * GB),

@@ -20,11 +20,15 @@ from tests import project
 BASE = project.settings()
 ROOMY = "Filesystem 1024-blocks Used Available Capacity Mounted-on\n/dev/a 9 9 9999999 1% /"
 FULL = ROOMY.replace("9999999", "2048")
-# Postgres is ready unless NOT_READY; every container is healthy.
+ENDED = "backend-blue did not come up: it ended. Last lines of its log:"
+# Postgres is ready unless NOT_READY; every container is healthy, but for `DOWN` and `DEAD`.
 DOCKER = """echo "$*" >> "$CALLS"
 case "$*" in
   *pg_isready*) [ -z "$NOT_READY" ] ;;
+  *RestartCount*$DEAD*) echo "1 restarting " ;;
   *RestartCount*) echo "0 running healthy" ;;
+  inspect*State.Status*$DOWN*) echo "exited " ;;
+  inspect*State.Status*) echo "running healthy" ;;
   *State.Pid*) echo 0 ;;
 esac"""
 
@@ -69,7 +73,7 @@ class Box:
     def run(self, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
         usual = {
             **os.environ, "PATH": f"{self.root}/bin:{os.environ['PATH']}", "DF": ROOMY,
-            "CALLS": f"{self.root}/calls", "NOT_READY": "",
+            "CALLS": f"{self.root}/calls", "NOT_READY": "", "DOWN": "none", "DEAD": "none",
         }  # fmt: skip
         return subprocess.run(
             ["sh", "-c", f"set -e\n{script}"],
@@ -239,6 +243,29 @@ def test_a_traefik_that_answers_nobody_is_the_old_one_again_before_it_is_asked(b
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("dead", [False, True])
+def test_what_was_kept_warm_and_has_ended_is_started_before_anything_is_routed_to_it(
+    box: Box, dead: bool
+) -> None:
+    name = "koprogo-backend-blue-1"
+    done = box.run(
+        routes.warm_command(about("r1"), about("r2")), DOWN=name, DEAD=name if dead else "none"
+    )
+    assert done.returncode == dead
+    assert box.calls.count("restart -t 5 ") == 1, "the frontend runs"
+    told = "backend-blue did not come up: its container is: restarting"
+    assert (told in done.stderr) == dead
+    assert (box.dynamic.read_text(), box.mark) == ("r2", "")
+
+
+def test_what_runs_is_looked_at_and_no_more(box: Box) -> None:
+    done = box.run(routes.warm_command(about("r1"), about("r2")))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert box.calls.count("\n") == box.calls.count("inspect") == 2
+    box.run(routes.warm_command(about("r1"), {**about("r2"), "colours": about("r1")["colours"]}))
+    assert box.calls.count("\n") == 2, "what both have is not touched"
+
+
 def test_a_rollback_that_is_taken_back_marks_the_other_one(box: Box) -> None:
     left = box.root / "releases" / "r1" / "bad"
     left.write_text("rolled back by anna\n")
@@ -261,12 +288,17 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ran: list[str] = []
 
     def run(command: Any) -> tuple[bool, Any]:
-        ran.append(command.get_raw_value())
-        ok = "FAIL" not in ran[-1]
+        script = command.get_raw_value()
+        if "warm" in script:
+            ok = "DOWN" not in script
+            return ok, SimpleNamespace(stderr_lines=[] if ok else [ENDED, "    its log"])
+        ran.append(script)
+        ok = "FAIL" not in script
         return ok, SimpleNamespace(stderr_lines=[] if ok else ["Traefik does not serve"])
 
+    monkeypatch.setattr(take_back, "warm_command", lambda good, _: f"warm {good['id']}")
     monkeypatch.setattr(take_back, "host", SimpleNamespace(run_shell_command=run, name="h"))
-    monkeypatch.setattr(take_back, "note", lambda **values: ran.append(str(values["outcome"])))
+    monkeypatch.setattr(take_back, "note", lambda **values: ran.append(str(values.get("outcome"))))
     monkeypatch.setattr(context, "going_back", lambda: None)
     monkeypatch.setattr(context, "current", lambda: SimpleNamespace(settings=BASE))
     monkeypatch.setattr(take_back.OnFailure, "armed", True)
@@ -307,6 +339,25 @@ def test_colours_that_may_still_have_traffic_are_not_stopped(failing: list[str])
     with pytest.raises(OperationError, match="r1 does not serve again: Traefik does not serve"):
         take_back.back(BASE, found, "smoke tests failed", 0.0)
     assert len(failing) == 1
+
+
+def test_where_nothing_is_left_to_go_back_to_the_release_serves_on_unmarked(
+    failing: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = state(about("r2"), dynamic="r2")
+    assert found.current
+    found.current["id"] = "DOWN"
+    with pytest.raises(OperationError) as told:
+        take_back.back(BASE, found, "smoke tests failed 10:00 UTC: test_api", 0.0)
+    assert str(told.value).startswith(
+        "smoke tests failed 10:00 UTC: test_api. Release r2 serves on nevertheless, and is not "
+        "marked as bad, for DOWN cannot serve again: backend-blue did not come up: it ended. Ways"
+    )
+    assert failing == ["None"], "no route was touched, and nothing marked"
+    # In a rollback with its data, what puts the data back starts it.
+    going = context.GoingBack("r1", "why", {}, dump="r2")
+    monkeypatch.setattr(context, "going_back", lambda: going)
+    assert "was taken back" in take_back.back(BASE, found, "smoke tests failed", 0.0)
 
 
 # --- an earlier run's switch ---------------------------------------------------------------------
