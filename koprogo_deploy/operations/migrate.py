@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import bcrypt
-from pyinfra import host
+from pyinfra import host, state
 from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
@@ -94,6 +94,22 @@ def stack(settings: Settings) -> StackState:
     return found
 
 
+def answered(query: str) -> dict[str, Any]:
+    """What the application's database answers; an empty database answers too.
+
+    Raises:
+        OperationError: a run that is at it gets no answer, which says nothing of what is there.
+            While changes are only detected there may be no database yet.
+    """
+    answer: dict[str, Any] = look(Database, query=query)
+    if not answer and state.is_executing:
+        raise OperationError(
+            "Postgres does not answer, so nobody knows what the database holds, and nothing was "
+            "done to it: docker logs koprogo-postgres-1, then run it again"
+        )
+    return answer
+
+
 @step
 def postgres_runs() -> Iterator[StringCommand | str]:
     """Postgres runs as the release says, with the role its backend logs in as, and the database."""
@@ -169,7 +185,7 @@ def backend_migrated() -> Iterator[StringCommand | str]:
             f"the image {manifest['images']['backend']} has no files in /app/migrations, so its "
             "migration set is unknown; is it a KoproGo backend?"
         )
-    before = look(Database, query=database.migrations_query())
+    before = answered(database.migrations_query())
     reason = database.cannot_start(database.parse_migrations(before.get("migrations")), image)
     if reason:
         raise OperationError(f"the backend of release {manifest['id']} cannot start: {reason}")
@@ -178,7 +194,7 @@ def backend_migrated() -> Iterator[StringCommand | str]:
     else:
         note(**about(manifest, found))
         yield up
-    after = look(Database, query=database.migrations_query())
+    after = answered(database.migrations_query())
     if not after.get("statements"):
         yield StringCommand(psql(), _stdin=database.EXTENSION_SQL)
     sql = _guard(environment.secrets["SUPERADMIN_PASSWORD"], settings.superadmin_guard, after)
@@ -186,25 +202,25 @@ def backend_migrated() -> Iterator[StringCommand | str]:
         yield StringCommand(psql(), _stdin=sql)
     if database.observer_problems(after):
         yield StringCommand(psql(), _stdin=database.observer_sql(after))
-        found = look(Database, query=database.migrations_query())
-        if wrong := database.observer_problems(found):
+        again = answered(database.migrations_query())
+        if wrong := database.observer_problems(again):
             raise OperationError("; ".join(wrong))
     problems = database.not_migrated({**after, "statements": True}, image)
     if problems:
         why = f"not migrated: {'; '.join(problems)}"
         live = stack(settings).live
-        if after and live and live["specs"]["backend"] != manifest["specs"]["backend"]:
+        if live and live["specs"]["backend"] != manifest["specs"]["backend"]:
             now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
             back = context.going_back() is not None
             yield put_away_command(settings, live, manifest, f"not routed {now}: {why}", back)
         raise OperationError(f"release {manifest['id']} is {why}")
 
 
-def _guard(password: str, wanted: bool, state: dict[str, Any]) -> str:
-    there = bool(state.get("guard") and state.get("guard_trigger"))
+def _guard(password: str, wanted: bool, found: dict[str, Any]) -> str:
+    there = bool(found.get("guard") and found.get("guard_trigger"))
     if not wanted:
-        return database.UNGUARD_SQL if state.get("guard") else ""
-    if there and bcrypt.checkpw(password.encode(), state["guard"].encode()):
+        return database.UNGUARD_SQL if found.get("guard") else ""
+    if there and bcrypt.checkpw(password.encode(), found["guard"].encode()):
         return ""
     # The password is 256 random bits; a slow hash would protect nothing.
     return database.guard_sql(bcrypt.hashpw(password.encode(), bcrypt.gensalt(8)).decode())

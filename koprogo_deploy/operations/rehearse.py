@@ -15,12 +15,12 @@ from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import database, direct, on_host, rehearsal
 from koprogo_deploy.facts.releases import Dumps
-from koprogo_deploy.facts.stack import Database, StackState
+from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations import on_host as host_side
 from koprogo_deploy.operations.lock import say_who_is_at_work
 from koprogo_deploy.operations.looks import look, machine_now
-from koprogo_deploy.operations.migrate import stack, target
+from koprogo_deploy.operations.migrate import answered, stack, target
 from koprogo_deploy.operations.record import note
 from koprogo_deploy.operations.shell import ENGINE, stop
 from koprogo_deploy.operations.step import step
@@ -47,7 +47,7 @@ class Waiting:
 def waiting(found: StackState) -> Waiting:
     """What the release that is being worked on would apply; nothing where it cannot start."""
     image = database.versions(found.migrations.get(target(found)["id"], []))
-    answer = look(Database, query=database.migrations_query())
+    answer = answered(database.migrations_query())
     applied = database.parse_migrations(answer.get("migrations"))
     if database.cannot_start(applied, image):
         return Waiting([], image, applied)  # the next stage says so

@@ -15,10 +15,10 @@ from pyinfra.api import deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import database, direct, seed
-from koprogo_deploy.facts.stack import Database, StackState
+from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.operations import context, on_host
-from koprogo_deploy.operations.looks import look, only_looking
-from koprogo_deploy.operations.migrate import stack, target
+from koprogo_deploy.operations.looks import only_looking
+from koprogo_deploy.operations.migrate import answered, stack, target
 from koprogo_deploy.operations.record import about, note
 from koprogo_deploy.operations.routes import put_away_command
 from koprogo_deploy.operations.shell import container
@@ -34,8 +34,8 @@ def login() -> dict[str, Any] | None:
     environment = context.current()
     settings = environment.settings
     # By name, for an empty answer is no answer about a seed.
-    there = look(Database, query=seed.STATE_SQL) if settings.seed_enabled else {}
-    guard = look(Database, query=database.migrations_query()).get("guard")
+    there = answered(seed.STATE_SQL) if settings.seed_enabled else {}
+    guard = answered(database.migrations_query()).get("guard")
     return direct.login(settings, environment.secrets, there.get("password_hash"), guard)
 
 
@@ -95,7 +95,7 @@ def newer(found: StackState) -> list[str]:
     """Migrations of the database that the image of the serving release lacks."""
     if found.live is None or found.live["id"] == target(found)["id"]:
         return []
-    answer = look(Database, query=database.migrations_query())
+    answer = answered(database.migrations_query())
     applied = database.parse_migrations(answer.get("migrations"))
     live = database.versions(found.migrations.get(found.live["id"], []))
     return direct.newer_than(live, applied)

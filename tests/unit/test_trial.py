@@ -10,16 +10,18 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bcrypt
 import pyinfra
 import pytest
+from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import direct
 from koprogo_deploy.facts.stack import Container, StackState
 from koprogo_deploy.on_host import ask
-from koprogo_deploy.operations import return_data, routes, shell, trial
+from koprogo_deploy.operations import context, migrate, rehearse, return_data, routes, shell, trial
 from koprogo_deploy.plan.wanted import Wanted, refused
 from tests import project
 
@@ -201,6 +203,51 @@ def test_what_serves_is_asked_only_if_it_serves() -> None:
 def test_a_newer_schema_is_told_by_the_set() -> None:
     assert direct.newer_than({"1", "3"}, {"1": True, "2": True, "3": True}) == ["2"]
     assert direct.newer_than({"1", "2", "3"}, {"1": True}) == []
+
+
+# --- a Postgres that does not answer -------------------------------------------------------------
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What Postgres answers to a run that is executed; a live release knows one migration more."""
+    answer: dict[str, Any] = {}
+    monkeypatch.setattr(migrate, "look", lambda *_, **__: answer)
+    monkeypatch.setattr(migrate, "state", SimpleNamespace(is_executing=True))
+    monkeypatch.setattr(context, "planned", lambda: None)
+    seeded = SimpleNamespace(settings=project.settings(seed_enabled=True), secrets=project.SECRETS)
+    monkeypatch.setattr(context, "current", lambda: seeded)
+    return answer
+
+
+FOUND = StackState(
+    current=about("r1"),
+    candidate={**about("r2", backend="green"), "dynamic": "d2"},
+    dynamic="d1",
+    migrations={"r1": ["1_a.sql"], "r2": ["1_a.sql", "2_b.sql"]},
+)
+
+
+@pytest.mark.parametrize("look", [rehearse.waiting, trial.newer, lambda _: trial.login()])
+def test_no_answer_is_no_empty_database(look: Any, database: dict[str, Any]) -> None:
+    with pytest.raises(OperationError, match="Postgres does not answer, so nobody knows"):
+        look(FOUND)
+
+
+def test_an_empty_database_answers_and_has_nothing_to_rehearse(database: dict[str, Any]) -> None:
+    database.update(migrations="", schema=False)
+    assert rehearse.waiting(FOUND).versions == []
+    assert trial.newer(FOUND) == []
+    assert trial.login() is None
+    database.update(migrations="1:true")
+    assert rehearse.waiting(FOUND).versions == ["2"]
+
+
+def test_while_changes_are_detected_there_may_be_no_database_yet(
+    database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "state", SimpleNamespace(is_executing=False))
+    assert rehearse.waiting(FOUND).versions == []
 
 
 # --- a release that is put away ------------------------------------------------------------------
