@@ -61,10 +61,15 @@ class Backend:
         return content
 
 
+def value(answer: Any, name: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """A field of an answer; None where it has none, or is no object."""
+    return answer.get(name) if isinstance(answer, dict) else None
+
+
 def health(backend: Backend, login: dict[str, Any] | None) -> None:
     """It answers, and says that it is well."""
     found = backend.expect(200, "/health")
-    if not isinstance(found, dict) or found.get("status") != "ok":
+    if value(found, "status") != "ok":
         raise Wrong(f"/health: {found}")
 
 
@@ -80,22 +85,22 @@ def tenant(backend: Backend, login: dict[str, Any] | None) -> None:
     if login is None:
         return
     credentials = {"email": login["email"], "password": login["password"]}
-    token = (backend.expect(200, "/auth/login", body=credentials) or {}).get("token")
+    token = value(backend.expect(200, "/auth/login", body=credentials), "token")
     if not token:
         raise Wrong("/auth/login: 200 without a token")
-    me = backend.expect(200, "/auth/me", token=token)
-    if me.get("email") != login["email"]:
-        raise Wrong(f"/auth/me: {me.get('email')}, not {login['email']}")
+    email = value(backend.expect(200, "/auth/me", token=token), "email")
+    if email != login["email"]:
+        raise Wrong(f"/auth/me: {email}, not {login['email']}")
     for path, least in login["lists"].items():
         found = backend.expect(200, f"{path}?per_page={PER_PAGE}", token=token)
         try:
-            rows, total = found["data"], found["pagination"]["total_items"]
-        except (KeyError, TypeError):
+            rows, total = len(found["data"]), int(found["pagination"]["total_items"])
+        except (KeyError, TypeError, ValueError):
             raise Wrong(f"{path}: not a list with its pagination") from None
         if total < least:
             raise Wrong(f"{path}: {total} in all, and there should be {least} or more")
-        if len(rows) != min(PER_PAGE, total):
-            raise Wrong(f"{path}: {len(rows)} of {total} on the first page")
+        if rows != min(PER_PAGE, total):
+            raise Wrong(f"{path}: {rows} of {total} on the first page")
 
 
 def page(address: str, port: int) -> None:

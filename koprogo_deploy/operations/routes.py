@@ -193,6 +193,20 @@ def to_blame() -> str:
     )
 
 
+def postgres_ready() -> str:
+    """Shell condition: Postgres answers; without it no backend does."""
+    ready = f"docker exec {container('postgres')} pg_isready -q -h 127.0.0.1 -U koprogo"
+    return f"{ready} >/dev/null 2>&1"
+
+
+def not_marked(identity: str) -> str:
+    """What is said of a release that fails, and is not to blame."""
+    return (
+        f"release {identity} is not marked as bad: the host has no room, its Postgres does not "
+        "answer, or another run is at work. Run it again once this is mended"
+    )
+
+
 def or_put_away(
     settings: Settings, found: StackState, failed: Mapping[str, Any], service: str, up: str
 ) -> str:
@@ -225,21 +239,16 @@ def or_put_away(
         "before. It is not deployed again as it is: change something, or give --data "
         "retry_bad_release=true"
     )
-    other = (
-        f"release {failed['id']} is not marked as bad: the host has no room, its Postgres does not "
-        "answer, or another run is at work. Run it again once this is mended"
-    )
-    ready = f"docker exec {container('postgres')} pg_isready -q -h 127.0.0.1 -U koprogo"
     return f"""set +e; ( set -e
 {up}
 ); failed=$?; set -e
 if [ "$failed" != 0 ]; then
-  if {{ {to_blame()}; }} && {ready} >/dev/null 2>&1; then
+  if {{ {to_blame()}; }} && {postgres_ready()}; then
 {put_away}
     echo {shlex.quote(told)} >&2
   else
 {again}
-    echo {shlex.quote(other)} >&2
+    echo {shlex.quote(not_marked(failed["id"]))} >&2
   fi
   exit 1
 fi"""

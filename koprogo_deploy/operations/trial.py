@@ -6,12 +6,14 @@ routed, so nobody noticed.
 
 from __future__ import annotations
 
+import shlex
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from pyinfra import host, logger, state
-from pyinfra.api import deploy
+from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import database, direct, seed
@@ -20,12 +22,18 @@ from koprogo_deploy.operations import context, on_host
 from koprogo_deploy.operations.looks import only_looking
 from koprogo_deploy.operations.migrate import answered, stack, target
 from koprogo_deploy.operations.record import about, note
-from koprogo_deploy.operations.routes import put_away_command
+from koprogo_deploy.operations.routes import (
+    not_marked,
+    postgres_ready,
+    put_away_command,
+    to_blame,
+)
 from koprogo_deploy.operations.shell import container
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import Settings
 
+AGAIN = 2  # seconds: a hiccup of the host is no fault of a release
 _ill_before: list[str] = []  # what the serving release failed at before its schema changed
 
 
@@ -52,6 +60,16 @@ def failures(**services: str) -> tuple[list[str], list[str]]:
     return answer["failures"], answer["log"]
 
 
+def fails_twice(**services: str) -> tuple[list[str], list[str]]:
+    """As `failures`, asked once more where there are any."""
+    found = failures(**services)
+    if not found[0]:
+        return found
+    logger.warning("    asked again in %s s: %s", AGAIN, direct.on_one_line(found[0]))
+    time.sleep(AGAIN)
+    return failures(**services)
+
+
 def unrouted(found: StackState) -> dict[str, str]:
     """Compose's names of the target's colours that have no traffic yet; none on a new host."""
     if found.live is None or found.target is None:
@@ -59,6 +77,31 @@ def unrouted(found: StackState) -> dict[str, str]:
     live = container_names(found.live["colours"])
     new = container_names(found.target["colours"])
     return {service: name for service, name in new.items() if name != live[service]}
+
+
+def host_to_blame(found: StackState, service: str, wrong: list[str]) -> str:
+    """Why a new colour that fails is not to blame for it; empty where it is.
+
+    Args:
+        found: what is deployed.
+        service: `backend` or `frontend`.
+        wrong: what the new one fails at.
+    """
+    identity = target(found)["id"]
+    script = f"{{ {to_blame()}; }} && {postgres_ready()}"
+    with only_looking():
+        ok, _ = host.run_shell_command(StringCommand(f"sudo -n sh -c {shlex.quote(script)}"))
+    if not ok:
+        return not_marked(identity)
+    if found.live is None or newer(found):
+        return ""  # on a schema that was migrated since, what serves may fail as well
+    live = container_names(found.live["colours"])[service]
+    if set(wrong) <= set(failures(**{service: live})[0]):
+        return (
+            f"release {identity} is not marked as bad: {found.live['id']}, which serves, fails "
+            "alike, so that it is the host's or the data's. Run it again once this is mended"
+        )
+    return ""
 
 
 def put_away(
@@ -111,13 +154,15 @@ def colour_answers(service: str) -> Iterator[str]:
     if service not in names:
         host.noop(f"no new {service}")
         return
-    wrong, log = failures(**{service: names[service]})
+    wrong, log = fails_twice(**{service: names[service]})
     note(**{f"unrouted_{service}": direct.on_one_line(wrong) or "passed"})
     if not wrong:
         host.noop(f"the new {service} answers as it should")
         return
     _show(wrong, log)
     manifest = target(found)
+    if reason := host_to_blame(found, service, wrong):
+        raise OperationError(f"the new {service} fails: {direct.on_one_line(wrong)}. {reason}")
     old = _of_the_old(found) if service == "backend" else ""
     why = f"its new {service} fails: {direct.on_one_line(wrong)}"
     yield from put_away(settings, found, manifest, why)
@@ -172,7 +217,7 @@ def serving_backend_answers() -> Iterator[str]:
     if not newly or not name:
         host.noop("no migration that the serving release does not know")
         return
-    wrong, log = failures(backend=name)
+    wrong, log = fails_twice(backend=name)
     note(serving_backend=direct.on_one_line(wrong) or "passed")
     if not wrong:
         host.noop(f"what serves answers as before, with {len(newly)} migrations more")
@@ -184,6 +229,8 @@ def serving_backend_answers() -> Iterator[str]:
         return
     _show(wrong, log)
     manifest = target(found)
+    if reason := host_to_blame(found, "backend", wrong):
+        raise OperationError(f"what serves fails: {direct.on_one_line(wrong)}. {reason}")
     live = found.live["id"] if found.live else ""
     why = f"its migration breaks {live}: {direct.on_one_line(wrong)}"
     yield from put_away(settings, found, manifest, why)

@@ -95,7 +95,15 @@ def test_one_that_answers_as_it_should_has_no_failure(server: tuple[str, int]) -
             (200, {"email": "x@y.be"}),
             "/auth/me: x@y.be, not admin@small.be",
         ),
+        ("/api/v1/auth/me +", (200, []), "/auth/me: None, not admin@small.be"),
+        ("/api/v1/auth/me +", (200, "hello"), "/auth/me: None, not admin@small.be"),
+        ("/api/v1/auth/login right", (200, ["t"]), "/auth/login: 200 without a token"),
         ("/api/v1/buildings +", (500, "boom"), "/buildings: 500, not 200"),
+        (
+            "/api/v1/buildings +",
+            (200, {"data": None, "pagination": {"total_items": 2}}),
+            "/buildings: not a list with its pagination",
+        ),
         ("/api/v1/buildings +", (200, []), "/buildings: not a list with its pagination"),
         (
             "/api/v1/buildings +",
@@ -176,7 +184,14 @@ def test_a_mark_is_one_short_line() -> None:
 
 def about(identity: str, **colours: str) -> dict[str, Any]:
     rendered = project.release(BASE, **colours)
-    return {"id": identity, "colours": rendered.colours, "specs": rendered.specs, "dynamic": "d1"}
+    return {
+        "id": identity,
+        "colours": rendered.colours,
+        "specs": rendered.specs,
+        "images": rendered.images,
+        "settings": "s",
+        "dynamic": "d1",
+    }
 
 
 def test_only_colours_that_have_no_traffic_are_asked() -> None:
@@ -248,6 +263,90 @@ def test_while_changes_are_detected_there_may_be_no_database_yet(
 ) -> None:
     monkeypatch.setattr(migrate, "state", SimpleNamespace(is_executing=False))
     assert rehearse.waiting(FOUND).versions == []
+
+
+# --- one that fails, and who is to blame --------------------------------------------------------
+
+SICK = ["/buildings: 500, not 200"]
+
+
+class Told:
+    """A run that asks a new backend; what each container fails at, each time it is asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fails: dict[str, list[list[str]]] = {}
+        self.host_well = True
+        self.noted: dict[str, Any] = {}
+        self.said: list[str] = []
+        self.applied = "1:true"
+        run = SimpleNamespace(
+            noop=self.said.append, run_shell_command=lambda _: (self.host_well, None)
+        )
+        environment = SimpleNamespace(settings=BASE)
+        for name, value in {
+            "state": SimpleNamespace(is_executing=True),
+            "host": run,
+            "stack": lambda _: FOUND,
+            "failures": self.failures,
+            "answered": lambda _: {"migrations": self.applied},
+            "note": self.noted.update,
+            "AGAIN": 0,
+        }.items():
+            monkeypatch.setattr(trial, name, value)
+        monkeypatch.setattr(context, "current", lambda: environment)
+        monkeypatch.setattr(context, "planned", lambda: None)
+        monkeypatch.setattr(context, "going_back", lambda: None)
+
+    def failures(self, backend: str) -> tuple[list[str], list[str]]:
+        left = self.fails.get(backend, [])
+        return (left.pop(0) if left else []), []
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    return Told(monkeypatch)
+
+
+def test_a_hiccup_marks_nothing(told: Told) -> None:
+    told.fails = {"backend-green": [SICK, []]}
+    assert list(trial.colour_answers("backend")) == []
+    assert told.said == ["the new backend answers as it should"]
+    assert told.noted == {"unrouted_backend": "passed"}
+
+
+@pytest.mark.parametrize(
+    ("host_well", "live", "words"),
+    [
+        (False, [], "the host has no room, its Postgres does not answer, or another run"),
+        (True, [SICK], "r1, which serves, fails alike"),
+    ],
+)
+def test_what_is_the_hosts_or_the_datas_fault_marks_nothing(
+    told: Told, host_well: bool, live: list[list[str]], words: str
+) -> None:
+    told.host_well = host_well
+    told.fails = {"backend-green": [SICK, SICK], "backend-blue": live}
+    ran = trial.colour_answers("backend")
+    with pytest.raises(OperationError, match=f"r2 is not marked as bad: {words}"):
+        next(ran)
+    assert "outcome" not in told.noted
+
+
+@pytest.mark.parametrize(
+    ("live", "applied"),
+    [([], "1:true"), ([["/health: 503, not 200"]], "1:true"), ([SICK, SICK], "1:true 2:true")],
+)
+def test_one_that_fails_by_itself_is_marked(
+    told: Told, live: list[list[str]], applied: str
+) -> None:
+    """Also where what serves fails alike, on the schema that this one migrated."""
+    told.fails = {"backend-green": [SICK, SICK], "backend-blue": live}
+    told.applied = applied
+    ran = trial.colour_answers("backend")
+    assert "releases/r2/bad" in next(ran)
+    with pytest.raises(OperationError, match="release r2 gets no traffic: /buildings: 500"):
+        next(ran)
+    assert told.noted["outcome"] == "failed"
 
 
 # --- a release that is put away ------------------------------------------------------------------
