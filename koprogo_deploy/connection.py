@@ -37,6 +37,10 @@ def ssh_config(environment: Environment) -> str:
     # Short: a socket's path ends at 108 characters.
     lines += [
         "  BatchMode yes",
+        # A network that goes silent ends a command in half a minute, as it does pyinfra's own.
+        "  ConnectTimeout 10",
+        "  ServerAliveInterval 10",
+        "  ServerAliveCountMax 3",
         "  ControlMaster auto",
         f"  ControlPath {tempfile.gettempdir()}/koprogo-{os.getuid()}-%C",
         "  ControlPersist 30",

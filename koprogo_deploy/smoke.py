@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from koprogo_deploy import door
 
 TESTS = door.ROOT / "tests" / "smoke"
+TIMEOUT = 300  # seconds; they take 2 to 5
 OF_THE_HOST = 20  # exit code: all that fails is marked so, and is no fault of the release
 
 
@@ -22,6 +23,7 @@ class Outcome:
     Attributes:
         passed: every one of them ran and passed.
         output: pytest's.
+        ended: they came to their end in time.
         of_the_host: what fails is the host's or its surroundings', whichever release serves there:
             no reason to take one back.
     """
@@ -29,12 +31,15 @@ class Outcome:
     passed: bool
     output: str
     of_the_host: bool = False
+    ended: bool = True
 
     @property
     def failures(self) -> str:
         """Names of the failed tests, on one line."""
         failed = (line for line in self.output.splitlines() if line.startswith(("FAILED", "ERROR")))
         names = [line.split()[1].rpartition("::")[2] for line in failed]
+        if not self.ended:
+            names.append(f"no end within {TIMEOUT} s")
         return ", ".join(names) or "no test ran"
 
     @property
@@ -66,22 +71,28 @@ def run(
         overrides: values of `--data`, which a deploy that verifies itself was given.
         verifying: such a deploy asks: the release it switched to does not count yet.
     """
-    finished = subprocess.run(
-        command(["--no-header", "--tb=short", *arguments]),
-        cwd=door.ROOT,
-        env={
-            **os.environ,
-            "KOPROGO_ENVIRONMENT": environment,
-            "KOPROGO_OVERRIDES": json.dumps(dict(overrides or {})),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            **({"KOPROGO_VERIFYING": "1"} if verifying else {}),
-            # Plugins that happen to be installed are no use here; Hypothesis' costs a second.
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    try:
+        finished = subprocess.run(
+            command(["--no-header", "--tb=short", *arguments]),
+            cwd=door.ROOT,
+            env={
+                **os.environ,
+                "KOPROGO_ENVIRONMENT": environment,
+                "KOPROGO_OVERRIDES": json.dumps(dict(overrides or {})),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                **({"KOPROGO_VERIFYING": "1"} if verifying else {}),
+                # Plugins that happen to be installed are no use here; Hypothesis' costs a second.
+                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        said = late.output or b""  # bytes, whatever was asked for
+        output = said if isinstance(said, str) else said.decode(errors="replace")
+        return Outcome(False, f"{output}\nno end within {TIMEOUT} s", ended=False)
     code = finished.returncode
     return Outcome(code == 0, finished.stdout, code == OF_THE_HOST)

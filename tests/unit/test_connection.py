@@ -23,6 +23,8 @@ def test_the_inventorys_connection_data_become_an_ssh_config() -> None:
     assert lines[0] == "Host 203.0.113.7"
     assert {"Port 2222", "User debian", "IdentityFile /k", "IdentitiesOnly yes"} <= set(lines)
     assert "BatchMode yes" in lines, "nobody is there to answer a question"
+    silent = {"ConnectTimeout 10", "ServerAliveInterval 10", "ServerAliveCountMax 3"}
+    assert silent <= set(lines), "a network that goes silent is noticed"
 
 
 def test_what_is_not_ours_to_tell_is_left_to_openssh() -> None:

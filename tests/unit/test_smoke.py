@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,6 +57,16 @@ def test_all_that_passes_and_a_run_without_tests(
     assert outcome(tmp_path, monkeypatch, WELL).passed
     none = outcome(tmp_path, monkeypatch, "")
     assert (none.passed, none.of_the_host, none.failures) == (False, False, "no test ran")
+
+
+def test_what_does_not_end_did_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smoke, "TIMEOUT", 2)
+    hangs = "def test_z_api_answers(): import time; time.sleep(60)\n"
+    began = time.monotonic()
+    found = outcome(tmp_path, monkeypatch, WELL, FULL, hangs)
+    assert time.monotonic() - began < 10
+    assert (found.passed, found.of_the_host) == (False, False)
+    assert found.failures == found.summary["tests"] == "no end within 2 s"
 
 
 # --- what a deploy makes of it -------------------------------------------------------------------
