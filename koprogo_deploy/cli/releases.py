@@ -82,6 +82,7 @@ def _row(entry: dict[str, Any]) -> tuple[str | Text, ...]:
     words = [
         f"at {entry['step']}" if entry.get("step") else "",
         str(entry.get("reason", "")),
+        str(entry.get("cannot_restart", "")),
         str(entry.get("why", "")),
         _rehearsed(entry.get("rehearsal", {})),
         _upgraded(entry.get("upgrade", {})),

@@ -15,9 +15,10 @@ from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 from pyinfra.api.state import BaseStateCallback
 
-from koprogo_deploy import journal
-from koprogo_deploy.facts.stack import StackState
+from koprogo_deploy import database, direct, journal
+from koprogo_deploy.facts.stack import Database, StackState
 from koprogo_deploy.operations import context
+from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.notes import about as about
 from koprogo_deploy.operations.notes import note as note
@@ -95,6 +96,9 @@ def _write(**values: Any) -> str:  # noqa: ANN401 - whatever JSON holds
         found = stack(settings)
     except Exception:  # of a host that is broken the line says less
         found = Recorder.before or StackState()
+    left = _cannot_restart(found) if values["outcome"] in ("failed", "taken back") else ""
+    if left:
+        logger.error("    %s", left)
     worked_on = found.target if values["outcome"] == "failed" else found.current
     line = journal.entry(
         "run",
@@ -109,6 +113,7 @@ def _write(**values: Any) -> str:  # noqa: ANN401 - whatever JSON holds
         why=context.why(settings.reason) or None,
         seconds=round(time.monotonic() - Progress.began, 1),
         steps=Recorder.steps,
+        cannot_restart=left or None,
         **{**about(worked_on, found), **values},
     )
     command = f"sudo -n sh -c {shlex.quote(journal.append_command(root))}"
@@ -116,6 +121,17 @@ def _write(**values: Any) -> str:  # noqa: ANN401 - whatever JSON holds
     if not ok:
         raise OSError(output.stderr or f"no answer from {host.name}")
     return str(values["outcome"])
+
+
+def _cannot_restart(found: StackState) -> str:
+    """What is said where a release that failed has migrated, and what serves lacks that."""
+    live = found.live
+    known = database.versions(found.migrations.get(live["id"], [])) if live else set()
+    if live is None or not known:
+        return ""
+    answer = look(Database, query=database.migrations_query())
+    newer = direct.newer_than(known, database.parse_migrations(answer.get("migrations")))
+    return direct.cannot_restart(live["id"], newer, context.current().settings.environment)
 
 
 def _serving(found: StackState | None) -> str | None:

@@ -230,6 +230,8 @@ def test_one_that_breaks_what_serves_is_not_switched_to_and_forward_is_the_way_o
     assert applied(rig)
     assert rig.manifest()["id"] == before
     assert "its migration breaks" in mark(rig, line(rig)["release"])
+    assert f"that release {before} lacks ({VERSION})" in line(rig)["cannot_restart"]
+    assert line(rig)["cannot_restart"] in run.output
     forward = rig.deploy(backend_image=image, retry_bad_release=True)
     assert forward.code == 0, forward.output
     assert rig.manifest()["requested"]["backend"] == image

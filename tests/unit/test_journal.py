@@ -6,12 +6,15 @@ import hashlib
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from koprogo_deploy import journal
+from koprogo_deploy import direct, journal
 from koprogo_deploy.facts.stack import StackState
-from koprogo_deploy.operations import record
+from koprogo_deploy.operations import context, record
+from tests import project
 
 
 def append(root: Path, **values: object) -> None:
@@ -161,3 +164,60 @@ def test_outcome() -> None:
     cut_after_the_switch = serving("r1", "r2", "r2")
     assert record.outcome(cut_after_the_switch, two, back=False) == "deployed"
     assert record.outcome(cut_after_the_switch, one, back=True) == "rolled back"
+
+
+# --- a run that failed ---------------------------------------------------------------------------
+
+
+class Failed:
+    """A run that failed on a host, and the line that it writes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.applied = "1:true"
+        self.lines: list[dict[str, Any]] = []
+        self.found = StackState(
+            current={"id": "r1", "dynamic": "d1", "images": {}, "settings": "s"},
+            dynamic="d1",
+            migrations={"r1": ["1_a.sql"]},
+        )
+        environment = SimpleNamespace(settings=project.settings(), secrets=project.SECRETS)
+        monkeypatch.setattr(context, "current", lambda: environment)
+        monkeypatch.setattr(record, "look", lambda *_, **__: {"migrations": self.applied})
+        monkeypatch.setattr(record, "stack", lambda _: self.found)
+        monkeypatch.setattr(record, "host", SimpleNamespace(run_shell_command=self.run, name="h"))
+        monkeypatch.setattr(record.Recorder, "steps", [])
+        monkeypatch.setattr(record.Recorder, "notes", {})
+        monkeypatch.setattr(record, "said", [])
+
+    def run(self, _: object, _stdin: str) -> tuple[bool, None]:
+        self.lines.append(json.loads(_stdin))
+        return True, None
+
+    @property
+    def line(self) -> dict[str, Any]:
+        named = SimpleNamespace(names=["Migrate | Start the backend"])
+        run = SimpleNamespace(get_op_meta=lambda _: named)
+        record.Recorder.operation_host_error(run, None, "hash")
+        return self.lines[-1]
+
+
+@pytest.fixture
+def failed(monkeypatch: pytest.MonkeyPatch) -> Failed:
+    return Failed(monkeypatch)
+
+
+def test_what_serves_and_would_not_start_again_is_told_with_the_two_ways(failed: Failed) -> None:
+    assert "cannot_restart" not in failed.line
+    failed.applied = "1:true 2:true"
+    told = failed.line["cannot_restart"]
+    assert told.startswith("the database has 1 migration(s) that release r1 lacks (2): it serves")
+    assert "(1) an image that has these migrations" in told
+    assert "production.py deploys/rollback.py --data release=r1 says what" in told
+    failed.found = StackState()
+    assert "cannot_restart" not in failed.line, "nothing serves"
+
+
+def test_many_migrations_are_counted_and_a_few_named() -> None:
+    told = direct.cannot_restart("r1", ["2", "3", "4", "5"], "staging")
+    assert "has 4 migration(s) that release r1 lacks (2, 3, 4 …)" in told
+    assert direct.cannot_restart("r1", [], "staging") == ""

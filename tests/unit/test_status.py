@@ -207,6 +207,7 @@ def test_both_tables_say_what_matters_in_words() -> None:
         "locks": [{"table": "units", "mode": "ShareLock", "seconds": 1.4}],
     }
     first = run(smoke={"tests": "53 passed"}, why="[b]go", rehearsal=rehearsal, back_after=0.42)
+    first["cannot_restart"] = "it would not start again"
     lines = chain(first, gate, broken=("line 9 …",))
     releases.show_history(console, lines, 2)
     releases.show_status(console, "KoproGo", status.report(stack(), now(), lines))
@@ -214,5 +215,6 @@ def test_both_tables_say_what_matters_in_words() -> None:
     words = " ".join(text.split())
     assert "rehearsed: copied in 0.5 s, migrated in 1.5 s, units locked for 1.4 s" in words
     assert "served again after 0.4 s" in words
+    assert "it would not start again" in words
     for told in ("deployed", "53 passed", "[b]go", "gate", "line 9 …", "not well", "anna@laptop"):
         assert told in text, told
