@@ -125,6 +125,10 @@ def _one_line(text: str) -> str:
     return text
 
 
+def _printable(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def _variable(name: str) -> str:
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
         raise ValueError(
@@ -222,6 +226,8 @@ PostgresSetting = Annotated[str, AfterValidator(_postgres_setting)]
 Variable = Annotated[str, AfterValidator(_variable)]
 # pyinfra reads `--data reason=123` as a number.
 Words = Annotated[str, BeforeValidator(lambda given: given if given is None else str(given))]
+# It lands in marks and the journal, which are read by lines and tabs.
+Reason = Annotated[Words, AfterValidator(_printable)]
 OneLine = Annotated[str, AfterValidator(_one_line)]
 Seconds = Annotated[int, BeforeValidator(_seconds), PlainSerializer(lambda s: f"{s}s")]
 Milliseconds = Annotated[
@@ -397,7 +403,7 @@ class Settings(BaseModel):
     backup_list_timeout: Seconds
 
     # of one run, so no part of the hash
-    reason: Annotated[Words | None, Field(exclude=True)]
+    reason: Annotated[Reason | None, Field(exclude=True)]
     plan: Annotated[Words | None, Field(exclude=True)]
     release: Annotated[Words | None, Field(exclude=True)]
     restore_dump: Annotated[bool, Field(exclude=True)]

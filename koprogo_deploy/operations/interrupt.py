@@ -20,6 +20,7 @@ from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.notes import interrupted
 from koprogo_deploy.operations.shell import container
+from koprogo_deploy.operations.step import said, why_failed
 from koprogo_deploy.settings import Settings
 
 ANSWERS_WITHIN = 10  # seconds, Traefik after its start
@@ -56,6 +57,8 @@ def _running(command: str, service: str, meanwhile: str) -> Callable[[object, Ho
         ok, output = current_host.run_shell_command(StringCommand(line))
         for complaint in output.stderr_lines:
             (logger.warning if ok else logger.error)("    %s", complaint)
+        if not ok and (words := why_failed(output.stderr_lines)):
+            said.append(words)
         for told in output.stdout_lines:
             word, _, seconds = told.partition("\t")
             if word != "interrupted":

@@ -25,6 +25,7 @@ from koprogo_deploy.operations.notes import note as note
 from koprogo_deploy.operations.notes import notes
 from koprogo_deploy.operations.progress import Progress
 from koprogo_deploy.operations.step import said, step
+from koprogo_deploy.plan.text import Mask
 
 TIMEOUT = 20  # seconds for a line, on a connection that may be the reason of the failure
 CHECKS = ("Preflight | ", "Plan | ")  # a run that these end has touched nothing
@@ -59,7 +60,8 @@ class Recorder(BaseStateCallback):
         name = _note_step(state, op_hash)
         if name.startswith((*CHECKS, "Record | ", "Back up | ")):  # a backup writes its own line
             return
-        reason = said[-1].strip().splitlines()[0] if said else None
+        hide = Mask(context.current().secrets.values.values())
+        reason = hide(said[-1].strip().splitlines()[0]) if said else None
         values = {"outcome": "failed", "step": name, "reason": reason, **Recorder.notes}
         try:
             with gevent.Timeout(TIMEOUT, exception=TimeoutError):

@@ -165,7 +165,8 @@ def given_up(
 def mark_bad(root: str, identity: str, reason: str) -> str:
     """Have nothing deploy a release by itself, for a reason of one line."""
     file = f"{root}/releases/{identity}/bad"
-    return f"printf '%s\\n' {shlex.quote(reason)} > {file} && sync {file}"
+    line = " ".join(reason.split())  # a mark is read by lines and tabs
+    return f"printf '%s\\n' {shlex.quote(line)} > {file} && sync {file}"
 
 
 def traefik_answers(settings: Settings) -> str:

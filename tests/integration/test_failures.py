@@ -41,6 +41,7 @@ def test_backend_that_does_not_come_up_is_not_switched_to_nor_tried_again(
     assert re.search(r"Last lines of its log:\n(.*\] {5,}\S.*\n)+", failed), failed
     assert serving == release
     assert (line["outcome"], line["serves"]) == ("failed", release)
+    assert line["reason"].startswith(f"backend-{other} did not come up: ")
     assert mark.startswith("not routed ")
     assert mark.endswith("its new backend did not come up\n")
     assert again.code == 1, again.output
@@ -80,6 +81,7 @@ def test_a_traefik_that_ends_at_once_is_the_old_one_again_and_its_release_marked
     assert rig.routed()["id"] == rig.manifest()["id"] == before["id"]
     line = remote.journal_of(rig.environment).runs[-1]
     assert (line["outcome"], line["serves"]) == ("failed", before["id"])
+    assert line["reason"].startswith("traefik did not come up: ")
     mark = rig.on_host(f"cat /opt/koprogo/releases/{line['release']}/bad")
     assert mark.endswith(": Traefik did not come up\n")
     assert rig.deploy(**broken).code == 1, "and nothing tries it again"

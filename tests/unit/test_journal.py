@@ -10,10 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyinfra.api import FunctionCommand, StringCommand
 
 from koprogo_deploy import direct, journal
 from koprogo_deploy.facts.stack import StackState
-from koprogo_deploy.operations import context, record
+from koprogo_deploy.operations import context, record, step
 from tests import project
 
 
@@ -187,7 +188,8 @@ class Failed:
         monkeypatch.setattr(record, "host", SimpleNamespace(run_shell_command=self.run, name="h"))
         monkeypatch.setattr(record.Recorder, "steps", [])
         monkeypatch.setattr(record.Recorder, "notes", {})
-        monkeypatch.setattr(record, "said", [])
+        self.said: list[str] = []
+        monkeypatch.setattr(record, "said", self.said)
 
     def run(self, _: object, _stdin: str) -> tuple[bool, None]:
         self.lines.append(json.loads(_stdin))
@@ -221,3 +223,57 @@ def test_many_migrations_are_counted_and_a_few_named() -> None:
     told = direct.cannot_restart("r1", ["2", "3", "4", "5"], "staging")
     assert "has 4 migration(s) that release r1 lacks (2, 3, 4 …)" in told
     assert direct.cannot_restart("r1", [], "staging") == ""
+
+
+def test_why_a_command_failed_is_in_its_line_without_a_secret(failed: Failed) -> None:
+    assert "reason" not in failed.line
+    secret = project.SECRETS["SEED_PASSWORD"]
+    failed.said.append(f"backend-green did not come up: {secret}\nmore")
+    assert failed.line["reason"] == "backend-green did not come up: (secret)"
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ([], ""),
+        (["", "  "], ""),
+        (
+            [
+                "backend-green did not come up: its container is: exited. Last lines of its log:",
+                "    boom",
+                "release r2 gets no traffic and is marked as bad; r1 serves",
+            ],
+            "backend-green did not come up: its container is: exited",
+        ),
+        (
+            ['time="…" level=warning msg="x"', "Error response from daemon: manifest unknown"],
+            "Error response from daemon: manifest unknown",
+        ),
+        (["    no room: 1 MB free", "    of 2 MB"], "of 2 MB"),
+        (["x" * 999], "x" * 300 + "…"),
+    ],
+)
+def test_why_a_command_failed_is_what_it_says_first(lines: list[str], why: str) -> None:
+    assert step.why_failed(lines) == why
+
+
+@pytest.mark.parametrize("command", [" false ", StringCommand("false", _stdin="x")])
+def test_what_a_failing_command_says_is_heard_and_nothing_else_of_it_is_other(
+    command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(step, "said", heard)
+    ran: list[Any] = []
+
+    def run(command: StringCommand, **how: Any) -> tuple[bool, Any]:
+        ran.append((command.get_raw_value(), how.get("_stdin")))
+        return len(ran) > 1, SimpleNamespace(stderr_lines=["no space left"])
+
+    state = SimpleNamespace(print_output=False, print_input=False)
+    for _ in range(2):
+        step._heard(command).execute(state, SimpleNamespace(run_shell_command=run), {})
+    assert heard == ["no space left"], "one that succeeds says nothing"
+    stdin = None if isinstance(command, str) else "x"
+    assert ran == [("false", stdin)] * 2
+    other = FunctionCommand(print, [], {})
+    assert step._heard(other) is other

@@ -96,3 +96,11 @@ def test_contradictions_are_all_in_one_error() -> None:
     cause = error.value.errors()[0]["ctx"]["error"]
     assert isinstance(cause, Contradictions)
     assert [field for field, _ in cause.problems] == ["api_domain", "pool_min_connections"]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [(None, None), (123, "123"), ("the\tdisk\r\nwas full \x1b[31m", "the disk was full [31m")],
+)
+def test_a_reason_is_one_line_of_words(given: object, reason: str | None) -> None:
+    assert project.settings(reason=given).reason == reason

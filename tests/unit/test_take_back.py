@@ -230,6 +230,11 @@ def test_the_mark_is_there_as_soon_as_the_routes_are_whatever_fails_then(box: Bo
     assert "compose" not in box.calls, "Traefik is the same in both"
 
 
+def test_a_mark_is_one_line_without_tabs(box: Box) -> None:
+    box.run(routes.mark_bad(str(box.root), "r2", "rolled back by anna: the\tdisk\nwas full"))
+    assert box.mark == "rolled back by anna: the disk was full\n"
+
+
 def test_a_traefik_that_answers_nobody_is_the_old_one_again_before_it_is_asked(box: Box) -> None:
     served = '"url":"http://backend-blue:8080"'
     other = served.replace("backend", "frontend").replace("8080", "80")
