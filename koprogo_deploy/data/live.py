@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -173,7 +174,7 @@ def swap(config: Config, before: bool = False) -> dict[str, Any]:
     """Have what was restored serve, or what served before it; the other one stays.
 
     The backend stops for it and starts again. If it does not come up, everything is as it was. A
-    swap that was cut is ended by the next one.
+    swap that was cut is ended by the next command.
 
     Args:
         config: for the install root.
@@ -192,19 +193,57 @@ def swap(config: Config, before: bool = False) -> dict[str, Any]:
     _remember(config, old=old, coming=coming, stopped=stopped)
     began = time.monotonic()
     try:
-        stop(stopped, 35)
-        exchange(old, coming)
-        start(stopped)
+        wrong = put(old, coming, stopped)
     except Failed as error:
-        if coming not in databases():
-            stop(stopped, 10)
-            _remember(config, old=coming, coming=old, stopped=stopped)
-            exchange(coming, old)
-        _remember(config)
-        start(stopped)
-        raise Failed(f"{error}. What served before serves again") from None
+        wrong = str(error)
+    if wrong:
+        raise Failed(f"{wrong}. {_back(config, old, coming, stopped)}")
     _remember(config)
     return {"old": old, "stopped": round(time.monotonic() - began, 1)}
+
+
+def put(old: str, coming: str, backends_then: list[str]) -> str:
+    """Rename what is not renamed yet, and have the backends come up on it.
+
+    Returns:
+        Why they do not come up; nothing if they do.
+
+    Raises:
+        Failed: Postgres does not answer, or something cannot be renamed.
+    """
+    if coming in databases() or (backup.volume().parent / coming).exists():
+        stop(backends(), 35)
+    exchange(old, coming)
+    try:
+        start(backends_then)
+    except Failed as error:
+        return str(error)
+    return ""
+
+
+def _back(config: Config, old: str, coming: str, stopped: list[str]) -> str:
+    """What served before a swap that failed serves again, as far as that can be; what became."""
+    try:
+        _until_answered()
+        wrong = put(coming, old, stopped)
+    except Failed as error:
+        with contextlib.suppress(Failed):
+            start(stopped)
+        return f"It is not put back: {error}. The next deploys/restore.py ends it"
+    _remember(config)
+    return (
+        f"What served before is back, and {wrong}" if wrong else "What served before serves again"
+    )
+
+
+def _until_answered() -> None:
+    """Wait for Postgres: it may be what failed, and is starting again."""
+    end = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < end:
+        with contextlib.suppress(Failed):
+            databases()
+            return
+        time.sleep(1)
 
 
 _NOTHING = "nothing that served before a restore is kept here"
@@ -218,17 +257,52 @@ def _remember(config: Config, **values: Any) -> None:  # noqa: ANN401 - whatever
     keep(file, json.dumps(values))
 
 
-def finish(config: Config) -> None:
-    """End a swap that was cut, if there is one."""
+def finish(config: Config) -> dict[str, Any] | None:
+    """End a swap that was cut, if there is one, and say so on stderr.
+
+    Whichever database has the live one's name stays live, for people may work on it since; the
+    uploads follow. If no backend runs and none comes up on what was swapped in, what served before
+    serves again. Either way the swap is over then.
+
+    Returns:
+        What was cut: `old` and `coming`, and whether it is `swapped` now; None: nothing was.
+
+    Raises:
+        Failed: Postgres does not answer, or something cannot be renamed.
+    """
     file = config.root / STATE
     if not file.exists():
-        return
+        return None
     cut = json.loads(file.read_text(encoding="utf-8"))
-    running = backends()
-    stop(running, 35)
-    exchange(cut["old"], cut["coming"])
-    start(sorted({*cut["stopped"], *running}))
+    old, coming, running = cut["old"], cut["coming"], backends()
+    names = _whose_start_ends_it(config, cut["stopped"], running)
+    swapped = coming not in databases()
+    wrong = put(old, coming, names) if swapped else put(coming, old, names)
+    told = (
+        f"a swap that was cut before anything was renamed is forgotten: {DATABASE} serves as before"
+    )
+    if swapped:
+        told = f"a swap that was cut is ended: what served before it is kept as {old}"
+    if wrong and swapped and not running and old in databases():
+        aside = old_name(datetime.now(UTC))
+        _remember(config, old=aside, coming=old, stopped=names)
+        told = (
+            f"a swap that was cut is taken back, since {wrong}: what served before it is live, and "
+            f"what was swapped in is kept as {aside}"
+        )
+        wrong, swapped = put(aside, old, names), False
     _remember(config)
+    print(f"{told}; but {wrong}" if wrong else told, file=sys.stderr)
+    return {"old": old, "coming": coming, "swapped": swapped, "told": told}
+
+
+def _whose_start_ends_it(config: Config, stopped: list[str], running: list[str]) -> list[str]:
+    """Backends that have to run after a swap: releases may have come and gone since it was cut."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        if backup.backend(config) in running:
+            return running
+    there = run("docker", "ps", "-a", "--format", "{{.Names}}").split()
+    return sorted({*running, *(name for name in stopped if name in there)})
 
 
 def exchange(old: str, coming: str) -> None:
@@ -299,8 +373,17 @@ def newest_before() -> str:
 
 
 def drop_old(config: Config) -> dict[str, Any]:
-    """Remove what served before restores, database and uploads; says what, and its bytes."""
-    finish(config)
+    """Remove what served before restores, database and uploads; says what, and its bytes.
+
+    Raises:
+        Failed: a swap that was cut had to be ended first; then nothing is removed, for what served
+            until then may be what is wanted.
+    """
+    if ended := finish(config):
+        raise Failed(
+            f"{ended['told']}. Nothing was dropped: look at the site first. Then the same command "
+            "drops what is kept, and --data backup=before has it serve again"
+        )
     (config.root / COMPARED).unlink(missing_ok=True)
     found = databases()
     for name in found:

@@ -424,8 +424,13 @@ host.sql(host.POSTGRES, live.swap_sql('koprogo_before_20000101t000000', live.NEW
 print(live.{"NEW"})"""
     mine.on_host("python3 -", stdin=cut)
     run = mine.deploy(deploy="restore", backup="drop_old")
-    assert run.code == 0, run.output[-4000:]
+    assert run.code == 1
+    assert "what served before it is kept as koprogo_before_20000101t000000" in run.output
+    assert "Nothing was dropped" in run.output
     mine.wait_until_healthy()
+    assert mine.sql("SELECT count(*) FROM pg_database WHERE datname ~ 'before'") == "1"
+    run = mine.deploy(deploy="restore", backup="drop_old")
+    assert run.code == 0, run.output[-4000:]
     assert mine.on_host(f"ls {VOLUME}").split() == ["_data"]
     assert {n: t["rows"] for n, t in tables(mine).items() if "expenses" in n} == {
         "public.expenses": int(mine.sql("SELECT count(*) FROM expenses"))
@@ -437,6 +442,29 @@ print(live.{"NEW"})"""
         "settings.json",
         "tmp",
     ]
+
+
+@pytest.mark.faults
+def test_a_swap_that_was_cut_before_its_rename_is_not_made_later(mine: Rig) -> None:
+    """Killed while the backend stopped; then a deploy had the site up again, and people wrote."""
+    made = back_up(mine)
+    mine.on_host(f"{DATA} prepare {made['backup']}")
+    stops_nothing = 'case "$*" in stop*) exec sleep 5 ;; esac; exec /usr/bin/docker "$@"'
+    cut = "until test -e /opt/koprogo/data/restore.json; do sleep 0.1; done; kill -KILL $swap"
+    with instead_of(mine, "docker", stops_nothing):
+        mine.on_host(f"{DATA} swap >/dev/null 2>&1 & swap=$!; {cut}")
+    mine.sql("DELETE FROM expenses WHERE id IN (SELECT id FROM expenses LIMIT 1);")
+    written = tables(mine)["public.expenses"]
+    with Watch(mine) as watch:
+        run = mine.deploy(deploy="restore", backup="drop_old")
+    assert run.code == 1
+    assert "cut before anything was renamed is forgotten" in run.output
+    assert watch.failures == []
+    assert tables(mine)["public.expenses"] == written
+    run = mine.deploy(deploy="restore", backup="drop_old")
+    assert run.code == 0, run.output[-4000:]
+    assert tables(mine)["public.expenses"] == written
+    assert mine.on_host(f"ls {VOLUME}").split() == ["_data"]
 
 
 # --- off the host --------------------------------------------------------------------------------
