@@ -42,7 +42,7 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
         asked: `latest`, or the beginning of an id.
 
     Returns:
-        What was restored, and by how many rows each live table differs.
+        What was restored, and by how many rows each live table differs, if that can be counted.
 
     Raises:
         Failed: it cannot be restored, is not what it should be, or does not fit the live release;
@@ -79,7 +79,6 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
                 discard()
             raise
     compared.touch(mode=0o600)
-    live = hashes.tables(POSTGRES)
     return {
         "backup": snapshot["short_id"],
         "made": manifest["made"],
@@ -87,7 +86,7 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
         "tables": len(found),
         "rows": sum(table["rows"] for table in found.values()),
         "uploads": len(manifest["uploads"]),
-        "since": rows_since(found, live),
+        **counted_since(found),
         "seconds": round(time.monotonic() - began, 1),
     }
 
@@ -115,6 +114,16 @@ def prepare_dump(config: Config, file: Path) -> dict[str, Any]:
             discard()
         raise
     return {"dump": str(file), "seconds": round(time.monotonic() - began, 1)}
+
+
+def counted_since(restored: dict[str, Any]) -> dict[str, Any]:
+    """`since`: by how many rows each live table is ahead; None, and `uncounted` says why, where the
+    live database cannot be read. That may be why it is to be replaced.
+    """
+    try:
+        return {"since": rows_since(restored, hashes.tables(POSTGRES))}
+    except Failed as error:
+        return {"since": None, "uncounted": str(error)}
 
 
 def rows_since(restored: dict[str, Any], live: dict[str, Any]) -> dict[str, int]:

@@ -51,8 +51,15 @@ def asked(settings: Settings) -> str:
     return as_written("backup", sys.argv) or settings.backup
 
 
-def told_since(since: Mapping[str, int]) -> str:
-    """What a restore loses, counted: how far the live tables are ahead of the backup. Pure."""
+def told_since(since: Mapping[str, int] | None, uncounted: str = "") -> str:
+    """What a restore loses, counted: how far the live tables are ahead of the backup. Pure.
+
+    Args:
+        since: rows by table; None: the live database cannot be read.
+        uncounted: why not.
+    """
+    if since is None:
+        return f"what was written since cannot be counted: {uncounted}"
     if not since:
         return "nothing was written since"
     parts = [f"{name.removeprefix('public.')} {rows:+d}" for name, rows in since.items() if rows]
@@ -166,7 +173,7 @@ def restored_beside() -> Iterator[FunctionCommand]:
             found["uploads"],
             found["seconds"],
         )
-        logger.warning("    %s", told_since(found["since"]))
+        logger.warning("    %s", told_since(found["since"], found.get("uncounted", "")))
         note(restore={k: found[k] for k in ("backup", "made", "tables", "rows", "uploads")})
 
 

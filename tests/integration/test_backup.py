@@ -342,6 +342,24 @@ def test_a_backup_is_restored_while_the_site_is_up_and_taken_back(mine: Rig) -> 
     assert again.code == 0, again.output[-4000:]
 
 
+@pytest.mark.faults
+def test_a_live_database_that_cannot_be_read_is_replaced(mine: Rig) -> None:
+    made = back_up(mine)
+    before = tables(mine)["public.expenses"]
+    # Its file is not there.
+    mine.sql(
+        "CREATE TABLE damaged AS SELECT 1; SET allow_system_table_mods = on; "
+        "UPDATE pg_class SET relfilenode = 4000000000 WHERE relname = 'damaged'"
+    )
+    assert "could not open file" in mine.on_host(f"{DATA} hash 2>&1", check=False)
+    run = mine.deploy(deploy="restore", backup=made["backup"])
+    assert run.code == 0, run.output[-4000:]
+    assert "what was written since cannot be counted: " in run.output
+    assert tables(mine)["public.expenses"] == before
+    dropped = mine.deploy(deploy="restore", backup="drop_old")
+    assert dropped.code == 0, dropped.output[-4000:]
+
+
 def test_a_backup_that_does_not_fit_or_is_not_there_touches_nothing(mine: Rig) -> None:
     before = mine.started()
     run = mine.deploy(deploy="restore", backup="0000")

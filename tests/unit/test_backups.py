@@ -22,7 +22,7 @@ from rich.console import Console
 from koprogo_deploy import backups, journal, machine, status
 from koprogo_deploy.cli import backups as listing
 from koprogo_deploy.command_line import as_written
-from koprogo_deploy.data import backup, live, main, repository
+from koprogo_deploy.data import backup, hashes, live, main, repository
 from koprogo_deploy.data.host import CLIENTS, MB, Config, Failed
 from koprogo_deploy.facts.stack import Container, StackState, Uploads
 from koprogo_deploy.journal import Journal
@@ -549,6 +549,24 @@ def test_what_a_restore_loses_is_counted() -> None:
     assert "a +2" in told
     assert "1 more changed without a row more or less" in told
     assert restore.told_since({}) == "nothing was written since"
+
+
+def test_a_live_database_that_cannot_be_read_is_restored_over_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def damaged(_container: str) -> dict[str, Any]:
+        raise Failed("the tables cannot be read: invalid page in block 7")
+
+    monkeypatch.setattr(hashes, "tables", damaged)
+    counted = live.counted_since({"public.a": {"rows": 1, "hash": "x"}})
+    assert counted["since"] is None
+    told = restore.told_since(counted["since"], counted["uncounted"])
+    assert told == (
+        "what was written since cannot be counted: the tables cannot be read: "
+        "invalid page in block 7"
+    )
+    monkeypatch.setattr(hashes, "tables", lambda _container: {"public.a": {"rows": 4, "hash": ""}})
+    assert live.counted_since({}) == {"since": {"public.a": 4}}
 
 
 def test_the_swap_is_both_renames_or_none() -> None:
