@@ -105,7 +105,6 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
     scratch.down()  # one that was cut shares our line of memory
     serving = release(config)
     fresh = repository.ensure(config)
-    repository.restic(config, "unlock", "--quiet")  # those of dead processes only
     with staged() as stage:
         made = datetime.now(UTC)
         # Before and after: one that is deleted meanwhile has its row in the dump, and so has one

@@ -228,16 +228,22 @@ class Reader:
 
 
 def ensure(config: Config) -> bool:
-    """Make the repository if there is none; whether it was made now."""
+    """Have a repository that can be written to: one is made if there is none, and locks that dead
+    processes left are let go, such as that of a prune that was killed.
+
+    Returns:
+        Whether it was made now.
+    """
     try:
-        restic(config, "cat", "config")
-        return False
+        restic(config, "cat", "config", "--no-lock")  # or such a lock would end it here
     except NoRepository:
         repository = config.backup["repository"]
         if is_local(repository):
             Path(repository).mkdir(mode=0o700, parents=True, exist_ok=True)
         restic(config, "init")
         return True
+    restic(config, "unlock", "--quiet")
+    return False
 
 
 def snapshots(config: Config) -> list[dict[str, Any]]:

@@ -298,6 +298,20 @@ def test_a_run_that_is_killed_is_written_down_by_its_unit(mine: Rig) -> None:
     assert drill(mine)[0]
 
 
+@pytest.mark.slow
+def test_a_prune_that_was_killed_does_not_lock_later_backups_out(mine: Rig) -> None:
+    """Its lock is exclusive, and stays: restic dies before it can take it away."""
+    killed = 'case "$*" in *" forget "*) /usr/bin/restic "$@" & sleep 0.1; while :; do '
+    killed += f"ls -A {LOCAL}/locks | grep -q . && kill -KILL $! && exit 137; done ;; esac; "
+    with instead_of(mine, "restic", killed + 'exec /usr/bin/restic "$@"'):
+        run = mine.deploy(deploy="backup")
+    assert run.code == 1, run.output[-3000:]
+    assert newest(mine, "backup")["outcome"] == "failed"
+    assert mine.on_host(f"ls -A {LOCAL}/locks").split(), "nothing is locked"
+    back_up(mine)
+    assert mine.on_host(f"ls -A {LOCAL}/locks").split() == []
+
+
 def newest_reason(rig: Rig) -> str:
     return str(remote.journal_of(rig.environment).entries[-1].get("reason", ""))
 

@@ -196,6 +196,39 @@ def test_what_restic_s_failures_mean(code: int, said: str, told: str) -> None:
     assert absent == ("no repository" in told)
 
 
+def test_a_lock_of_a_prune_that_was_killed_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = [True]
+
+    def restic(_config: Config, *words: str) -> str:
+        if words[0] == "unlock":
+            locked.clear()
+        elif locked and "--no-lock" not in words:
+            raise repository.told("/r", "unable to create lock: already locked exclusively", 11)
+        return ""
+
+    monkeypatch.setattr(repository, "restic", restic)
+    assert repository.ensure(CONFIG) is False
+    assert not locked
+
+
+def test_a_repository_is_made_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ran: list[str] = []
+
+    def restic(_config: Config, *words: str) -> str:
+        ran.append(words[0])
+        if words[0] == "cat":
+            raise repository.told("/r", "repository does not exist", 10)
+        return ""
+
+    monkeypatch.setattr(repository, "restic", restic)
+    place = tmp_path / "deep/backups"
+    assert repository.ensure(Config(tmp_path, "production", 0, {"repository": str(place)}))
+    assert ran == ["cat", "init"]
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+
+
 # --- restic that does not end ---------------------------------------------------------------------
 
 
