@@ -19,7 +19,7 @@ from typing import Any
 
 from koprogo_deploy import database, journal
 from koprogo_deploy.data import dump, hashes, repository, scratch
-from koprogo_deploy.data.host import INCOMING, POSTGRES, Config, Failed, run, sql
+from koprogo_deploy.data.host import INCOMING, POSTGRES, Config, Failed, run, settled, sql
 
 UPLOADS = "koprogo_uploads"
 DUMP = "database.dump"
@@ -99,9 +99,11 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
             serves may change.
 
     Raises:
-        Failed: it could not be made, or does not read back; then it is no backup and is gone.
+        Failed: it could not be made, or does not read back; then it is no backup and is gone. Also
+            while an upgrade or a swap that was cut is not ended: whose data is live is not settled.
     """
     began = time.monotonic()
+    settled(config)
     scratch.down()  # one that was cut shares our line of memory
     serving = release(config)
     fresh = repository.ensure(config)
@@ -305,6 +307,7 @@ def drill(config: Config, _staged: object = None) -> dict[str, Any]:
         Failed: it is not what it should be; says how.
     """
     began = time.monotonic()
+    settled(config)
     scratch.down()
     repository.check(config)
     with staged() as stage:

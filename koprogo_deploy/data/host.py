@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 SETTINGS = "data/settings.json"  # below the install root
+SWAP = "data/restore.json"  # there while a restore has database and uploads change places
+UPGRADE = "data/upgrade.json"  # there while clusters change places, or did unverified
 INCOMING = ".incoming"  # in the uploads' volume: what is not an upload yet
 POSTGRES = "koprogo-postgres-1"
 DATABASE = "koprogo_db"
@@ -81,6 +83,28 @@ def read_config(root: Path) -> Config:
         return Config(root, values["environment"], values["memory"], values.get("backup", {}))
     except (OSError, ValueError, KeyError) as error:
         raise Failed(f"{file} cannot be read ({error!r}); run deploys/full.py") from None
+
+
+_UNFINISHED = {
+    UPGRADE: "an upgrade was cut: deploys/postgres_upgrade.py ends it, or takes it back",
+    SWAP: "the swap of a restore was cut: deploys/restore.py --data backup=drop_old ends it, and "
+    "drops nothing then",
+}
+
+
+def settled(config: Config, *files: str) -> None:
+    """Refuse while what serves changes places, or did and is not verified yet.
+
+    Args:
+        config: for the install root.
+        files: which say so; `UPGRADE` and `SWAP` unless given.
+
+    Raises:
+        Failed: it does, with the command that ends it.
+    """
+    for file in files or _UNFINISHED:
+        if (config.root / file).exists():
+            raise Failed(_UNFINISHED[file])
 
 
 def limit(memory: int, arguments: Sequence[str]) -> None:

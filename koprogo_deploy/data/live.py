@@ -18,14 +18,23 @@ from typing import Any
 
 from koprogo_deploy import database
 from koprogo_deploy.data import backup, dump, hashes
-from koprogo_deploy.data.host import DATABASE, POSTGRES, Config, Failed, keep, run, sql, sync
+from koprogo_deploy.data.host import (
+    DATABASE,
+    POSTGRES,
+    SWAP,
+    Config,
+    Failed,
+    keep,
+    run,
+    sql,
+    sync,
+)
 
 NEW = "koprogo_restored"  # the database that is being restored, and the uploads' directory
 OLD = "koprogo_before_"  # and what served before, with the time of the swap
 START_TIMEOUT = 120  # seconds for the backend
-
-STATE = "data/restore.json"  # below the install root: a swap under way
-COMPARED = "data/compared"  # there once what was restored was found to be as its manifest says
+# Below the install root; there once what was restored was found to be as its manifest says.
+COMPARED = "data/compared"
 
 _LIST = f"""
 SELECT coalesce(json_agg(json_build_array(datname, pg_database_size(oid)) ORDER BY datname), '[]')
@@ -259,7 +268,7 @@ _NOTHING = "nothing that served before a restore is kept here"
 
 
 def _remember(config: Config, **values: Any) -> None:  # noqa: ANN401 - whatever JSON holds
-    file = config.root / STATE
+    file = config.root / SWAP
     if not values:
         file.unlink(missing_ok=True)
         return
@@ -279,7 +288,7 @@ def finish(config: Config) -> dict[str, Any] | None:
     Raises:
         Failed: Postgres does not answer, or something cannot be renamed.
     """
-    file = config.root / STATE
+    file = config.root / SWAP
     if not file.exists():
         return None
     cut = json.loads(file.read_text(encoding="utf-8"))

@@ -21,7 +21,19 @@ from typing import Any
 
 from koprogo_deploy import database
 from koprogo_deploy.data import backup, dump, hashes, live, scratch
-from koprogo_deploy.data.host import DATABASE, MB, POSTGRES, Config, Failed, inside, keep, run, sql
+from koprogo_deploy.data.host import (
+    DATABASE,
+    MB,
+    POSTGRES,
+    UPGRADE,
+    Config,
+    Failed,
+    inside,
+    keep,
+    run,
+    settled,
+    sql,
+)
 
 VOLUME = "koprogo_postgres_data"
 NEW = "koprogo_new"  # a cluster that does not serve yet
@@ -30,7 +42,6 @@ DUMP = "koprogo_upgrade.dump"
 MAKER = "koprogo-postgres-new-1"
 DATA = "/var/lib/postgresql/data"  # in every container
 EMPTY = 64 * MB  # of a cluster without data, its first WAL included
-STATE = "data/upgrade.json"  # below the install root: clusters change places, or did unverified
 
 CHANGING, SERVING = "changing", "serving"
 # Whoever loses one of these logs in again; nothing that people wrote is in there.
@@ -129,7 +140,7 @@ def version_running(container: str) -> int:
 
 def state(config: Config) -> dict[str, Any] | None:
     """What a run that was cut, or is not verified yet, wrote down; None if all is settled."""
-    file = config.root / STATE
+    file = config.root / UPGRADE
     if not file.exists():
         return None
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -230,7 +241,7 @@ def prepare(config: Config, release: str) -> dict[str, Any]:
         Failed: it would not work; says why, and nothing of it is left.
     """
     began = time.monotonic()
-    settled(config)
+    settled(config, UPGRADE)
     discard()
     scratch.down()
     wanted = manifest(config, release)
@@ -367,7 +378,7 @@ def change(
     Raises:
         Failed: it could not be; what served before serves.
     """
-    settled(config)
+    settled(config, UPGRADE)
     scratch.down()  # from here on its line of memory is ours
     began, now = time.monotonic(), datetime.now(UTC)
     there, serving, wanted = home(), manifest(config, "current"), manifest(config, release)
@@ -512,21 +523,11 @@ def undo(config: Config, cut: Mapping[str, Any]) -> None:
 
 def remember(config: Config, cut: Mapping[str, Any] | None) -> None:
     """Write down that clusters change places; None: all is settled."""
-    file = config.root / STATE
+    file = config.root / UPGRADE
     if cut is None:
         file.unlink(missing_ok=True)
     else:
         keep(file, json.dumps(cut))
-
-
-def settled(config: Config) -> None:
-    """Refuse while clusters change places, or did and are not verified yet.
-
-    Raises:
-        Failed: they do.
-    """
-    if state(config):
-        raise Failed("an upgrade was cut: deploys/postgres_upgrade.py ends it, or takes it back")
 
 
 def resume(config: Config) -> dict[str, Any]:
@@ -586,7 +587,7 @@ def counted() -> dict[str, Any]:
 
 def drop(config: Config) -> dict[str, Any]:
     """Let go every cluster that served before; says which, and their bytes."""
-    settled(config)
+    settled(config, UPGRADE)
     discard()
     parent, freed, gone = home().parent, 0, []
     for directory in sorted(parent.glob(f"{KEPT}*")):

@@ -20,7 +20,8 @@ from pyinfra.api import FunctionCommand, StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import maintenance, major, render, smoke
-from koprogo_deploy.data.upgrade import SERVING, STATE
+from koprogo_deploy.data.host import UPGRADE
+from koprogo_deploy.data.upgrade import SERVING
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.maintenance import Maintenance
 from koprogo_deploy.operations import context, planning
@@ -105,7 +106,7 @@ def page_off(settings: Settings, own_page: bool) -> str:
     """Shell commands that take the page away, unless clusters still change places."""
     if not own_page:
         return ":"
-    waiting = f"{settings.install_root}/{STATE}"
+    waiting = f"{settings.install_root}/{UPGRADE}"
     return f"[ -e {waiting} ] || (\n{maintenance.off_command(settings)}\n)"
 
 
@@ -135,7 +136,7 @@ def change_script(
     now = datetime.now(UTC)
     changed = f"{program(settings, words)} >&3"
     during = maintenance.during(settings, changed, context.who(), now, backends)
-    waiting = f"{settings.install_root}/{STATE}"
+    waiting = f"{settings.install_root}/{UPGRADE}"
     return f"""trap '' HUP PIPE
 exec 3>&1
 {on}

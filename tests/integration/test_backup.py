@@ -302,7 +302,7 @@ def test_a_run_that_is_killed_is_written_down_by_its_unit(mine: Rig) -> None:
 def test_a_prune_that_was_killed_does_not_lock_later_backups_out(mine: Rig) -> None:
     """Its lock is exclusive, and stays: restic dies before it can take it away."""
     killed = 'case "$*" in *" forget "*) /usr/bin/restic "$@" & sleep 0.1; while :; do '
-    killed += f"ls -A {LOCAL}/locks | grep -q . && kill -KILL $! && exit 137; done ;; esac; "
+    killed += f"ls -A {LOCAL}/locks | grep -qv tmp && kill -KILL $! && exit 137; done ;; esac; "
     with instead_of(mine, "restic", killed + 'exec /usr/bin/restic "$@"'):
         run = mine.deploy(deploy="backup")
     assert run.code == 1, run.output[-3000:]
@@ -485,6 +485,9 @@ def test_a_swap_that_was_cut_before_its_rename_is_not_made_later(mine: Rig) -> N
     cut = "until test -e /opt/koprogo/data/restore.json; do sleep 0.1; done; kill -KILL $swap"
     with instead_of(mine, "docker", stops_nothing):
         mine.on_host(f"{DATA} swap >/dev/null 2>&1 & swap=$!; {cut}")
+    refused = mine.deploy(deploy="backup")
+    assert refused.code == 1
+    assert "deploys/restore.py --data backup=drop_old ends it" in refused.output
     mine.sql("DELETE FROM expenses WHERE id IN (SELECT id FROM expenses LIMIT 1);")
     written = tables(mine)["public.expenses"]
     with Watch(mine) as watch:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from koprogo_deploy.data import backup, live
-from koprogo_deploy.data.host import DATABASE, MB, Config, Failed
+from koprogo_deploy.data.host import DATABASE, MB, SWAP, UPGRADE, Config, Failed
 
 BLUE = "koprogo-backend-blue-1"
 LIVE, RESTORED = "the live data", "the backup's data"
@@ -108,7 +108,7 @@ class Host:
         names = {d.name: (d / "file").read_text() for d in self.volume.parent.iterdir()}
         assert names == {("_data" if n == DATABASE else n): c for n, c in self.databases.items()}
         assert self.closed == set()
-        assert not (self.config.root / live.STATE).exists()
+        assert not (self.config.root / SWAP).exists()
         return dict(self.databases)
 
 
@@ -159,7 +159,7 @@ def test_a_swap_that_is_cut_at_any_step_is_over_after_the_next_command(
         host.restored()
         host.dies = step
         host.swap_is_cut()
-        began = (host.config.root / live.STATE).exists()
+        began = (host.config.root / SWAP).exists()
         renamed = host.databases[DATABASE] == RESTORED
         assert (live.finish(host.config) is not None) == began
         found = host.held()
@@ -330,3 +330,20 @@ def test_a_release_that_came_meanwhile_serves_alone(host: Host) -> None:
     live.finish(host.config)
     assert host.containers[BLUE] == "exited", "an old one may not know the schema"
     assert host.held()[DATABASE] == RESTORED
+
+
+@pytest.mark.parametrize("make", [backup.backup, backup.drill])
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        (UPGRADE, r"an upgrade was cut: deploys/postgres_upgrade\.py ends it"),
+        (SWAP, r"a restore was cut: deploys/restore\.py --data backup=drop_old ends it"),
+    ],
+)
+def test_what_was_cut_is_neither_backed_up_nor_drilled_before_it_is_ended(
+    host: Host, make: Callable[[Config], object], file: str, told: str
+) -> None:
+    (host.config.root / file).write_text("{}")
+    with pytest.raises(Failed, match=told):
+        make(host.config)
+    assert host.ran == []
