@@ -3,7 +3,8 @@
 koprogo backups production
 pyinfra inventories/production.py deploys/restore.py --data backup=ID --data reason="…"
 pyinfra inventories/production.py deploys/restore.py --data backup=before     # take it back
-pyinfra inventories/production.py deploys/restore.py --data backup=drop_old   # let the old one go
+pyinfra inventories/production.py deploys/restore.py --data backup=koprogo_before_…  # earlier
+pyinfra inventories/production.py deploys/restore.py --data backup=drop_old   # let them go
 """
 
 from koprogo_deploy.operations.backup import schedule_stage

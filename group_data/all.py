@@ -137,7 +137,8 @@ retry_bad_release = False  # a release that was taken back is not deployed again
 releases_kept = 5
 release = None  # deploys/rollback.py alone: which kept release; None: what served before
 restore_dump = False  # deploys/rollback.py alone: over a migration, with the data of before it
-backup = None  # deploys/restore.py: an id of koprogo backups, or latest, before, drop_old
+# deploys/restore.py: an id of koprogo backups, or latest, before, koprogo_before_…, drop_old
+backup = None
 over_data = False  # deploys/recover.py alone: also on a host that holds data
 upgrade = None  # deploys/postgres_upgrade.py alone: back, back_anyway, drop_old
 plan = None  # deploys/full.py alone: a file of koprogo plan --out, carried out as it is

@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from koprogo_deploy.data.host import (
 
 NEW = "koprogo_restored"  # the database that is being restored, and the uploads' directory
 OLD = "koprogo_before_"  # and what served before, with the time of the swap
+NEWEST = "newest"  # of these
 START_TIMEOUT = 120  # seconds for the backend
 # Below the install root; there once what was restored was found to be as its manifest says.
 COMPARED = "data/compared"
@@ -188,21 +190,25 @@ COMMIT;
 """  # noqa: S608 - names of ours
 
 
-def swap(config: Config, before: bool = False) -> dict[str, Any]:
+def swap(config: Config, before: str = "") -> dict[str, Any]:
     """Have what was restored serve, or what served before it; the other one stays.
 
     The backend stops for it and starts again. If it does not come up, everything is as it was. A
-    swap that was cut is ended by the next command.
+    swap that was cut is ended by the next command; if it is this very one, it is not made twice.
 
     Args:
         config: for the install root.
-        before: take the newest of those that served before a restore.
+        before: `NEWEST` of those that served before a restore, or the name of one; none: what was
+            restored.
 
     Raises:
         Failed: there is nothing to swap with, or the backend does not start on it.
     """
-    finish(config)
-    coming = newest_before() if before else NEW
+    began = time.monotonic()
+    ended = finish(config)
+    if ended and ended["swapped"] and is_asked(ended["coming"], before):
+        return {"old": ended["old"], "stopped": round(time.monotonic() - began, 1)}
+    coming = kept(before, databases()) if before else NEW
     if not before and (coming not in databases() or not (config.root / COMPARED).exists()):
         raise Failed("nothing is restored beside what is live, and compared")
     (config.root / COMPARED).unlink(missing_ok=True)
@@ -218,6 +224,33 @@ def swap(config: Config, before: bool = False) -> dict[str, Any]:
         raise Failed(f"{wrong}. {_back(config, old, coming, stopped)}")
     _remember(config)
     return {"old": old, "stopped": round(time.monotonic() - began, 1)}
+
+
+def is_asked(coming: str, before: str) -> bool:
+    """Whether a swap with `coming` is the one that `before` asks for. Pure."""
+    if before == NEWEST:
+        return coming.startswith(OLD)
+    return coming == (before or NEW)
+
+
+def kept(before: str, there: Iterable[str]) -> str:
+    """Which of those that served before a restore is asked for. Pure.
+
+    Args:
+        before: `NEWEST`, or its name.
+        there: databases, oldest first.
+
+    Raises:
+        Failed: it is not there; says which are.
+    """
+    names = [name for name in there if re.fullmatch(rf"{OLD}\d+t\d+", name)]
+    if not names:
+        raise Failed("nothing that served before a restore is kept here")
+    if before == NEWEST:
+        return names[-1]
+    if before not in names:
+        raise Failed(f"no {before} is kept here; what served before restores: {', '.join(names)}")
+    return before
 
 
 def put(old: str, coming: str, backends_then: list[str]) -> str:
@@ -262,9 +295,6 @@ def _until_answered() -> None:
             databases()
             return
         time.sleep(1)
-
-
-_NOTHING = "nothing that served before a restore is kept here"
 
 
 def _remember(config: Config, **values: Any) -> None:  # noqa: ANN401 - whatever JSON holds
@@ -376,18 +406,6 @@ def until_healthy(names: list[str]) -> None:
 def databases() -> dict[str, int]:
     """Databases that restores brought or left: bytes by name, oldest first."""
     return dict(json.loads(sql(POSTGRES, _LIST, "postgres")))
-
-
-def newest_before() -> str:
-    """What served before the newest restore.
-
-    Raises:
-        Failed: nothing of that kind is kept.
-    """
-    kept = [name for name in databases() if name.startswith(OLD)]
-    if not kept:
-        raise Failed(_NOTHING)
-    return kept[-1]
 
 
 def drop_old(config: Config) -> dict[str, Any]:

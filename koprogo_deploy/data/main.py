@@ -58,7 +58,14 @@ def parser() -> argparse.ArgumentParser:
     beside = commands.add_parser("prepare", help="a backup beside what is live, compared")
     beside.add_argument("backup", help="latest, or the beginning of an id, or a dump's path")
     swap = commands.add_parser("swap", help="have what was restored serve; the old one stays")
-    swap.add_argument("--before", action="store_true", help="what served before the restore")
+    swap.add_argument(
+        "--before",
+        nargs="?",
+        default="",
+        const=live.NEWEST,
+        metavar="NAME",
+        help="what served before a restore; the newest of those unless named",
+    )
     rename = commands.add_parser("exchange", help="rename databases; what is renamed is left")
     rename.add_argument("old", help="what the live one is called from now on")
     rename.add_argument("coming", help="the one that becomes the live one")

@@ -14,6 +14,7 @@ from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import database, maintenance
 from koprogo_deploy.command_line import as_written
+from koprogo_deploy.data import live
 from koprogo_deploy.facts.stack import Database, StackState, Uploads
 from koprogo_deploy.maintenance import Maintenance
 from koprogo_deploy.operations import context
@@ -29,6 +30,7 @@ from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.settings import Settings, network
 from koprogo_deploy.units import megabytes
 
+OLD = live.OLD  # --data backup=koprogo_before_…: what served before another one
 BEFORE = "before"  # --data backup=before: what served before the last restore
 DROP_OLD = "drop_old"  # --data backup=drop_old: let it go
 MESSAGE = "KoproGo's data is being restored"  # of the maintenance page
@@ -46,9 +48,22 @@ def asked(settings: Settings) -> str:
         raise OperationError(
             f"which backup? koprogo backups {name} lists them; then --data backup=ID, or "
             f"--data backup=latest. After a restore: --data backup={BEFORE} takes it back, "
+            f"--data backup={OLD}… has an earlier one serve that koprogo status {name} lists, "
             f"--data backup={DROP_OLD} lets go what served before"
         )
     return as_written("backup", sys.argv) or settings.backup
+
+
+def is_here(which: str) -> bool:
+    """Whether what is to serve is on the host already: it served before a restore. Pure."""
+    return which == BEFORE or which.startswith(OLD)
+
+
+def swap_words(which: str) -> str:
+    """`koprogo-data`'s, which have a backup, or what served before, change places. Pure."""
+    if which == BEFORE:
+        return "swap --before"
+    return f"swap --before {shlex.quote(which)}" if is_here(which) else "swap"
 
 
 def told_since(since: Mapping[str, int] | None, uncounted: str = "") -> str:
@@ -157,7 +172,7 @@ def restored_beside() -> Iterator[FunctionCommand]:
     """The backup is restored beside what is live, and each table and upload compared."""
     settings = context.current().settings
     which = asked(settings)
-    if which in (BEFORE, DROP_OLD):
+    if which == DROP_OLD or is_here(which):
         host.noop("nothing to bring from the repository")
         return
     yield data_command(f"prepare {shlex.quote(which)}")
@@ -194,7 +209,7 @@ def swapped() -> Iterator[FunctionCommand]:
             )
         return
     logger.warning("    %s", EXPECTED)
-    words = "swap" + (" --before" if which == BEFORE else "")
+    words = swap_words(which)
     if page and not ours:
         yield data_command(words)  # somebody's own page stays as it is
     else:

@@ -344,7 +344,12 @@ def test_a_backup_is_restored_while_the_site_is_up_and_taken_back(mine: Rig) -> 
     assert line["restore"]["backup"] == made["backup"]
     assert mine.on_host("ls /opt/koprogo/traefik/dynamic").split() == ["dynamic.yaml"]
 
-    back = mine.deploy(deploy="restore", backup="before")
+    none = mine.deploy(deploy="restore", backup="koprogo_before_1t1")
+    assert none.code == 1
+    told = r"no koprogo_before_1t1 is kept here; what served before restores: (\w+)"
+    kept = re.search(told, none.output)
+    assert kept, none.output[-3000:]
+    back = mine.deploy(deploy="restore", backup=kept[1])
     assert back.code == 0, back.output[-4000:]
     assert tables(mine)["public.expenses"] == after["public.expenses"]
     assert not any(name.endswith("a b") for name in uploads(mine))

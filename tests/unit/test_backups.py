@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import pytest
 from pydantic import ValidationError
+from pyinfra.api.exceptions import OperationError
 from rich.console import Console
 
 from koprogo_deploy import backups, journal, machine, status
@@ -600,6 +601,21 @@ def test_a_live_database_that_cannot_be_read_is_restored_over_all_the_same(
     )
     monkeypatch.setattr(hashes, "tables", lambda _container: {"public.a": {"rows": 4, "hash": ""}})
     assert live.counted_since({}) == {"since": {"public.a": 4}}
+
+
+def test_what_served_before_is_asked_for_by_newest_or_by_name() -> None:
+    assert restore.swap_words("latest") == restore.swap_words("0a1b2c3d") == "swap"
+    assert restore.swap_words("before") == "swap --before"
+    name = "koprogo_before_20260102t030405"
+    assert restore.swap_words(name) == f"swap --before {name}"
+    assert restore.swap_words("koprogo_before_; rm") == "swap --before 'koprogo_before_; rm'"
+    parsed = [
+        main.parser().parse_args(words.split()).before
+        for words in ("swap", "swap --before", f"swap --before {name}")
+    ]
+    assert parsed == ["", live.NEWEST, name]
+    with pytest.raises(OperationError, match=r"backup=koprogo_before_… has an earlier one serve"):
+        restore.asked(SETTINGS)
 
 
 def test_the_swap_is_both_renames_or_none() -> None:

@@ -59,9 +59,11 @@ class Host:
         self.uploads(self.volume.parent / name, content)
         (self.config.root / live.COMPARED).touch()
 
-    def swap_is_cut(self) -> None:
+    def swap_is_cut(self, at: int, before: str = "") -> None:
+        """At its so manieth command."""
+        self.dies = at
         with pytest.raises(Cut):
-            live.swap(self.config)
+            live.swap(self.config, before)
         self.dies = ALIVE
 
     def step(self, line: str) -> None:
@@ -131,7 +133,7 @@ def test_what_was_restored_serves_and_what_served_is_kept_and_back_again(host: H
     old = live.swap(host.config)["old"]
     assert host.held() == {DATABASE: RESTORED, old: LIVE}
     assert host.containers == {BLUE: "running"}
-    live.swap(host.config, before=True)
+    live.swap(host.config, before=live.NEWEST)
     assert host.held()[DATABASE] == LIVE
     assert live.drop_old(host.config)["dropped"]
     assert host.held() == {DATABASE: LIVE}
@@ -157,8 +159,7 @@ def test_a_swap_that_is_cut_at_any_step_is_over_after_the_next_command(
         host.uploads(host.volume, LIVE)
         host.databases, host.ran = {DATABASE: LIVE}, []
         host.restored()
-        host.dies = step
-        host.swap_is_cut()
+        host.swap_is_cut(step)
         began = (host.config.root / SWAP).exists()
         renamed = host.databases[DATABASE] == RESTORED
         assert (live.finish(host.config) is not None) == began
@@ -174,10 +175,8 @@ def test_a_swap_that_is_cut_at_any_step_is_over_after_the_next_command(
 def test_one_that_was_cut_before_its_rename_is_not_made_days_later(host: Host) -> None:
     """A reboot while the backend stopped; the site was brought up again, and written to."""
     host.restored()
-    host.dies = next(
-        n for n, line in enumerate(_ran(host), start=1) if line.startswith("docker stop")
-    )
-    host.swap_is_cut()
+    commands = enumerate(_ran(host), start=1)
+    host.swap_is_cut(next(n for n, line in commands if line.startswith("docker stop")))
     host.containers[BLUE] = "running"
     host.databases[DATABASE] = "days of work"
     (host.volume / "file").write_text("days of work")
@@ -193,7 +192,7 @@ def test_one_that_was_cut_before_its_rename_is_not_made_days_later(host: Host) -
 def _ran(host: Host) -> list[str]:
     """The commands of a swap, which is taken back again."""
     live.swap(host.config)
-    live.swap(host.config, before=True)
+    live.swap(host.config, before=live.NEWEST)
     [other] = [name for name in host.databases if name != DATABASE]
     host.databases[live.NEW] = host.databases.pop(other)
     (host.volume.parent / other).rename(host.volume.parent / live.NEW)
@@ -204,8 +203,7 @@ def _ran(host: Host) -> list[str]:
 
 def test_what_a_cut_swap_has_just_put_aside_is_not_dropped(host: Host) -> None:
     host.restored()
-    host.dies = _ran(host).index("sql RENAME") + 2
-    host.swap_is_cut()
+    host.swap_is_cut(_ran(host).index("sql RENAME") + 2)
     with pytest.raises(Failed, match=r"what served before it is kept as koprogo_before_.*Nothing"):
         live.drop_old(host.config)
     assert host.held()[DATABASE] == RESTORED
@@ -289,8 +287,7 @@ def _once(host: Host, what: str) -> None:
 
 def _cut_after_rename(host: Host) -> None:
     host.restored()
-    host.dies = _ran(host).index("sql RENAME") + 2
-    host.swap_is_cut()
+    host.swap_is_cut(_ran(host).index("sql RENAME") + 2)
 
 
 def test_a_backend_that_does_not_come_up_on_it_has_what_served_before_again(
@@ -347,3 +344,53 @@ def test_what_was_cut_is_neither_backed_up_nor_drilled_before_it_is_ended(
     with pytest.raises(Failed, match=told):
         make(host.config)
     assert host.ran == []
+
+
+def test_after_two_restores_the_first_state_is_reached_by_its_name(host: Host) -> None:
+    host.restored()
+    first = live.swap(host.config)["old"]
+    host.restored(content="another backup's")
+    second = live.swap(host.config)["old"]
+    assert host.held() == {DATABASE: "another backup's", first: LIVE, second: RESTORED}
+    told = f"no koprogo_before_1t1 is kept here; what served before restores: {first}, {second}"
+    with pytest.raises(Failed, match=told):
+        live.swap(host.config, "koprogo_before_1t1")
+    live.swap(host.config, first)
+    assert host.held()[DATABASE] == LIVE
+    assert first not in host.held()
+
+
+def test_only_what_served_before_is_taken_by_name() -> None:
+    assert live.kept(live.NEWEST, ["koprogo_before_1t1", "koprogo_before_2t1", live.NEW]) == (
+        "koprogo_before_2t1"
+    )
+    for name in (live.NEW, "koprogo_before_1t1; DROP", "postgres"):
+        with pytest.raises(Failed, match="is kept here"):
+            live.kept(name, ["koprogo_before_1t1", live.NEW])
+    with pytest.raises(Failed, match="nothing that served before a restore is kept here"):
+        live.kept(live.NEWEST, [live.NEW])
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_the_same_command_again_after_a_cut_does_not_take_it_back(
+    host: Host, by_name: bool
+) -> None:
+    host.restored()
+    live.swap(host.config)
+    host.ran = []
+    live.swap(host.config, live.NEWEST)
+    steps = len(host.ran)
+    for step in range(1, steps + 1):
+        live.swap(host.config, live.NEWEST)
+        assert host.held()[DATABASE] == RESTORED
+        [other] = [name for name in host.databases if name != DATABASE]
+        asked = other if by_name else live.NEWEST
+        host.swap_is_cut(step, asked)
+        told = live.swap(host.config, asked)
+        assert host.held() == {DATABASE: LIVE, told["old"]: RESTORED}
+
+
+def test_a_restore_that_was_cut_can_be_taken_back_at_once(host: Host) -> None:
+    _cut_after_rename(host)
+    live.swap(host.config, live.NEWEST)
+    assert host.held()[DATABASE] == LIVE
