@@ -19,13 +19,14 @@ from typing import Any
 
 from koprogo_deploy import database, journal
 from koprogo_deploy.data import dump, hashes, repository, scratch
-from koprogo_deploy.data.host import INCOMING, POSTGRES, Config, Failed, run, settled, sql
+from koprogo_deploy.data.host import INCOMING, MB, POSTGRES, Config, Failed, run, settled, sql
 
 UPLOADS = "koprogo_uploads"
 DUMP = "database.dump"
 MANIFEST = "manifest.json"
 FILES = "uploads/"
 _CHUNK = 1 << 20
+_EMPTY = 16 * MB  # of a database without data
 
 _MIGRATIONS = (
     "SELECT coalesce(json_agg(version ORDER BY version), '[]') FROM public._sqlx_migrations"
@@ -122,6 +123,7 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
             "postgres": sql(POSTGRES, "SHOW server_version"),
             "migrations": [str(v) for v in json.loads(sql(POSTGRES, _MIGRATIONS))],
             "dump": {"bytes": dumped["bytes"], "sha256": dumped["sha256"]},
+            "database": {"bytes": dumped["database"]},
             "tables": dumped["tables"],
             "uploads": hashes.files(stage / FILES),
         }
@@ -150,7 +152,7 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
         "dump": dumped["bytes"],
         "rows": sum(table["rows"] for table in manifest["tables"].values()),
         "uploads": len(manifest["uploads"]),
-        "uploads_bytes": sum(each.get("bytes", 0) for each in manifest["uploads"].values()),
+        "uploads_bytes": uploads_bytes(manifest),
         "added": stored["added"],
         "seconds": round(time.monotonic() - began, 1),
     }
@@ -263,6 +265,25 @@ def differences(manifest: dict[str, Any], found: dict[str, Any]) -> list[str]:
     return problems + hashes.differences(manifest["uploads"], found["uploads"], "upload")
 
 
+def uploads_bytes(manifest: dict[str, Any]) -> int:
+    """Bytes of a backup's uploads. Pure."""
+    return sum(each.get("bytes", 0) for each in manifest["uploads"].values())
+
+
+def needs(manifest: dict[str, Any], uploads: bool) -> int:
+    """Bytes that a backup takes at most while it is restored: its dump, the database that this
+    becomes, as much WAL, and its uploads. Pure.
+
+    Args:
+        manifest: the backup's. An older one does not say how large the database was: a dump holds
+            no index, and an empty database is some MB.
+        uploads: whether they are wanted.
+    """
+    dumped = int(manifest["dump"]["bytes"])
+    whole = manifest.get("database", {}).get("bytes") or 2 * dumped + _EMPTY
+    return dumped + 2 * int(whole) + (uploads_bytes(manifest) if uploads else 0)
+
+
 def fetch(
     config: Config, asked: str, dump_to: Path, files_to: Path | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -276,8 +297,16 @@ def fetch(
 
     Returns:
         The snapshot, and the manifest.
+
+    Raises:
+        Failed: there is none, no room for it, or it is damaged.
     """
     snapshot = repository.find(repository.snapshots(config), asked)
+    try:
+        need = needs(json.loads(repository.content(config, snapshot, MANIFEST)), bool(files_to))
+    except (ValueError, KeyError, TypeError):
+        raise Failed(f"the manifest of backup {snapshot['short_id']} is not readable") from None
+    dump.room(dump_to.parent, need, f"backup {snapshot['short_id']}, restored,")
     found = read(config, snapshot, dump_to, files_to)
     manifest = found["manifest"]
     if manifest is None:
@@ -311,7 +340,6 @@ def drill(config: Config, _staged: object = None) -> dict[str, Any]:
     scratch.down()
     repository.check(config)
     with staged() as stage:
-        dump.room(stage, 2 * dump.size(), "the drill")  # the dump, and the database it becomes
         snapshot, manifest = fetch(config, "latest", stage / DUMP)
         fits(config, manifest)
         # From here on restic is gone: the server takes its share of the memory.

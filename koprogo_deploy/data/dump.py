@@ -99,15 +99,17 @@ def dump(file: Path, compress: int = 6, hashed: bool = False) -> dict[str, Any]:
         hashed: hash every table as well, of the very same moment.
 
     Returns:
-        `file`, `bytes`, `seconds`, `sha256`, and `tables` if they were asked for.
+        `file`, `bytes`, `seconds`, `sha256`, `database` (the bytes of that), and `tables` if they
+        were asked for.
 
     Raises:
         Failed: it could not be made or does not read back; nothing of it is left.
     """
     began = time.monotonic()
-    room(file.parent, size(), "the dump")
+    whole = size()
+    room(file.parent, whole, "the dump")
     part = file.with_name(f"{file.name}.part")
-    result: dict[str, Any] = {"file": str(file)}
+    result: dict[str, Any] = {"file": str(file), "database": whole}
     try:
         with snapshot() as seen:
             written, digest = _stream(inside(POSTGRES, *command(compress, seen)), part)

@@ -67,9 +67,6 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
     volume = backup.volume()
     uploads = volume.parent / NEW
     with backup.staged() as stage:
-        # The dump, the database it becomes, and the uploads once more.
-        need = 2 * dump.size() + sum(f.stat().st_size for f in volume.rglob("*") if f.is_file())
-        dump.room(stage, need, "the restore")
         try:
             uploads.mkdir(mode=0o700)
             snapshot, manifest = backup.fetch(config, asked, stage / backup.DUMP, uploads)

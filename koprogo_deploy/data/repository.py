@@ -227,6 +227,16 @@ class Reader:
             raise told(self._config.backup["repository"], said, code)
 
 
+def content(config: Config, snapshot: Mapping[str, Any], name: str) -> str:
+    """One text file of a snapshot.
+
+    Raises:
+        Failed: it cannot be read.
+    """
+    where = f"{snapshot['id']}:{snapshot['paths'][0]}"
+    return restic(config, "dump", "--no-lock", where, f"/{name}")
+
+
 def ensure(config: Config) -> bool:
     """Have a repository that can be written to: one is made if there is none, and locks that dead
     processes left are let go, such as that of a prune that was killed.

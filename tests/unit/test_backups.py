@@ -465,6 +465,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
     monkeypatch.setattr(repository, "Reader", reader)
     monkeypatch.setattr(repository, "snapshots", lambda _config: [snapshot("ab")])
+    monkeypatch.setattr(repository, "content", lambda *_: json.dumps(manifest()))
     return content
 
 
@@ -502,6 +503,41 @@ def test_a_damaged_backup_is_refused(
     with pytest.raises(Failed, match=told):
         backup.fetch(CONFIG, "latest", tmp_path / "d", tmp_path / "up")
     assert not list(tmp_path.parent.rglob("cron.d"))
+
+
+GB = 1024 * MB
+
+
+@pytest.mark.parametrize(
+    ("said", "uploads", "need"),
+    [
+        ({"database": {"bytes": 3 * GB}}, False, 7 * GB),
+        ({"database": {"bytes": 3 * GB}}, True, 9 * GB),
+        ({}, True, GB + 2 * (2 * GB + 16 * MB) + 2 * GB),
+    ],
+    ids=["a drill", "a restore", "of an older version"],
+)
+def test_the_backup_s_own_size_counts_and_not_that_of_what_is_live(
+    said: dict[str, Any], uploads: bool, need: int
+) -> None:
+    """What is live may be empty: that may be why a backup is wanted."""
+    held = {"a": {"bytes": 2 * GB, "sha256": "x"}, "l": {"link": "a"}}
+    assert backup.needs(manifest(dump={"bytes": GB}, uploads=held, **said), uploads) == need
+
+
+def test_a_backup_larger_than_the_disk_is_refused_before_it_is_read(
+    stored: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = json.dumps(manifest(database={"bytes": 1 << 60}))
+    monkeypatch.setattr(repository, "content", lambda *_: large)
+    with pytest.raises(
+        Failed, match=r"backup abababab, restored, needs up to \d+ MB .* Nothing was"
+    ):
+        backup.fetch(CONFIG, "latest", tmp_path / "d")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(repository, "content", lambda *_: "{}")
+    with pytest.raises(Failed, match="the manifest of backup abababab is not readable"):
+        backup.fetch(CONFIG, "latest", tmp_path / "d")
 
 
 def test_a_backup_without_a_manifest_is_none(stored: list[bytes], tmp_path: Path) -> None:
