@@ -26,6 +26,7 @@ DUMP = "database.dump"
 MANIFEST = "manifest.json"
 FILES = "uploads/"
 _CHUNK = 1 << 20
+_HOUR = 3600  # a snapshot's time is somewhat after that of its uploads
 _EMPTY = 16 * MB  # of a database without data
 
 _MIGRATIONS = (
@@ -129,9 +130,12 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
         }
         (stage / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         staged_now()
+        if repository.is_local(config.backup["repository"]):
+            room_for(config, stage, dumped["bytes"])
         try:
             stored = repository.store(config, stage, serving["id"])
         except Failed:
+            (stage / DUMP).unlink()  # the repository may be on this disk, and tidying needs room
             with contextlib.suppress(Failed):
                 repository.tidy(config)
             raise
@@ -156,6 +160,31 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
         "added": stored["added"],
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def room_for(config: Config, stage: Path, dumped: int) -> None:
+    """Refuse a backup that a repository on this host has no room for.
+
+    Raises:
+        Failed: it has not, with the numbers.
+    """
+    place, known = Path(config.backup["repository"]), repository.snapshots(config)
+    since = datetime.fromisoformat(known[-1]["time"]).timestamp() if known else 0.0
+    # Postgres goes on on its own disk alone.
+    stays = dump.STAYS_FREE if place.stat().st_dev == stage.stat().st_dev else 0
+    dump.room(place, dumped + newer(stage / FILES, since - _HOUR), "the backup", stays)
+
+
+def newer(directory: Path, since: float) -> int:
+    """Bytes of the files below a directory that were written after a time: those of before are in
+    the repository already.
+    """
+    found = 0
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            file = (Path(folder) / name).lstat()
+            found += file.st_size if file.st_mtime > since else 0
+    return found
 
 
 def told(problems: list[str], most: int = 3) -> str:

@@ -59,22 +59,23 @@ def size(container: str = POSTGRES) -> int:
     return int(sql(container, f"SELECT pg_database_size('{DATABASE}')"))
 
 
-def room(directory: Path, needed: int, what: str) -> None:
+def room(directory: Path, needed: int, what: str, stays: int = STAYS_FREE) -> None:
     """Refuse before anything is written.
 
     Args:
         directory: where it would be written.
         needed: bytes, at most.
         what: it is.
+        stays: bytes that have to stay free.
 
     Raises:
         Failed: the disk has not enough, with the numbers.
     """
     there = os.statvfs(directory)
     free = there.f_bavail * there.f_frsize
-    if free < needed + STAYS_FREE:
+    if free < needed + stays:
         raise Failed(
-            f"{what} needs up to {needed // MB} MB in {directory}, and {STAYS_FREE // MB} MB have "
+            f"{what} needs up to {needed // MB} MB in {directory}, and {stays // MB} MB have "
             f"to stay free: {free // MB} MB are. Nothing was written"
         )
 

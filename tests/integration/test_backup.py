@@ -259,6 +259,13 @@ def test_a_backup_that_finds_no_room_fails_cleanly_and_leaves_room(mine: Rig) ->
         back_up(mine, **place)
         used = int(mine.on_host(f"du -sk {small} | cut -f1"))
         mine.on_host(f"head -c 40000000 /dev/urandom > {VOLUME}/_data/é/big")
+        run = mine.deploy(deploy="backup", **place)
+        assert run.code == 1
+        told = r"the backup needs up to \d+ MB in /mnt/small/repository, .*: \d+ MB are\. Nothing"
+        assert re.search(told, run.output), run.output[-3000:]
+        nothing_left(mine)
+        # Its time says that it is in the repository already, which it is not.
+        mine.on_host(f"touch -d '2 days ago' {VOLUME}/_data/é/big")
         with Watch(mine) as watch:
             run = mine.deploy(deploy="backup", **place)
         assert run.code == 1

@@ -23,7 +23,7 @@ from rich.console import Console
 from koprogo_deploy import backups, journal, machine, status
 from koprogo_deploy.cli import backups as listing
 from koprogo_deploy.command_line import as_written
-from koprogo_deploy.data import backup, hashes, live, main, repository
+from koprogo_deploy.data import backup, dump, hashes, live, main, repository
 from koprogo_deploy.data.host import CLIENTS, MB, Config, Failed
 from koprogo_deploy.facts.stack import Container, StackState, Uploads
 from koprogo_deploy.journal import Journal
@@ -402,6 +402,32 @@ def test_uploads_of_before_and_after_the_dump_are_in_the_backup(tmp_path: Path) 
     backup.link(source, stage)
     found = sorted(str(p.relative_to(stage)) for p in stage.rglob("*") if p.is_file())
     assert found == ["a/deleted", "a/new", "a/stays", "b/new"]
+
+
+def test_a_repository_on_the_host_has_to_have_room_for_what_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, place = tmp_path / "stage", tmp_path / "repository"
+    (stage / backup.FILES).mkdir(parents=True)
+    place.mkdir()
+    taken = datetime(2026, 1, 2, 3, 30, tzinfo=UTC)
+    for name, hours in (("old", -48), ("while it was taken", -0.1), ("new", 5)):
+        (stage / backup.FILES / name).write_bytes(b"x" * 100)
+        moment = taken.timestamp() + hours * HOUR
+        os.utime(stage / backup.FILES / name, (moment, moment))
+    asked: list[tuple[Path, int, int]] = []
+    monkeypatch.setattr(dump, "room", lambda at, need, _, stays: asked.append((at, need, stays)))
+    config = Config(tmp_path, "production", 0, {"repository": str(place)})
+    known: list[dict[str, Any]] = []
+    monkeypatch.setattr(repository, "snapshots", lambda _config: known)
+    backup.room_for(config, stage, 1000)
+    known.append(snapshot("ab", taken.isoformat()))
+    backup.room_for(config, stage, 1000)
+    assert asked == [(place, 1300, dump.STAYS_FREE), (place, 1200, dump.STAYS_FREE)]
+    monkeypatch.undo()
+    monkeypatch.setattr(repository, "snapshots", lambda _config: known)
+    with pytest.raises(Failed, match=r"the backup needs up to \d+ MB in .*/repository"):
+        backup.room_for(config, stage, 1 << 60)
 
 
 # --- read back -----------------------------------------------------------------------------------
