@@ -122,7 +122,8 @@ backup_ssh_key = None  # sftp: a private key's file, without passphrase
 backup_host_key = None  # sftp: the storage's own key, "ssh-ed25519 AAAA…", as ssh-keyscan says it
 backup_schedule = ["03:30"]  # times of day; what was written since the last one is what can be lost
 backup_drill_schedule = "Sun 04:30"  # the newest backup is restored beside and compared, each week
-backup_keep_daily = 7  # how many days, weeks and months back there is a backup
+# How many days, weeks and months back there is a backup; of the last two days, every one.
+backup_keep_daily = 7
 backup_keep_weekly = 4
 backup_keep_monthly = 6
 backup_timeout = "60min"  # for restic to store a backup, to read it back, to check or to prune

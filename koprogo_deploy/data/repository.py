@@ -20,6 +20,7 @@ from koprogo_deploy.data.host import MB, Config, Failed, last_words
 
 TAG = "koprogo"
 SECRETS = "data/backup"  # below the install root; 0700, each file 0400
+KEPT_WHOLE = "2d"  # before the newest one: every backup of this time is kept
 _NO_REPOSITORY = ("Is there a repository at the following location", "unable to open config file")
 _NO_SESSION = "unable to start the sftp session"
 _HOST_KEY = "Host key verification failed"
@@ -321,10 +322,15 @@ def store(config: Config, directory: Path, release: str) -> dict[str, Any]:
 
 
 def forget(config: Config) -> None:
-    """Let go what the rule does not keep, and the data that nothing else needs."""
+    """Let go what the rule does not keep, and the data that nothing else needs.
+
+    A day's rule keeps its newest one alone: every one of the last days is kept besides, or one that
+    is made by hand, of data that was damaged meanwhile, would take the place of the good one.
+    """
     keep = [
         f"--keep-{name}={config.backup[f'keep_{name}']}" for name in ("daily", "weekly", "monthly")
     ]
+    keep.append(f"--keep-within={KEPT_WHOLE}")
     restic(
         config,
         *("forget", "--quiet", "--tag", TAG, "--host", config.environment, "--group-by", "host"),

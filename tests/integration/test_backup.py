@@ -113,6 +113,12 @@ def test_a_backup_is_read_back_written_down_and_listed(mine: Rig) -> None:
     assert mine.on_host(f"grep -rl koprogo {LOCAL} | wc -l").strip() == "0"
 
 
+def test_every_backup_of_the_last_days_is_kept(mine: Rig) -> None:
+    first, second = back_up(mine), back_up(mine)
+    listed = {each["id"] for each in koprogo("backups", "sandbox")[1]}
+    assert {first["backup"], second["backup"]} <= listed
+
+
 def test_the_drill_restores_it_beside_and_compares_everything(mine: Rig) -> None:
     passed, line = drill(mine)
     assert passed, line

@@ -212,6 +212,17 @@ def test_a_lock_of_a_prune_that_was_killed_is_let_go(monkeypatch: pytest.MonkeyP
     assert not locked
 
 
+def test_one_made_by_hand_does_not_take_the_place_of_the_night_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(repository, "restic", lambda _config, *words: ran.extend(words))
+    rule = {"keep_daily": 7, "keep_weekly": 4, "keep_monthly": 6}
+    repository.forget(Config(Path("/"), "production", 0, rule))
+    kept = [word for word in ran if word.startswith("--keep-")]
+    assert kept == ["--keep-daily=7", "--keep-weekly=4", "--keep-monthly=6", "--keep-within=2d"]
+
+
 def test_a_repository_is_made_where_there_is_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
