@@ -65,6 +65,7 @@ class StackState:
         marked: the same reasons by the release's id.
         maintenance: first line of the maintenance page's file, JSON; empty while it is off.
         dumps: ids of the releases before whose migrations the database was dumped, oldest first.
+        torn_dumps: names of files of dumps that were killed.
         rehearsal: a run was killed or cut off while it rehearsed migrations.
         restarting: the page that a deploy puts up while it restarts Postgres is there.
         upgrade: what an upgrade of Postgres wrote down that was cut or is under way; else None.
@@ -88,6 +89,7 @@ class StackState:
     served: dict[str, float] = field(default_factory=dict)
     maintenance: str = ""
     dumps: list[str] = field(default_factory=list)
+    torn_dumps: list[str] = field(default_factory=list)
     rehearsal: bool = False
     restarting: bool = False
     upgrade: dict[str, Any] | None = None
@@ -205,6 +207,7 @@ def parse_stack(lines: list[str]) -> StackState:
             case "dumps":
                 found = (name for name in value.split() if name.endswith(".dump"))
                 state.dumps = sorted(name.removesuffix(".dump") for name in found)
+                state.torn_dumps = [name for name in value.split() if name.endswith(".part")]
             case "rehearsal":
                 state.rehearsal = True
             case "dynamic":

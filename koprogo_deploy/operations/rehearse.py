@@ -226,7 +226,7 @@ def dump(root: str, file: str) -> dict[str, Any]:
     """
     directory = shlex.quote(file.rpartition("/")[0])
     script = (
-        f"umask 077; mkdir -p {directory}; chmod 700 {directory}; "
+        f"umask 077; mkdir -p {directory}; chmod 700 {directory}; rm -f {directory}/*.part; "
         f"{root}/bin/koprogo-data dump {shlex.quote(file)}"
     )
     began = f"date -u +%s.%N; {script}"

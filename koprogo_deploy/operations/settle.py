@@ -52,6 +52,8 @@ def settled() -> Iterator[StringCommand | str]:
         steps.append(prune_command(root, gone))
     if dumps := state.dumps[: -settings.releases_kept]:
         steps.append(prune_dumps_command(root, dumps))
+    if state.torn_dumps:
+        steps.append(f"set -e; cd {root}/dumps; rm -f {shlex.join(state.torn_dumps)}")
     yield from steps
     if not steps:
         host.noop(f"release {manifest['id']} counts, and nothing of another one runs")

@@ -221,3 +221,8 @@ def test_a_manifest_that_a_loss_of_power_emptied_is_told_and_no_traceback() -> N
     assert (pushed.unreadable, pushed.candidate) == (False, None), "it is pushed again"
     assert not stack.parse_stack([]).unreadable
     assert list(Releases().process(["1_a.sql\t", '1_a.sql\t{"id": "r1"}'])) == ["r1"]
+
+
+def test_what_a_killed_dump_left_is_no_dump() -> None:
+    found = stack.parse_stack(["dumps\tr1.dump r1.json r2.dump.part "])
+    assert (found.dumps, found.torn_dumps) == (["r1"], ["r2.dump.part"])
