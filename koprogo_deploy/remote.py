@@ -26,9 +26,18 @@ from koprogo_deploy.plan.model import Plan
 from koprogo_deploy.plan.wanted import to_pull
 from koprogo_deploy.problems import Problem, Refusal
 
+TIMEOUT = 120  # seconds for a command
+_SSH_FAILED = 255  # exit code of ssh's own; others are the command's
 
-def run(environment: Environment, command: str, stdin: str = "") -> str:
+
+def run(environment: Environment, command: str, stdin: str = "", within: float = TIMEOUT) -> str:
     """Run a shell command on the host and return what it prints.
+
+    Args:
+        environment: whose host.
+        command: shell.
+        stdin: for it.
+        within: seconds that it may take.
 
     Raises:
         Refusal: the host cannot be reached, or the command failed; with its last words.
@@ -39,19 +48,23 @@ def run(environment: Environment, command: str, stdin: str = "") -> str:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=within,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise _failed(environment, "no answer within 120 s") from None
+        raise _failed(environment, f"no answer within {within:.0f} s") from None
     if done.returncode != 0:
-        raise _failed(environment, done.stderr.strip() or f"exit code {done.returncode}")
+        words = done.stderr.strip() or f"exit code {done.returncode}"
+        if done.returncode == _SSH_FAILED:
+            raise _failed(environment, words)
+        problem = Problem("on the host", words.splitlines()[-1])
+        raise Refusal(f"Host {environment.host}", [problem])
     return done.stdout
 
 
-def as_root(environment: Environment, script: str, stdin: str = "") -> str:
+def as_root(environment: Environment, script: str, stdin: str = "", within: float = TIMEOUT) -> str:
     """As `run`, with the rights of root."""
-    return run(environment, f"sudo -n sh -c {shlex.quote(script)}", stdin)
+    return run(environment, f"sudo -n sh -c {shlex.quote(script)}", stdin, within)
 
 
 def _failed(environment: Environment, words: str) -> Refusal:

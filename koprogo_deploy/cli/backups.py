@@ -14,6 +14,7 @@ from rich.text import Text
 from koprogo_deploy import backups, door
 from koprogo_deploy.cli.common import Environment, out
 from koprogo_deploy.cli.releases import Json
+from koprogo_deploy.data.host import LIST_WAIT
 from koprogo_deploy.journal import Journal
 
 
@@ -32,7 +33,10 @@ def list_backups(environment: Environment, as_json: Json = False) -> None:
 
     opened = door.open_environment(environment)
     program = f"{opened.settings.install_root}/bin/koprogo-data list"
-    found = rows(json.loads(remote.as_root(opened, program)), remote.journal_of(opened))
+    # Whatever holds it up on the host ends before this does, and says why.
+    within = LIST_WAIT + opened.settings.backup_list_timeout + remote.TIMEOUT
+    listed = json.loads(remote.as_root(opened, program, within=within))
+    found = rows(listed, remote.journal_of(opened))
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
@@ -54,20 +58,23 @@ def rows(snapshots: list[dict[str, Any]], journal: Journal) -> list[dict[str, An
         for e in journal.entries
         if e["kind"] == "drill" and e["outcome"] == "done"
     }
+    first = datetime.fromisoformat(journal.entries[0]["at"]) if journal.entries else None
     found = []
     for each in snapshots:
+        at = datetime.fromisoformat(each["time"]).astimezone(UTC)
         line = made.get(each["short_id"], {})
         releases = [t.removeprefix("release:") for t in each["tags"] if t.startswith("release:")]
         found.append(
             {
                 "id": each["short_id"],
-                "at": datetime.fromisoformat(each["time"]).astimezone(UTC).isoformat(),
+                "at": at.isoformat(),
                 "release": releases[0] if releases else None,
                 "rows": line.get("rows"),
                 "uploads": line.get("uploads"),
                 "bytes": each.get("summary", {}).get("total_bytes_processed"),
-                # A new host's journal does not know of what another one made.
-                "read_back": line.get("outcome") == "done" if line else None,
+                # A new host's journal does not know of what another one made. What is not in there
+                # though it was written then was cut, before it was read back or written down.
+                "read_back": bool(line) if line or (first and first <= at) else None,
                 "drilled": drills.get(each["short_id"]),
             }
         )
@@ -94,7 +101,11 @@ def show(out: Console, found: list[dict[str, Any]], place: str) -> None:
     ):
         right = column in ("size", "rows", "uploads")
         table.add_column(column, no_wrap=True, justify="right" if right else "left")
-    words = {True: "[green]yes", False: "[red]no", None: "by another host"}
+    words = {
+        True: "[green]yes",
+        False: "[red]not known here: not read back",
+        None: "by another host",
+    }
     for each in found:
         size = each["bytes"]
         counts = [str(each[name]) if each[name] is not None else "" for name in ("rows", "uploads")]

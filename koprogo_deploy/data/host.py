@@ -30,6 +30,7 @@ LIMITED = "KOPROGO_DATA_LIMITED"  # set where a limit holds for this process alr
 DEPLOY_LOCK = "/run/lock/koprogo-deploy"  # the one that a deploy holds
 DEPLOY_WAIT = 3 * 3600  # seconds that a timer's run waits for a deploy to end
 DATA_LOCK = "/run/lock/koprogo-data"  # one command of ours at a time: they share one line of memory
+LIST_WAIT = 30  # seconds that a list of backups waits for another one
 
 
 AT_THE_DATA = ("a backup of ", "a drill of ")  # how `holder` begins: these end by themselves

@@ -18,6 +18,7 @@ from koprogo_deploy.data.host import (
     DATA_LOCK,
     DEPLOY_LOCK,
     DEPLOY_WAIT,
+    LIST_WAIT,
     POSTGRES,
     Config,
     Failed,
@@ -143,12 +144,14 @@ def scheduled(
 
 def ended(config: Config, kind: str) -> dict[str, Any]:
     """What systemd runs after a timer's run: one that was killed could write nothing itself."""
-    backup.clean(kind)
     result = os.environ.get("SERVICE_RESULT", "success")
-    if result not in ("success", "exit-code"):
-        reason = {"oom-kill": "it was out of memory", "timeout": "it took too long"}
-        told = reason.get(result, f"it was ended: {result}")
-        backup.write_down(config, kind, "the timer", outcome="failed", reason=told)
+    try:
+        if result not in ("success", "exit-code"):
+            reason = {"oom-kill": "it was out of memory", "timeout": "it took too long"}
+            told = reason.get(result, f"it was ended: {result}")
+            backup.write_down(config, kind, "the timer", outcome="failed", reason=told)
+    finally:
+        backup.clean(kind)  # by Docker, which may be what does not answer
     return {"result": result}
 
 
@@ -175,7 +178,10 @@ def main(root: Path, arguments: list[str]) -> int:
                 who = holder(given.command, given.by)
                 if not given.locked:
                     deploys.enter_context(lock(DEPLOY_LOCK, DEPLOY_WAIT, who))
-            held.enter_context(lock(DATA_LOCK, config.backup.get("wait", WAIT), who))
+            wait = config.backup.get("wait", WAIT)
+            if given.command == "list":  # somebody looks on, and is told who holds it
+                wait = min(wait, LIST_WAIT)
+            held.enter_context(lock(DATA_LOCK, wait, who))
             # What is left of a backup is restic's: a deploy need not wait for the storage.
             print(json.dumps(work(config, given, staged=deploys.close)))
     except Failed as failed:

@@ -113,6 +113,25 @@ def test_a_backup_is_read_back_written_down_and_listed(mine: Rig) -> None:
     assert mine.on_host(f"grep -rl koprogo {LOCAL} | wc -l").strip() == "0"
 
 
+@pytest.mark.slow
+def test_the_list_says_who_holds_it_up(mine: Rig) -> None:
+    lock, holder = "/run/lock/koprogo-data", "a drill of the timer since 2026-01-01 04:30:00 UTC"
+    held = f"echo {holder} > {lock}.holder; exec 9>>{lock}; flock 9; sleep 60; rm -f {lock}.holder"
+    mine.on_host(f"nohup sh -c '{held}' >/dev/null 2>&1 & echo $! > /run/held; sleep 0.5")
+    try:
+        done = subprocess.run(
+            [KOPROGO, "backups", "sandbox"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode != 0
+        said = " ".join((done.stdout + done.stderr).split())
+        assert f"{holder} holds {lock}; waited 30 s" in said
+        assert "koprogo ssh" not in said
+    finally:
+        mine.on_host(
+            f"pkill -P $(cat /run/held); kill $(cat /run/held); rm -f {lock}.holder", check=False
+        )
+
+
 def test_every_backup_of_the_last_days_is_kept(mine: Rig) -> None:
     first, second = back_up(mine), back_up(mine)
     listed = {each["id"] for each in koprogo("backups", "sandbox")[1]}

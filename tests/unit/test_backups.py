@@ -811,17 +811,21 @@ def test_the_list_says_what_is_proven_and_what_another_host_made() -> None:
         line("drill", "failed", 50),
         line("drill", "done", 40),
     ]
-    there = [snapshot("ab"), snapshot("cd")]
-    first, second = listing.rows(there, Journal(entries, [], [], ""))
+    there = [snapshot("ab"), snapshot("cd"), snapshot("ef", "2099-01-02T03:04:05+01:00")]
+    first, second, third = listing.rows(there, Journal(entries, [], [], ""))
     assert (first["read_back"], first["rows"], first["release"]) == (True, 7, "r1")
     assert first["drilled"] == entries[2]["at"]
     assert first["at"].startswith("2026-11-25T09:00:00")
     assert (second["read_back"], second["drilled"]) == (None, None)
+    assert third["read_back"] is False, "cut before it was written down"
+    [alone] = listing.rows(there[1:2], Journal([], [], [], ""))
+    assert alone["read_back"] is None
     out = Console(file=io.StringIO(), width=120)
-    listing.show(out, [first, second], "/srv/backups")
+    listing.show(out, [first, second, third], "/srv/backups")
     text = out.file.getvalue()  # type: ignore[attr-defined]
     assert "abababab" in text
-    assert "by another host" in text
+    assert text.count("by another host") == 1
+    assert text.count("not known here: not read back") == 1
     assert "in /srv/backups" in text
 
 
@@ -857,7 +861,9 @@ def test_what_was_killed_is_written_down_by_its_unit(
 ) -> None:
     written: list[dict[str, Any]] = []
     monkeypatch.setattr(backup, "write_down", lambda _c, _kind, _by, **v: written.append(v))
-    monkeypatch.setattr(backup, "clean", lambda _kind: None)
+    cleaned: list[bool] = []
+    monkeypatch.setattr(backup, "clean", lambda _kind: cleaned.append(bool(written)))
     monkeypatch.setenv("SERVICE_RESULT", result)
     main.ended(CONFIG, "backup")
+    assert cleaned == [bool(told)], "the line comes first: Docker may not answer"
     assert [told in entry["reason"] for entry in written] == ([True] if told else [])

@@ -242,6 +242,21 @@ def test_a_backup_lets_deploys_go_once_all_is_on_the_stage(
     assert all(_free(path) for path in locks.values())
 
 
+def test_a_list_of_backups_soon_says_who_holds_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "lock")
+    monkeypatch.setattr(main, "DATA_LOCK", path)
+    monkeypatch.setattr(main, "LIST_WAIT", 0.1)
+    config = host.Config(tmp_path, "production", 192, {"wait": 600})
+    monkeypatch.setattr(main, "read_config", lambda _root: config)
+    monkeypatch.setattr(main, "limit", lambda *_: None)
+    drill = host.holder("drill", "the timer")
+    with host.lock(path, 0, drill):
+        assert main.main(tmp_path, ["list"]) == 1
+    assert f"koprogo-data list: {drill} holds {path}" in capsys.readouterr().err
+
+
 def _free(path: str) -> bool:
     return subprocess.run(["flock", "-n", path, "true"], check=False).returncode == 0
 
