@@ -326,6 +326,10 @@ def test_a_run_that_is_killed_is_written_down_by_its_unit(mine: Rig) -> None:
     while "ended: signal" not in newest_reason(mine):
         assert time.monotonic() < deadline
         time.sleep(0.5)
+    state = "systemctl is-active koprogo-drill.service"
+    while mine.on_host(state, check=False).strip() == "deactivating":  # it cleans up after that
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
     nothing_left(mine)
     assert drill(mine)[0]
 
