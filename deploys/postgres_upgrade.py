@@ -9,6 +9,7 @@ drop_old. Going back to it is refused where something was written since, with th
 --data upgrade=back_anyway goes back nevertheless.
 """
 
+from koprogo_deploy import cut
 from koprogo_deploy.operations.host import host_stage
 from koprogo_deploy.operations.preflight import preflight
 from koprogo_deploy.operations.record import record_stage
@@ -20,7 +21,7 @@ from koprogo_deploy.operations.upgrade import (
     upgrade_stage,
 )
 
-preflight(upgrading=True)
+preflight(cut.UPGRADE)
 choose_stage()  # up, back, or the end of what an earlier run began; nothing is touched if refused
 host_stage()  # koprogo-data, which does the work
 postgres_release_stage()  # differs in Postgres alone; its image is pulled

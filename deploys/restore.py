@@ -7,13 +7,14 @@ pyinfra inventories/production.py deploys/restore.py --data backup=koprogo_befor
 pyinfra inventories/production.py deploys/restore.py --data backup=drop_old   # let them go
 """
 
+from koprogo_deploy import cut
 from koprogo_deploy.operations.backup import schedule_stage
 from koprogo_deploy.operations.preflight import preflight
 from koprogo_deploy.operations.record import record_stage
 from koprogo_deploy.operations.restore import restore_stage
 from koprogo_deploy.operations.verify import verify_stage
 
-preflight()
+preflight(cut.RESTORE)
 schedule_stage()  # what opens the repository
 restore_stage()  # beside what is live, compared, then swapped by rename
 verify_stage()

@@ -7,6 +7,7 @@ Where a migration stands between it refuses, says what its dump would lose, and 
 --data restore_dump=true
 """
 
+from koprogo_deploy import cut
 from koprogo_deploy.operations.cutover import cutover_stage
 from koprogo_deploy.operations.migrate import migrate_stage, postgres_stage
 from koprogo_deploy.operations.preflight import preflight
@@ -18,7 +19,7 @@ from koprogo_deploy.operations.settle import settle_stage
 from koprogo_deploy.operations.trial import trial_stage
 from koprogo_deploy.operations.verify import verify_stage
 
-preflight()
+preflight(cut.RETURN)
 rollback_stage()  # the one that served before, or the named one; refused where it cannot run
 postgres_stage()
 return_stage()  # with restore_dump: the data of before the migration, under the maintenance page

@@ -21,6 +21,7 @@ from koprogo_deploy.settings import Settings
 HEADER = "X-Maintenance"  # tells our 503 from any other one, and carries the message
 MESSAGE = "KoproGo is being maintained"
 UPGRADING = "KoproGo's database is being upgraded"  # the page of a major version of Postgres up
+RESTORING = "KoproGo's data is being restored"  # the page of a restore
 RETURNING = "KoproGo goes back to an earlier state"  # the page of a rollback with its data
 SECONDS = 10  # Traefik reads a changed file within 0.1
 

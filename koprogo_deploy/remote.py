@@ -21,7 +21,7 @@ from koprogo_deploy.operations import context
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.plan import make
 from koprogo_deploy.plan.gather import gather
-from koprogo_deploy.plan.host import disk_needs, host_problems
+from koprogo_deploy.plan.host import cut_problems, disk_needs, host_problems
 from koprogo_deploy.plan.model import Plan
 from koprogo_deploy.plan.wanted import to_pull
 from koprogo_deploy.problems import Problem, Refusal
@@ -142,5 +142,6 @@ def plan(environment: Environment) -> Plan:
     images = look(environment, Images) if stack.docker and to_pull(settings, stack) else []
     needs = disk_needs(settings, found.machine, stack, images)
     refusals = host_problems(found.machine, settings, int(time.time()), needs)
+    refusals += cut_problems(settings, stack)
     planner = make.Planner(datetime.now(UTC), context.who(), context.revision())
     return make.make(environment, sets, found, planner, refusals=refusals)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from koprogo_deploy import backups, maintenance
+from koprogo_deploy import backups, cut, maintenance
 from koprogo_deploy.data.host import DEPLOY_LOCK as LOCK
 from koprogo_deploy.data.host import is_at_the_data
 from koprogo_deploy.facts.stack import Container, StackState, not_serving, unreadable
@@ -39,7 +39,7 @@ class Now:
         clock: seconds since 1970 on the host.
         since: when `current` last moved, in the same.
         running: who holds the deploy's lock and since when; empty if nobody does.
-        replaced: what served before restores and is still there, by name.
+        replaced: what served before restores and rollbacks with data, and is still there, by name.
         clusters: bytes of each cluster that served before an upgrade of Postgres, by name.
     """
 
@@ -65,9 +65,13 @@ printf 'disk\t%s\n' "$(df -PB1 / | awk 'NR==2 {print $2 "\t" $4}')"
 if [ -e "$lock" ] && ! flock -sn "$lock" true; then
   printf 'running\t%s\n' "$(cat "$lock.holder" 2>/dev/null || echo 'nobody could say who')"
 fi
-for old in /var/lib/docker/volumes/koprogo_uploads/koprogo_before_*; do
-  [ -d "$old" ] && printf 'replaced\t%s\n' "${old##*/}"
-done
+{
+  for old in /var/lib/docker/volumes/koprogo_uploads/koprogo_before_*; do
+    [ -d "$old" ] && printf '%s\n' "${old##*/}"
+  done
+  # A rollback with its data leaves a database and no uploads.
+  docker exec koprogo-postgres-1 psql -XqAt -U postgres -l 2>/dev/null | cut -d '|' -f 1
+} | grep '^koprogo_before_' | sort -u | sed 's/^/replaced\t/'
 for old in /var/lib/docker/volumes/koprogo_postgres_data/koprogo_before_*; do
   [ -d "$old" ] && printf 'cluster\t%s\t%s\n' "${old##*/}" "$(du -sB1 "$old" | cut -f1)"
 done
@@ -144,9 +148,11 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
     if not stack.docker:
         what = "the Docker Engine does not answer"
         return [*found, Trouble(what, f"{ssh}, sudo journalctl -u docker -n 50; then {deploy}")]
+    data = cut.found(stack, environment)
     if stack.maintenance:
         told = maintenance.told(maintenance.parse(stack.maintenance))
-        found.append(Trouble(told, f"to let everybody in: koprogo maintenance off {environment}"))
+        do = f"to let everybody in: koprogo maintenance off {environment}"
+        found.append(Trouble(told, "it goes when that ends" if data else do))
     if stack.unreadable:
         broken = unreadable()
         return [*found, Trouble(f"{broken.where} {broken.what}", broken.fix)]
@@ -160,6 +166,10 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
         what = "an upgrade of Postgres was cut, and its maintenance page may still be up"
         upgrade = f"pyinfra inventories/{environment}.py deploys/postgres_upgrade.py"
         found.append(Trouble(what, f"this ends it, or takes it back: {upgrade}"))
+    if data and not now.running:
+        what = f"{data.what} was cut: the data is in between, or not verified"
+        found.append(Trouble(what, f"this ends it: {data.ends}"))
+        deploy = data.ends
     if stack.dynamic != live["dynamic"]:
         what = f"Traefik's routes are not those of release {live['id']}"
         found.append(Trouble(what, f"put them back: {deploy}"))
@@ -256,8 +266,8 @@ def notes(stack: StackState, now: Now, journal: Journal) -> list[str]:
         found.append(f"release {stack.candidate['id']} was pushed and never served")
     if now.replaced:
         found.append(
-            f"what served before a restore is kept ({', '.join(now.replaced)}): "
-            "deploys/restore.py --data backup=drop_old lets it go"
+            f"what served before a restore, or a rollback with data, is kept "
+            f"({', '.join(now.replaced)}): deploys/restore.py --data backup=drop_old lets it go"
         )
     for old in stack.clusters:
         size = megabytes(now.clusters.get(old["name"], 0))

@@ -69,6 +69,8 @@ class StackState:
         rehearsal: a run was killed or cut off while it rehearsed migrations.
         restarting: the page that a deploy puts up while it restarts Postgres is there.
         upgrade: what an upgrade of Postgres wrote down that was cut or is under way; else None.
+        restoring: what a restore wrote down whose swap was cut or is under way; else None.
+        returning: the same of a rollback with its data.
         clusters: what is known of each cluster that served before an upgrade, oldest first.
         served: when each release began to serve last, in seconds since 1970, by id.
         unreadable: there is a serving release, and its manifest cannot be read.
@@ -93,6 +95,8 @@ class StackState:
     rehearsal: bool = False
     restarting: bool = False
     upgrade: dict[str, Any] | None = None
+    restoring: dict[str, Any] | None = None
+    returning: dict[str, Any] | None = None
     clusters: list[dict[str, Any]] = field(default_factory=list)
     unreadable: bool = False
 
@@ -145,7 +149,9 @@ done
 page=$root/traefik/dynamic/maintenance.yaml
 [ -f "$page" ] && printf 'maintenance\t%s\n' "$(head -n 1 "$page" | cut -c3-)"
 [ -f "$root/traefik/dynamic/restart.yaml" ] && printf 'restarting\tyes\n'
-[ -f "$root/data/upgrade.json" ] && printf 'upgrade\t%s\n' "$(cat "$root/data/upgrade.json")"
+for what in upgrade restore return; do
+  [ -f "$root/data/$what.json" ] && printf '%s\t%s\n' "$what" "$(cat "$root/data/$what.json")"
+done
 for note in /var/lib/docker/volumes/koprogo_postgres_data/koprogo_before_*.json; do
   [ -f "$note" ] && printf 'cluster\t%s\n' "$(head -n 1 "$note")"
 done
@@ -218,6 +224,10 @@ def parse_stack(lines: list[str]) -> StackState:
                 state.restarting = True
             case "upgrade":
                 state.upgrade = json.loads(value)
+            case "restore":
+                state.restoring = json.loads(value)
+            case "return":
+                state.returning = json.loads(value)
             case "cluster":
                 state.clusters.append(json.loads(value))
             case "unit":

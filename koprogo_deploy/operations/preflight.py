@@ -9,7 +9,7 @@ from pyinfra import host, logger
 from pyinfra.api import deploy
 from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy import maintenance
+from koprogo_deploy import cut, maintenance
 from koprogo_deploy.facts.releases import Images
 from koprogo_deploy.operations import context, take_back
 from koprogo_deploy.operations.lock import one_at_a_time
@@ -19,14 +19,14 @@ from koprogo_deploy.operations.progress import show_progress
 from koprogo_deploy.operations.record import begin, listen
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.operations.wire import tune_connection
-from koprogo_deploy.plan.host import data_problems, disk_needs, host_problems
+from koprogo_deploy.plan.host import cut_problems, data_problems, disk_needs, host_problems
 from koprogo_deploy.plan.wanted import to_pull
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.units import MB
 
 
 @step
-def host_is_acceptable(upgrading: bool = False) -> Iterator[str]:
+def host_is_acceptable(does: str = "") -> Iterator[str]:
     """Refuse a host that the budget, the engine or the data do not fit. Changes nothing."""
     settings = context.current().settings
     state = machine_now()
@@ -35,7 +35,8 @@ def host_is_acceptable(upgrading: bool = False) -> Iterator[str]:
     images = look(Images) if found.docker and to_pull(settings, found) else []
     needs = disk_needs(settings, state, found, images)
     problems = host_problems(state, settings, int(time.time()), needs)
-    problems += data_problems(settings, state, found, upgrading)
+    problems += data_problems(settings, state, found, upgrading=does == cut.UPGRADE)
+    problems += cut_problems(settings, found, does)
     if problems:
         raise OperationError(f"\n{Refusal(f'Host {host.name}', problems)}")
     begin(found)
@@ -45,7 +46,7 @@ def host_is_acceptable(upgrading: bool = False) -> Iterator[str]:
 
 
 @step
-def maintenance_lets_us_pass(upgrading: bool = False) -> Iterator[str]:
+def maintenance_lets_us_pass(does: str = "") -> Iterator[str]:
     """While maintenance is on the smoke tests have to pass by it: refuse where they cannot."""
     settings = context.current().settings
     found = stack(settings).maintenance
@@ -57,11 +58,8 @@ def maintenance_lets_us_pass(upgrading: bool = False) -> Iterator[str]:
     from koprogo_deploy.outside import Outside
 
     wanted = maintenance.parse(found)
-    if settings.restore_dump and wanted.message == maintenance.RETURNING:
-        host.noop("a rollback that was cut left the maintenance page; this one ends it")
-        return
-    if upgrading and wanted.message == maintenance.UPGRADING:
-        host.noop("an upgrade that was cut left the maintenance page; this one ends it")
+    if wanted.message == cut.PAGES.get(does):
+        host.noop("a run that was cut left the maintenance page; this one ends it")
         return
     with Outside(settings, timeout=5) as outside:
         try:
@@ -85,11 +83,11 @@ def maintenance_lets_us_pass(upgrading: bool = False) -> Iterator[str]:
 
 
 @deploy("Preflight")
-def preflight(upgrading: bool = False) -> None:
+def preflight(does: str = "") -> None:
     """Settings, secrets, budget and host are acceptable; nothing is touched.
 
     Args:
-        upgrading: the run brings the data to another version of Postgres, or ends one that did.
+        does: what the run does to the data, one of `cut.PAGES`: it may end one that was cut.
     """
     show_progress()
     take_back.listen()
@@ -98,5 +96,5 @@ def preflight(upgrading: bool = False) -> None:
     watch_commands()
     context.current()
     one_at_a_time(name="Be the only deploy")
-    host_is_acceptable(name="Check the host", upgrading=upgrading)
-    maintenance_lets_us_pass(name="Check for maintenance", upgrading=upgrading)
+    host_is_acceptable(name="Check the host", does=does)
+    maintenance_lets_us_pass(name="Check for maintenance", does=does)

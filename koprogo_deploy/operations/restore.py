@@ -33,7 +33,7 @@ from koprogo_deploy.units import megabytes
 OLD = live.OLD  # --data backup=koprogo_before_…: what served before another one
 BEFORE = "before"  # --data backup=before: what served before the last restore
 DROP_OLD = "drop_old"  # --data backup=drop_old: let it go
-MESSAGE = "KoproGo's data is being restored"  # of the maintenance page
+MESSAGE = maintenance.RESTORING
 EXPECTED = "the API is away for some 10 s; visitors get the maintenance page"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from koprogo_deploy import budget, major
+from koprogo_deploy import budget, cut, major
 from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.facts.releases import Image
 from koprogo_deploy.facts.stack import StackState, repository, unreadable
@@ -111,3 +111,21 @@ def data_problems(
     if stack.unreadable:
         problems.append(unreadable())
     return problems
+
+
+def cut_problems(settings: Settings, found: StackState, does: str = "") -> list[Problem]:
+    """A restore or a rollback with its data that was cut, and that this run does not end.
+
+    Args:
+        settings: with what was asked for.
+        found: what is deployed.
+        does: what the run does to the data.
+    """
+    there = cut.found(found, settings.environment)
+    if there is None:
+        return []
+    returns = does != cut.RETURN or settings.restore_dump
+    if returns and cut.ended(there, does, settings.release):
+        return []
+    what = f"{there.what} is under way, or was cut: the data is in between, or not verified"
+    return [Problem("data", what, f"this ends it: {there.ends}")]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from koprogo_deploy import journal, status
+from koprogo_deploy import journal, maintenance, status
 from koprogo_deploy.cli import releases
 from koprogo_deploy.facts.stack import Container, StackState
 from koprogo_deploy.journal import Journal
@@ -218,3 +219,85 @@ def test_both_tables_say_what_matters_in_words() -> None:
     assert "it would not start again" in words
     for told in ("deployed", "53 passed", "[b]go", "gate", "line 9 …", "not well", "anna@laptop"):
         assert told in text, told
+
+
+# --- a restore or a rollback with its data that was cut ------------------------------------------
+
+FULL, OFF = "deploys/full.py", "maintenance off"
+
+
+def page(message: str) -> str:
+    wanted = maintenance.Maintenance("2026-01-01T00:00:00+00:00", "anna", message, 30, ())
+    return json.dumps(asdict(wanted))
+
+
+@pytest.mark.parametrize(
+    ("changes", "ends"),
+    [
+        (
+            {"returning": {"release": "r1"}, "maintenance": page(maintenance.RETURNING)},
+            "deploys/rollback.py --data release=r1 --data restore_dump=true",
+        ),
+        # Marked as bad, and gone back to nevertheless.
+        (
+            {"returning": {"release": "r1"}, "marked": {"r1": "bad"}},
+            "release=r1 --data restore_dump=true --data retry_bad_release=true",
+        ),
+        # Everything else is done: the release that it went back to serves.
+        (
+            {"maintenance": page(maintenance.RETURNING)},
+            "deploys/rollback.py --data release=r2 --data restore_dump=true",
+        ),
+        (
+            {"restoring": {"coming": "koprogo_restored"}},
+            "deploys/restore.py --data backup=ID (the same backup again)",
+        ),
+        ({"restoring": {"coming": "koprogo_before_1"}}, "restore.py --data backup=before"),
+        ({"maintenance": page(maintenance.RESTORING)}, "deploys/restore.py --data backup=ID"),
+    ],
+)
+def test_what_was_cut_in_the_midst_of_the_data_is_named_with_what_ends_it(
+    changes: dict[str, Any], ends: str
+) -> None:
+    ill = with_container("backend-blue", status="exited")
+    found = status.report(stack(containers=ill, dynamic="d1", **changes), now(), EMPTY)
+    [told] = [each for each in found["problems"] if " was cut: the data is in between" in each]
+    by = dict(zip(found["problems"], found["advice"], strict=True))
+    assert ends in by[told]
+    assert by["backend-blue: is exited"].endswith(f"{by[told].partition(': ')[2]} brings it up")
+    said = " ".join(found["advice"])
+    assert FULL not in said, "it would begin on data that is in between"
+    assert OFF not in said
+
+
+def test_a_restore_that_is_at_work_was_not_cut() -> None:
+    changes = {"maintenance": page(maintenance.RESTORING), "restoring": {"coming": "x"}}
+    found = status.report(stack(**changes), now(running="anna"), EMPTY)
+    [told] = found["problems"]
+    assert told.startswith("maintenance is on since")
+    assert found["advice"] == ["it goes when that ends"]
+
+
+def test_a_page_that_was_put_up_by_hand_is_taken_away_by_hand() -> None:
+    found = status.report(stack(maintenance=page("back at ten")), now(), EMPTY)
+    assert found["advice"] == ["to let everybody in: koprogo maintenance off production"]
+
+
+def test_a_database_that_a_rollback_left_is_told_though_no_uploads_lie_beside_it(
+    tmp_path: Path,
+) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\necho koprogo_before_20260101t000000\n")
+    docker.chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", status.look_command(str(tmp_path))],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = status.parse(done.stdout.splitlines())
+    assert found.replaced == ["koprogo_before_20260101t000000"]
+    [told] = status.notes(stack(), found, EMPTY)
+    assert "koprogo_before_20260101t000000" in told
+    assert "--data backup=drop_old" in told
