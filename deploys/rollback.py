@@ -13,7 +13,7 @@ from koprogo_deploy.operations.migrate import migrate_stage, postgres_stage
 from koprogo_deploy.operations.preflight import preflight
 from koprogo_deploy.operations.record import record_stage
 from koprogo_deploy.operations.rehearse import rehearse_stage
-from koprogo_deploy.operations.return_data import open_stage, return_stage, returned_stage
+from koprogo_deploy.operations.return_data import open_stage, pass_stage, return_stage
 from koprogo_deploy.operations.rollback import rollback_stage
 from koprogo_deploy.operations.settle import settle_stage
 from koprogo_deploy.operations.trial import trial_stage
@@ -27,8 +27,8 @@ rehearse_stage()  # it may know migrations that the database lacks
 migrate_stage()  # its backend comes up unrouted
 trial_stage()  # and answers as it should
 cutover_stage()  # the switch; the release that is left is marked, so that nothing brings it back
-open_stage()  # the maintenance page goes, if this run put it up
+pass_stage()  # with restore_dump: this machine, by the page
 verify_stage()  # by the settings of that release; if it fails, what was serves again
-returned_stage()  # from here on nothing is put back
+open_stage()  # with restore_dump: the page goes; from here on nothing is put back
 settle_stage()
 record_stage()

@@ -1,165 +1,220 @@
 """Return: in a rollback over a migration the data of before it serves again, as it was dumped.
 
 The dump is restored beside what is live, which serves meanwhile. Then, under the maintenance page,
-the serving backend stops and the databases are renamed; the page goes when requests go to the old
-release. If anything fails before that, or the smoke tests do, all is put back.
+the serving backend stops and the databases are renamed. Nobody passes by the page until requests
+go to the old release, then this machine does for the smoke tests, and it goes when they passed: if
+anything fails before that all is put back, and nobody has written anything that this would lose.
 """
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-import gevent
 from pyinfra import host, logger, state
 from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
-from pyinfra.api.state import BaseStateCallback
 
-from koprogo_deploy import maintenance
+from koprogo_deploy import maintenance, render
 from koprogo_deploy.data import live
+from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.maintenance import Maintenance
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.record import note
+from koprogo_deploy.operations.routes import place_dynamic, read_back, traefik_up
 from koprogo_deploy.operations.shell import container, stop, wait_until_healthy
 from koprogo_deploy.operations.step import step
+from koprogo_deploy.operations.undo import Undo, undo_by
 from koprogo_deploy.render import container_names
-from koprogo_deploy.settings import Settings
+from koprogo_deploy.settings import Settings, network
 
-UNDO_TIMEOUT = 180  # seconds
-
-
-class Undo(BaseStateCallback):
-    """What puts everything back when a later step of the run fails; empty when nothing is to."""
-
-    command = ""
-    what = "the data of before the rollback"
-
-    @staticmethod
-    def operation_host_error(
-        state: Any,  # noqa: ANN401 - pyinfra's own type
-        host: Any,  # noqa: ANN401 - pyinfra's own type
-        op_hash: str,
-        retry_count: int = 0,
-        max_retries: int = 0,
-    ) -> None:
-        """Put it back, and say so; what cannot be put back is said with the way to do it."""
-        command, Undo.command = Undo.command, ""
-        if not command:
-            return
-        logger.error("    %s serves again …", Undo.what)
-        try:
-            with gevent.Timeout(UNDO_TIMEOUT, exception=TimeoutError):
-                ok, output = host.run_shell_command(StringCommand(command))
-        except Exception as error:
-            ok, output = False, error
-        if not ok:
-            logger.error("    it does not: %s", output)
-            logger.error("    on the host, as root: %s", command)
+STATE = "data/return.json"  # below the install root: a return under way
 
 
-def undo_by(command: str, what: str) -> None:
-    """Have a command put everything back if a later step fails; an empty one: nothing any more.
+@dataclass(frozen=True)
+class Return:
+    """What a return writes down on the host before it begins: what puts all back, and who ends it.
 
-    Args:
-        command: shell, with the rights of root.
-        what: then serves again.
+    Attributes:
+        release: id of the release that is to serve.
+        left: of the one that served.
+        colours: of the one that served.
+        other: Compose's name of the backend that is to serve.
+        kept: name that the database which served gets.
+        counted: the release that served was `current`, and no candidate that a cut run left.
+        proxy: the two releases differ in Traefik.
     """
-    if not any(isinstance(handler, Undo) for handler in state.callback_handlers):
-        state.add_callback_handler(Undo())
-    Undo.command, Undo.what = command, what
+
+    release: str
+    left: str
+    colours: dict[str, str]
+    other: str
+    kept: str
+    counted: bool = True
+    proxy: bool = False
+
+    @property
+    def backend(self) -> str:
+        """Compose's name of the backend that served."""
+        return container_names(self.colours)["backend"]
 
 
-def under_page_command(settings: Settings, backend: str, old: str) -> str:
-    """Page on (its file comes on standard input), backend stopped, databases renamed."""
-    on = maintenance.on_command(settings, page())
-    exchange = f"{settings.install_root}/bin/koprogo-data exchange {old} {live.NEW}"
-    return f"set -e\n(\n{on}\n)\n(\n{stop(backend)}\n)\n{exchange} >/dev/null"
+def planned(found: StackState, now: datetime) -> Return:
+    """What a return that begins now does. Pure.
 
-
-def undo_command(settings: Settings, backend: str, other: str, old: str) -> str:
-    """Put back: databases renamed again, the backend that served runs, the page is gone.
-
-    Args:
-        settings: for paths, and Traefik's address.
-        backend: Compose's name of the one that served.
-        other: of the one that was to serve.
-        old: name of the database that served.
+    Raises:
+        OperationError: nothing serves.
     """
-    exchange = f"{settings.install_root}/bin/koprogo-data exchange {live.NEW} {old}"
+    if found.live is None or found.target is None:
+        raise OperationError("nothing serves, so there is nothing to put the dump in place of")
+    return Return(
+        release=found.target["id"],
+        left=found.live["id"],
+        colours=found.live["colours"],
+        other=container_names(found.target["colours"])["backend"],
+        kept=live.old_name(now),
+        counted=found.live is found.current,
+        proxy=found.live["specs"]["traefik"] != found.target["specs"]["traefik"],
+    )
+
+
+def under_page_command(settings: Settings, does: Return, wanted: Maintenance) -> str:
+    """Written down, page on (its file comes on standard input), backend stopped, renamed."""
+    file = f"{settings.install_root}/{STATE}"
+    exchange = f"{settings.install_root}/bin/koprogo-data exchange {does.kept} {live.NEW}"
+    return (
+        f"set -e\nprintf '%s\\n' {shlex.quote(json.dumps(asdict(does)))} > {file}.part\n"
+        f"sync {file}.part; mv -T {file}.part {file}\n"
+        f"(\n{maintenance.on_command(settings, wanted)}\n)\n"
+        f"(\n{stop(does.backend)}\n)\n{exchange} >/dev/null"
+    )
+
+
+def undo_command(settings: Settings, does: Return) -> str:
+    """Put back: nobody passes, databases renamed again, the backend that served, its routes."""
+    root, wanted = settings.install_root, page()
+    exchange = f"{root}/bin/koprogo-data exchange {live.NEW} {does.kept}"
+    closed = f"printf %s {shlex.quote(maintenance.render(wanted))} | (\n"
+    closed += f"{maintenance.on_command(settings, wanted)}\n) >&2 || :"
+    directory = f"{root}/releases/{does.left}"
+    again = ":"
+    if not does.counted:  # as the run that was cut had left it
+        again = f"cd {root}; ln -sfn releases/{does.left} candidate.new; rm -f {directory}/bad\n"
+        again += "mv -T candidate.new candidate"
     script = (
-        f"set -e\ndocker stop -t 10 {container(other)} >/dev/null 2>&1 || :\n"
+        f"{closed}\nset -e\n"
+        f"docker stop -t 10 {container(does.other)} >/dev/null 2>&1 || :\n"
         f"{exchange} >/dev/null\n"
-        f"docker start {container(backend)} >/dev/null\n"
-        f"{wait_until_healthy(backend, settings.backend_start_timeout)}\n"
-        f"{maintenance.off_command(settings)}"
+        f"docker start {container(does.backend)} >/dev/null\n"
+        f"{wait_until_healthy(does.backend, settings.backend_start_timeout)}\n"
+        f"{again}\n{place_dynamic(root, directory)}\n"
+        f"{traefik_up(settings, directory) if does.proxy else ':'}\n"
+        f"{read_back(settings, does.colours)}"
     )
     return f"sudo -n sh -c {shlex.quote(script)}"
 
 
-def page() -> Maintenance:
+def open_command(settings: Settings) -> str:
+    """What was written down goes, and then the page: whichever is left alone, nothing is undone."""
+    off = maintenance.off_command(settings)
+    return f"set -e\nrm -f {settings.install_root}/{STATE}\n(\n{off}\n)"
+
+
+def page(passing: tuple[str, ...] = ()) -> Maintenance:
     """The maintenance page while the data goes back."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Maintenance(now, context.who(), maintenance.RETURNING, 30, ())
+    return Maintenance(now, context.who(), maintenance.RETURNING, 30, passing)
+
+
+def own_page(found: StackState) -> bool:
+    """Whether the maintenance page that is up is one of a rollback with its data."""
+    up = found.maintenance
+    return bool(up) and maintenance.parse(up).message == maintenance.RETURNING
+
+
+def _own_address() -> tuple[str, ...]:
+    # As the host sees this machine; a deploy on its own target comes by the edge network's gateway.
+    _, output = host.run_shell_command(StringCommand('echo "${SSH_CONNECTION%% *}"'))
+    own = output.stdout.strip() or render.gateway(context.current().settings.edge_network)
+    return (network(own),)
+
+
+def _undone_if_it_fails(settings: Settings, does: Return) -> None:
+    opens = f"sudo -n sh -c {shlex.quote(open_command(settings))}"
+    undo_by(undo_command(settings, does), Undo.what, opens)
 
 
 @step
 def dump_serves() -> Iterator[StringCommand | str]:
     """The dump of before the migration is what the old release will find."""
     going = context.going_back()
-    if not state.is_executing or going is None or not going.dump:
+    if not state.is_executing or going is None:
         host.noop("the data stays as it is")
         return
     settings = context.current().settings
     found = stack(settings)
-    if found.live is None or found.target is None:
-        raise OperationError("nothing serves, so there is nothing to put the dump in place of")
-    if found.maintenance and maintenance.parse(found.maintenance).message != maintenance.RETURNING:
+    if found.returning:  # a run that was cut; this one ends it, or puts all back
+        if own_page(found):
+            _undone_if_it_fails(settings, Return(**found.returning))
+        else:
+            logger.warning("    the page is off already: what fails is not put back by itself")
+    if not going.dump:
+        host.noop("the data stays as it is")
+        return
+    does = planned(found, datetime.now(UTC))
+    if found.maintenance and not own_page(found):
         raise OperationError("a maintenance page is on: koprogo maintenance off, then run it again")
-    backend = container_names(found.live["colours"])["backend"]
-    other = container_names(found.target["colours"])["backend"]
     root = settings.install_root
     file = f"{root}/dumps/{going.dump}.dump"
     yield f"{root}/bin/koprogo-data prepare {shlex.quote(file)} >/dev/null"
-    old = live.old_name(datetime.now(UTC))
-    undo_by(undo_command(settings, backend, other, old), Undo.what)
-    note(returned={"dump": going.dump, "kept": old})
-    command = under_page_command(settings, backend, old)
-    yield StringCommand(command, _stdin=maintenance.render(page()))
-    logger.warning("    the site shows the maintenance page until the old release serves")
-    logger.info("    what served is kept as database %s", old)
+    _undone_if_it_fails(settings, does)
+    note(returned={"dump": going.dump, "kept": does.kept})
+    wanted = page()
+    command = under_page_command(settings, does, wanted)
+    yield StringCommand(command, _stdin=maintenance.render(wanted))
+    logger.warning("    the site shows the maintenance page until the old release is verified")
+    logger.info("    what served is kept as database %s", does.kept)
 
 
 @step
-def site_open() -> Iterator[str]:
-    """The maintenance page of this rollback goes, once requests go to the old release."""
+def this_machine_passes() -> Iterator[StringCommand]:
+    """The smoke tests pass by the page of this rollback; nobody else does until they passed."""
     if not state.is_executing:
         return
     settings = context.current().settings
-    found = stack(settings).maintenance
-    if not found or maintenance.parse(found).message != maintenance.RETURNING:
+    if not own_page(stack(settings)):
         host.noop("there is no page of a rollback")
         return
-    yield f"set -e\n{maintenance.off_command(settings)}"
+    wanted = page(_own_address())
+    yield StringCommand(
+        f"(\n{maintenance.on_command(settings, wanted)}\n)", _stdin=maintenance.render(wanted)
+    )
 
 
 @step
 def returned() -> Iterator[str]:
-    """The smoke tests passed: nothing is put back any more."""
-    if state.is_executing and Undo.command:
-        Undo.command = ""
-        name = context.current().settings.environment
+    """The smoke tests passed: nothing is put back any more, and the site is open again."""
+    if not state.is_executing:
+        return
+    settings = context.current().settings
+    found = stack(settings)
+    undo_by("", Undo.what)
+    if found.returning:
         logger.info(
             "    the database that served is kept; to let it go: pyinfra inventories/%s.py "
             "deploys/restore.py --data backup=drop_old",
-            name,
+            settings.environment,
         )
-    host.noop("the data is what the release works on")
-    return
-    yield
+    if own_page(found):
+        yield open_command(settings)
+    elif found.returning:
+        yield f"rm -f {settings.install_root}/{STATE}"
+    else:
+        host.noop("the data is what the release works on")
 
 
 @deploy("Return")
@@ -170,14 +225,14 @@ def return_stage() -> None:
 
 
 @deploy("Return")
-def open_stage() -> None:
-    """The maintenance page of such a rollback goes."""
+def pass_stage() -> None:
+    """Requests go to the old release: this machine passes by the page, to verify it."""
     if context.current().settings.restore_dump:
-        site_open(name="Open the site again")
+        this_machine_passes(name="Let this machine pass by the page")
 
 
 @deploy("Return")
-def returned_stage() -> None:
-    """Such a rollback is not put back any more."""
+def open_stage() -> None:
+    """It is verified: everybody is let in, and nothing is put back any more."""
     if context.current().settings.restore_dump:
-        returned(name="Keep the data")
+        returned(name="Let everybody in, and keep the data")

@@ -18,7 +18,7 @@ from pyinfra.api.exceptions import OperationError
 from pyinfra.api.state import BaseStateCallback
 
 from koprogo_deploy.facts.stack import StackState
-from koprogo_deploy.operations import context
+from koprogo_deploy.operations import context, undo
 from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.notes import about, note
 from koprogo_deploy.operations.routes import back_command, put_away_command, warm_command
@@ -106,7 +106,12 @@ def back(settings: Settings, found: StackState, reason: str, began: float) -> st
     going = context.going_back()
     unmark = going is not None
     logger.error("    taking release %s back: %s", bad["id"], reason)
-    # Where its data is to be put back first, that starts it.
+    if wrong := undo.put_back():  # where its data is another one, that comes first
+        raise OperationError(
+            f"release {bad['id']} is to be taken back, and the data of {good['id']} is not put "
+            f"back: {wrong}. The maintenance page stays; above is what puts it back"
+        )
+    # Where its data was put back, that has started it.
     if not (going and going.dump) and (down := _run(warm_command(good, bad))):
         told = serves_on(settings.environment, good["id"], bad["id"], reason, down)
         note(reason=told)
@@ -117,6 +122,7 @@ def back(settings: Settings, found: StackState, reason: str, began: float) -> st
             f"{wrong}. Run it again; if that does not help: koprogo status, koprogo ssh, then "
             "docker ps -a and docker logs koprogo-traefik-1"
         )
+    undo.let_in()
     after = round(time.monotonic() - began, 2)
     note(outcome="taken back", back_after=after, **about(bad, found))
     if wrong := _run(put_away_command(settings, good, bad, reason, unmark)):

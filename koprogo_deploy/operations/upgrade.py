@@ -30,9 +30,9 @@ from koprogo_deploy.operations.looks import machine_now
 from koprogo_deploy.operations.migrate import backend_migrated, stack, target
 from koprogo_deploy.operations.record import note
 from koprogo_deploy.operations.release import release_pushed, secrets_pushed
-from koprogo_deploy.operations.return_data import undo_by
 from koprogo_deploy.operations.shell import container
 from koprogo_deploy.operations.step import step
+from koprogo_deploy.operations.undo import undo_by
 from koprogo_deploy.settings import Settings, network
 from koprogo_deploy.units import megabytes
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from koprogo_deploy import remote
 from koprogo_deploy.outside import Outside
-from tests.integration.rig import Rig, Watch, end
+from tests.integration.rig import ENVIRONMENT, ROOT, Rig, Watch, end
 
+KOPROGO = str(Path(sys.executable).with_name("koprogo"))
 VERSION = 29990101000000  # no image of group data's has it
 NEVER = "Starting operation: Migrate | Start the backend"
 SLOW = """
@@ -58,23 +64,81 @@ def mark(rig: Rig, release: str) -> str:
     return rig.on_host(f"cat /opt/koprogo/releases/{release}/bad 2>/dev/null; true").strip()
 
 
+def building(organization: str, name: str) -> dict[str, Any]:
+    return {
+        "organization_id": organization,
+        "name": name,
+        "address": "Rue Neuve 1",
+        "city": "Bruxelles",
+        "postal_code": "1000",
+        "country": "Belgique",
+        "total_units": 1,
+    }
+
+
 def create_building(rig: Rig) -> None:
     with Outside(rig.environment.settings) as outside:
         login = outside.login("admin@small.be", rig.environment.secrets["SEED_PASSWORD"]).json()
         answer = outside.api.post(
             "/buildings",
             headers={"Authorization": f"Bearer {login['token']}"},
-            json={
-                "organization_id": login["user"]["organization_id"],
-                "name": "Since the dump",
-                "address": "Rue Neuve 1",
-                "city": "Bruxelles",
-                "postal_code": "1000",
-                "country": "Belgique",
-                "total_units": 1,
-            },
+            json=building(login["user"]["organization_id"], "Since the dump"),
         )
     assert answer.status_code == 201, answer.text
+
+
+class Visitors:
+    """They write all the while, from the host itself: its address does not pass by the page."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.answers: list[tuple[int, str, str]] = []  # number, status, Retry-After
+        self._thread = threading.Thread(target=self._write)
+
+    def _write(self) -> None:
+        settings = self.rig.environment.settings
+        with Outside(settings) as outside:
+            login = outside.login(
+                "admin@small.be", self.rig.environment.secrets["SEED_PASSWORD"]
+            ).json()
+        name = settings.api_domain
+        body = json.dumps(building(login["user"]["organization_id"], "Visitor NUMBER"))
+        said = self.rig.on_host(
+            f"""rm -f /tmp/visitors.end; n=0
+while [ ! -e /tmp/visitors.end ]; do
+  n=$((n + 1)); printf '%s\t' $n
+  printf %s {shlex.quote(body)} | sed "s/NUMBER/$n/" | curl -sk -m 40 -o /dev/null \
+    -w '%{{http_code}}\t%header{{retry-after}}\n' --resolve {name}:443:127.0.0.1 --data @- \
+    -H 'Authorization: Bearer {login["token"]}' -H 'Content-Type: application/json' \
+    https://{name}/api/v1/buildings
+  sleep 0.05
+done""",
+            within=400,
+        )
+        for line in said.splitlines():
+            number, status, after = line.split("\t")
+            self.answers.append((int(number), status, after))
+
+    def __enter__(self) -> Visitors:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        time.sleep(1)
+        self.rig.on_host("touch /tmp/visitors.end")
+        self._thread.join()
+
+    def closed(self) -> list[int]:
+        """Those that got the maintenance page; every other one was taken."""
+        assert {status for _, status, _ in self.answers} == {"201", "503"}
+        assert {after for _, status, after in self.answers if status == "503"} == {"30"}
+        return [number for number, status, _ in self.answers if status == "503"]
+
+    def lost(self, since: int = 0) -> list[int]:
+        """Acknowledged writes of this number and later that are not there."""
+        there = set(self.rig.sql("SELECT name FROM buildings").splitlines())
+        taken = (number for number, status, _ in self.answers if status == "201")
+        return [n for n in taken if n > since and f"Visitor {n}" not in there]
 
 
 def test_it_is_rehearsed_and_dumped_then_applied_and_the_way_back_says_what_it_loses(
@@ -131,10 +195,15 @@ def test_back_over_a_migration_with_the_data_of_before_it(migrating: Rig) -> Non
     rig.converge(backend_image=image)
     left = rig.manifest()["id"]
     create_building(rig)
-    run = rig.deploy(deploy="rollback", release=before, restore_dump=True, reason="a test")
+    with Visitors(rig) as visitors:
+        run = rig.deploy(deploy="rollback", release=before, restore_dump=True, reason="a test")
     try:
         assert run.code == 0, run.output
-        assert "Lost would be, since then: buildings 1 new" in run.output
+        closed = visitors.closed()
+        assert closed == list(range(closed[0], closed[-1] + 1)), "closed once, until verified"
+        assert visitors.answers[-1][0] > closed[-1], "and open again"
+        assert visitors.lost(since=closed[0]) == []
+        assert re.search(r"Lost would be, since then: buildings \d+ new", run.output)
         now = rig.manifest()
         assert before in (now["id"], now.get("again"))
         assert not applied(rig)
@@ -146,6 +215,58 @@ def test_back_over_a_migration_with_the_data_of_before_it(migrating: Rig) -> Non
         assert kept in there, "what served is not lost"
         assert rig.converge().changed == []
         assert "maintenance" not in rig.on_host("ls /opt/koprogo/traefik/dynamic")
+        assert "return.json" not in rig.on_host("ls /opt/koprogo/data")
+        assert kept in " ".join(koprogo_status(rig)["notes"]), "no uploads lie beside it"
+    finally:
+        rig.sql("DELETE FROM buildings WHERE name LIKE 'Visitor %';")
+        rig.on_host("/opt/koprogo/bin/koprogo-data drop-old")
+
+
+def koprogo_status(rig: Rig) -> dict[str, Any]:
+    done = subprocess.run(
+        [KOPROGO, "status", "sandbox", "--json"],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.slow
+def test_one_that_is_cut_is_told_and_ended_by_itself_alone(migrating: Rig) -> None:
+    rig, before = migrating, migrating.manifest()["id"]
+    rig.converge(backend_image=rig.migrating_image(VERSION, SLOW.format(seconds=0)))
+    left = rig.manifest()["id"]
+    process = rig.start(deploy="rollback", release=before, restore_dump=True)
+    deadline = time.monotonic() + 120
+    while "return.json" not in rig.on_host("ls /opt/koprogo/data"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    end(process)
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 60  # what it began on the host goes on to its end
+    while applied(rig):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    to = json.loads(rig.on_host("cat /opt/koprogo/data/return.json"))["release"]
+    ends = f"deploys/rollback.py --data release={to} --data restore_dump=true"
+    found = koprogo_status(rig)
+    advice = " ".join(found["advice"])
+    assert ends in advice
+    assert "full.py" not in advice
+    assert "maintenance off" not in advice
+    for other in ({"deploy": "full"}, {"deploy": "rollback", "release": left}):
+        refused = rig.deploy(**other)
+        assert refused.code == 1, refused.output
+        assert ends in refused.output
+        assert "Nothing was touched" in refused.output
+    run = rig.deploy(deploy="rollback", release=to, restore_dump=True)
+    try:
+        assert run.code == 0, run.output
+        assert rig.manifest()["id"] == to
+        assert not applied(rig)
+        assert rig.on_host("ls /opt/koprogo/traefik/dynamic").split() == ["dynamic.yaml"]
+        assert "return.json" not in rig.on_host("ls /opt/koprogo/data")
+        assert rig.converge().changed in ([], ["Settle | Let the release count"])
     finally:
         rig.on_host("/opt/koprogo/bin/koprogo-data drop-old")
 
@@ -157,19 +278,51 @@ def test_back_with_the_data_to_a_release_that_does_not_work_puts_all_back(migrat
     assert rig.deploy(backend_environment=broken).code == 1
     bad = line(rig)["release"]
     rig.converge(backend_image=rig.migrating_image(VERSION, SLOW.format(seconds=0)))
-    serving, building = rig.manifest()["id"], "SELECT count(*) FROM buildings WHERE name = '{}'"
+    serving, there = rig.manifest()["id"], "SELECT count(*) FROM buildings WHERE name = '{}'"
     create_building(rig)
-    run = rig.deploy(deploy="rollback", release=bad, restore_dump=True, retry_bad_release=True)
+    with Visitors(rig) as visitors:
+        run = rig.deploy(deploy="rollback", release=bad, restore_dump=True, retry_bad_release=True)
     assert run.code == 1, run.output
+    assert visitors.closed() != []
+    assert visitors.lost() == []
     assert "the data of before the rollback serves again" in run.output
     assert "it does not" not in run.output
     rig.wait_for_site(within=20)
     assert applied(rig)
-    assert rig.sql(building.format("Since the dump")) == "1"
+    assert rig.sql(there.format("Since the dump")) == "1"
     assert rig.manifest()["id"] == serving
     assert "maintenance" not in rig.on_host("ls /opt/koprogo/traefik/dynamic")
     assert rig.deploy(deploy="verify").code == 0
     rig.sql("DELETE FROM buildings WHERE name = 'Since the dump';")
+    rig.sql("DELETE FROM buildings WHERE name LIKE 'Visitor %';")
+    rig.on_host("/opt/koprogo/bin/koprogo-data discard")
+
+
+@pytest.mark.slow
+def test_where_its_smoke_tests_fail_the_data_comes_back_before_anybody_does(migrating: Rig) -> None:
+    rig = migrating
+    rig.converge(backend_environment={"TEST_RUN": str(time.time_ns())})
+    before = rig.manifest()["id"]
+    rig.converge(backend_image=rig.migrating_image(VERSION, SLOW.format(seconds=0)))
+    serving = rig.manifest()["id"]
+    other = {"work_mem": "4096kB"}  # asked for, and the server says 4MB
+    with Visitors(rig) as visitors:
+        run = rig.deploy(
+            deploy="rollback", release=before, restore_dump=True, postgres_settings=other
+        )
+    assert run.code == 1, run.output
+    assert "Starting operation: Verify" in run.output
+    assert "the data of before the rollback serves again" in run.output
+    closed = visitors.closed()
+    assert closed == list(range(closed[0], closed[-1] + 1))
+    assert visitors.answers[-1][0] > closed[-1], "open again"
+    assert visitors.lost() == []
+    assert applied(rig)
+    assert rig.routed()["id"] == rig.manifest()["id"] == serving
+    assert rig.on_host("ls /opt/koprogo/traefik/dynamic").split() == ["dynamic.yaml"]
+    assert "return.json" not in rig.on_host("ls /opt/koprogo/data")
+    assert rig.deploy(deploy="verify").code == 0
+    rig.sql("DELETE FROM buildings WHERE name LIKE 'Visitor %';")
     rig.on_host("/opt/koprogo/bin/koprogo-data discard")
 
 

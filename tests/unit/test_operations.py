@@ -25,7 +25,6 @@ from koprogo_deploy.operations import (
     host,
     rehearse,
     release,
-    return_data,
     routes,
     settle,
     shell,
@@ -192,8 +191,6 @@ def test_commands_are_shell_that_parses() -> None:
         settle.prune_command("/opt/koprogo", ["r1"]),
         settle.prune_dumps_command("/opt/koprogo", ["r1"]),
         shell.stop("backend-blue", "frontend-blue", remove=True),
-        return_data.under_page_command(BASE, "backend-blue", "koprogo_before_1"),
-        return_data.undo_command(BASE, "backend-blue", "backend-green", "koprogo_before_1"),
         routes.back_command(BASE, manifest(rendered), manifest(rendered, id="r2"), "it's bad"),
         routes.warm_command(
             manifest(rendered), manifest(project.release(BASE, backend="green", frontend="green"))

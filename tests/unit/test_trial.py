@@ -14,14 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import bcrypt
-import pyinfra
 import pytest
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import direct
 from koprogo_deploy.facts.stack import Container, StackState
 from koprogo_deploy.on_host import ask
-from koprogo_deploy.operations import context, migrate, rehearse, return_data, routes, shell, trial
+from koprogo_deploy.operations import context, migrate, rehearse, routes, shell, trial
 from koprogo_deploy.plan.wanted import Wanted, refused
 from tests import project
 
@@ -453,48 +452,3 @@ def test_what_never_ends_is_stopped_nevertheless_and_said(
             served.close()
     assert calls == ["stop -t 35 koprogo-backend-blue-1"]
     assert "koprogo-backend-blue-1 is stopped with requests at work" in said
-
-
-# --- a rollback with its data that is put back ---------------------------------------------------
-
-
-class Host:
-    def __init__(self, ok: bool) -> None:
-        self.ok = ok
-        self.ran: list[str] = []
-
-    def run_shell_command(self, command: Any) -> tuple[bool, str]:
-        self.ran.append(command.get_raw_value())
-        return self.ok, "no space left"
-
-
-@pytest.mark.parametrize("ok", [True, False])
-def test_what_was_begun_is_put_back_once_and_a_failure_is_said_with_the_way_to_do_it(
-    ok: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    host = Host(ok)
-    said: list[str] = []
-    monkeypatch.setattr(pyinfra.logger, "error", lambda text, *values: said.append(text % values))
-    monkeypatch.setattr(return_data.Undo, "command", "sudo -n sh -c 'back'")
-    for _ in range(2):
-        return_data.Undo.operation_host_error(None, host, "hash")
-    assert host.ran == ["sudo -n sh -c 'back'"]
-    assert ("    it does not: no space left" in said) == (not ok)
-    assert ("    on the host, as root: sudo -n sh -c 'back'" in said) == (not ok)
-
-
-def test_nothing_is_put_back_where_nothing_was_begun() -> None:
-    host = Host(True)
-    return_data.Undo.operation_host_error(None, host, "hash")
-    assert host.ran == []
-
-
-def test_putting_back_goes_the_other_way_round() -> None:
-    there = return_data.under_page_command(BASE, "backend-blue", "koprogo_before_1")
-    back = return_data.undo_command(BASE, "backend-blue", "backend-green", "koprogo_before_1")
-    assert there.index("maintenance") < there.index("docker stop") < there.index("exchange")
-    assert "exchange koprogo_before_1 koprogo_restored" in there
-    assert "exchange koprogo_restored koprogo_before_1" in back
-    stops, starts = "docker stop -t 10 koprogo-backend-green-1", "docker start koprogo-backend-blue"
-    assert back.index(stops) < back.index("exchange") < back.index(starts)
-    assert back.index(starts) < back.index("maintenance.yaml")
