@@ -3,7 +3,7 @@
 pyinfra inventories/production.py deploys/recover.py --data backup=latest
 """
 
-from koprogo_deploy.operations.backup import schedule_stage
+from koprogo_deploy.operations.backup import repository_stage, schedule_stage
 from koprogo_deploy.operations.cutover import cutover_stage
 from koprogo_deploy.operations.engine import engine_stage
 from koprogo_deploy.operations.host import host_stage
@@ -24,7 +24,8 @@ postgres_stage()
 migrate_stage()
 cutover_stage()
 settle_stage()  # a release serves and counts: the backup has something to fit
-schedule_stage()
+repository_stage()
 restore_stage()
 verify_stage()
+schedule_stage()  # the data is there: from here on it is backed up, and not the empty stack
 record_stage()

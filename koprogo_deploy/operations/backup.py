@@ -22,13 +22,17 @@ from koprogo_deploy.units import megabytes
 
 
 @step
-def backups_scheduled() -> Iterator[StringCommand | str]:
-    """The host has what opens the repository, and makes backups and drills on time."""
+def backups_scheduled(timers: bool = True) -> Iterator[StringCommand | str]:
+    """The host has what opens the repository, and makes backups and drills on time.
+
+    Args:
+        timers: without them nothing is made: what would be backed up is not there yet.
+    """
     environment = context.current()
     settings = environment.settings
     if warning := backups.not_off_site(settings):
         logger.warning("    %s", warning)
-    units = backup_units(settings)
+    units = backup_units(settings) if timers else []
     wanted = context.backup_files(environment)
     state = machine_now()
     changed = differing([*units, *wanted], state.files)
@@ -41,15 +45,15 @@ def backups_scheduled() -> Iterator[StringCommand | str]:
         yield StringCommand(
             f"install -d -m 700 {directory} && {unpack_command('/')}", _stdin=archive(changed)
         )
-    timers = " ".join(TIMERS)
+    names = " ".join(TIMERS)
     if {file.path for file in changed} & {file.path for file in units}:
         yield (
-            f"systemctl daemon-reload && systemctl enable -q {timers} && systemctl restart {timers}"
+            f"systemctl daemon-reload && systemctl enable -q {names} && systemctl restart {names}"
         )
-    elif any(state.units.get(timer) != "active enabled" for timer in TIMERS):
-        yield f"systemctl enable -q --now {timers}"
+    elif timers and any(state.units.get(timer) != "active enabled" for timer in TIMERS):
+        yield f"systemctl enable -q --now {names}"
     elif not changed and not gone:
-        host.noop("backups and drills are scheduled")
+        host.noop("backups and drills are scheduled" if timers else "the repository can be opened")
 
 
 def data_command(words: str, around: str = "{}", stdin: str = "") -> FunctionCommand:
@@ -119,6 +123,12 @@ def backup_made() -> Iterator[FunctionCommand]:
 def schedule_stage() -> None:
     """Backups and drills are made by the host, on time."""
     backups_scheduled(name="Schedule backups and drills")
+
+
+@deploy("Backups")
+def repository_stage() -> None:
+    """What opens the repository, and no timer yet."""
+    backups_scheduled(name="Have what opens the repository", timers=False)
 
 
 @deploy("Back up")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy import database, maintenance
 from koprogo_deploy.command_line import as_written
 from koprogo_deploy.data import live
+from koprogo_deploy.data.host import DATABASE
 from koprogo_deploy.facts.stack import Database, StackState, Uploads
 from koprogo_deploy.maintenance import Maintenance
 from koprogo_deploy.operations import context
@@ -103,12 +105,31 @@ def in_the_way(rows: Mapping[str, int] | None, version: str, uploads: tuple[int,
     return found
 
 
-def rows_held() -> dict[str, int] | None:
-    """Rows of the application on the current host; None where no server answers."""
+def holds_nothing(rows: Mapping[str, int] | None, uploads: int) -> bool:
+    """Whether what was restored has no row of the application and no upload. Pure."""
+    return rows is not None and not any(rows.values()) and not uploads
+
+
+def older_told(others: list[str], chosen: str) -> str:
+    """Why `latest` is not taken: it holds nothing, and there are others. Pure.
+
+    Args:
+        others: ids and times of the other backups, oldest first.
+        chosen: id of the newest one.
+    """
+    return (
+        f"the newest backup, {chosen}, holds no row of the application and no upload: it is of an "
+        f"empty stack. There are others: {', '.join(others[-5:])} (koprogo backups). Nothing was "
+        f"restored. Name the one that is meant: --data backup=ID; this one: --data backup={chosen}"
+    )
+
+
+def rows_held(name: str = DATABASE) -> dict[str, int] | None:
+    """Rows of the application in a database of the current host; None where no server answers."""
     roles = look(Database, query=database.ROLE_QUERY, database="postgres")
     if roles and not roles["database"]:
         return {}  # a run was cut before it made one
-    found = look(Database, query=database.held_query())
+    found = look(Database, query=database.held_query(), database=name)
     return dict(found["rows"]) if found else None
 
 
@@ -190,6 +211,24 @@ def restored_beside() -> Iterator[FunctionCommand]:
         )
         logger.warning("    %s", told_since(found["since"], found.get("uncounted", "")))
         note(restore={k: found[k] for k in ("backup", "made", "tables", "rows", "uploads")})
+        if holds_nothing(rows_held(live.NEW), found["uploads"]):
+            logger.warning("    it holds no row of the application and no upload")
+            if which == "latest" and (others := _others(settings, found["backup"])):
+                yield data_command("discard")
+                raise OperationError(older_told(others, found["backup"]))
+
+
+def _others(settings: Settings, chosen: str) -> list[str]:
+    """Id and time of every other backup in the repository, oldest first."""
+    script = f"sudo -n sh -c {shlex.quote(f'{settings.install_root}/bin/koprogo-data list')}"
+    ok, output = host.run_shell_command(StringCommand(script))
+    if not ok:
+        raise OperationError(output.stderr.strip() or f"no answer from {host.name}")
+    return [
+        f"{each['short_id']} of {each['time'][:16].replace('T', ' ')}"
+        for each in json.loads(output.stdout)
+        if each["short_id"] != chosen
+    ]
 
 
 @step

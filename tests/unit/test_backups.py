@@ -25,6 +25,7 @@ from koprogo_deploy.cli import backups as listing
 from koprogo_deploy.command_line import as_written
 from koprogo_deploy.data import backup, dump, hashes, live, main, repository
 from koprogo_deploy.data.host import CLIENTS, MB, Config, Failed
+from koprogo_deploy.door import ROOT
 from koprogo_deploy.facts.stack import Container, StackState, Uploads
 from koprogo_deploy.journal import Journal
 from koprogo_deploy.operations import restore
@@ -629,6 +630,38 @@ def test_what_a_host_holds_is_in_the_way_of_a_recovery(
     rows: dict[str, int] | None, version: str, uploads: tuple[int, int], told: list[str]
 ) -> None:
     assert restore.in_the_way(rows, version, uploads) == told
+
+
+def test_a_recovery_has_nothing_backed_up_before_its_data_is_there() -> None:
+    """Else one that fails leaves `latest` to be the empty stack of that night."""
+    text = (ROOT / "deploys/recover.py").read_text()
+    opens, restores, verifies, schedules = (
+        text.index(f"\n{stage}_stage()")
+        for stage in ("repository", "restore", "verify", "schedule")
+    )
+    assert opens < restores < verifies < schedules
+
+
+@pytest.mark.parametrize(
+    ("rows", "uploads", "nothing"),
+    [
+        ({"organizations": 0, "users": 0}, 0, True),
+        ({"organizations": 1, "users": 0}, 0, False),
+        ({"organizations": 0, "users": 0}, 2, False),
+        (None, 0, False),
+    ],
+)
+def test_the_newest_backup_may_be_of_an_empty_stack(
+    rows: dict[str, int] | None, uploads: int, nothing: bool
+) -> None:
+    assert restore.holds_nothing(rows, uploads) == nothing
+
+
+def test_then_it_is_not_taken_without_being_named() -> None:
+    told = restore.older_told(["aa of 2026-01-01 03:30", "bb of 2026-01-02 03:30"], "cc")
+    assert "the newest backup, cc, holds no row of the application" in told
+    assert "bb of 2026-01-02 03:30 (koprogo backups). Nothing was restored" in told
+    assert told.endswith("--data backup=ID; this one: --data backup=cc")
 
 
 def test_uploads_are_counted_and_a_host_without_any_has_none() -> None:
