@@ -19,7 +19,7 @@ from koprogo_deploy.data import live
 from koprogo_deploy.data.host import DATABASE
 from koprogo_deploy.facts.stack import Database, StackState, Uploads
 from koprogo_deploy.maintenance import Maintenance
-from koprogo_deploy.operations import context
+from koprogo_deploy.operations import context, planning
 from koprogo_deploy.operations.backup import data_command, results
 from koprogo_deploy.operations.looks import look, machine_now
 from koprogo_deploy.operations.migrate import backend_migrated, stack
@@ -37,6 +37,36 @@ BEFORE = "before"  # --data backup=before: what served before the last restore
 DROP_OLD = "drop_old"  # --data backup=drop_old: let it go
 MESSAGE = maintenance.RESTORING
 EXPECTED = "the API is away for some 10 s; visitors get the maintenance page"
+
+
+INSTEAD = (
+    "deploys/restore.py brings a backup in place of what is there. A recovery that was cut when "
+    "its data was there already is ended by deploys/full.py. If this host is meant nevertheless: "
+    "--data over_data=true"
+)
+# As the volumes' directories are there, Docker would not make them again.
+SET_ASIDE = (
+    "docker rm -f koprogo-postgres-1 koprogo-backend-blue-1 koprogo-backend-green-1; "
+    "cd /var/lib/docker/volumes && for v in koprogo_postgres_data koprogo_uploads; do "
+    "[ ! -d $v/_data ] || { mv -T $v/_data $v/set_aside && mkdir -m 700 $v/_data && "
+    "chown --reference=$v/set_aside $v/_data; }; done"
+)
+ASIDE = (
+    "if that data is to serve: deploys/full.py starts Postgres on it. If a backup is to serve in "
+    f"its place, set it aside by hand, on the host as root: {SET_ASIDE}; then recover.py again"
+)
+
+
+def other_release(serving: str) -> tuple[str, str]:
+    """Why a release is not recovered over the data of another one, and what to do. Pure."""
+    what = (
+        f"release {serving} serves here, and group data asks for another one: it would migrate "
+        "the data that is there without a rehearsal, and let go what serves before it is verified"
+    )
+    return what, (
+        "deploys/full.py first, or deploys/restore.py, which brings a backup to the release that "
+        "serves"
+    )
 
 
 def asked(settings: Settings) -> str:
@@ -137,20 +167,22 @@ def rows_held(name: str = DATABASE) -> dict[str, int] | None:
 def host_is_empty() -> Iterator[str]:
     """Refuse to recover over somebody's data. Changes nothing."""
     settings = context.current().settings
-    found = in_the_way(rows_held(), machine_now().postgres_version, look(Uploads))
+    rows, version = rows_held(), machine_now().postgres_version
+    found = in_the_way(rows, version, look(Uploads))
     if not found:
         host.noop("the host holds no data")
         return
     what = f"this host holds {' and '.join(found)}, and recover.py is for an empty one"
-    if settings.over_data:
-        logger.warning("    %s; over_data: what it holds stays beside what is restored", what)
-        host.noop("it is to be recovered over its data")
-        return
-    fix = (
-        "deploys/restore.py brings a backup in place of what is there. A recovery that was cut "
-        "when its data was there already is ended by deploys/full.py. If this host is meant "
-        "nevertheless: --data over_data=true"
-    )
+    unknown = rows is None and bool(version)
+    if settings.over_data and not unknown:
+        serving, wanted = stack(settings).live, planning.decide(seeds=False).seen.wanted.release
+        if serving is None or serving["hash"] == wanted.hash:
+            logger.warning("    %s; over_data: what it holds stays beside what is restored", what)
+            host.noop("it is to be recovered over its data")
+            return
+        what, fix = other_release(serving["id"])
+    else:
+        fix = ASIDE if unknown else INSTEAD
     raise OperationError(f"\n{Refusal(f'Host {host.name}', [Problem('data', what, fix)])}")
     yield
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from koprogo_deploy import remote
-from koprogo_deploy.operations import lock
+from koprogo_deploy.operations import lock, restore
 from sandbox.client import Docker
 from sandbox.state import Sandbox
 from tests.integration.rig import ENVIRONMENT, PYINFRA, ROOT, Rig, Watch, instead_of
@@ -453,6 +453,13 @@ def test_a_host_that_holds_data_is_not_recovered(mine: Rig) -> None:
     assert tables(mine) == data
     asked = mine.deploy("--dry", deploy="recover", backup="latest", over_data=True)
     assert asked.code == 0, asked.output
+    other: dict[str, Any] = {"over_data": True, "backend_log_level": "error"}
+    refused = mine.deploy(deploy="recover", backup="latest", **other)
+    assert refused.code == 1, refused.output
+    assert f"release {serving} serves here, and group data asks for another one" in refused.output
+    assert "deploys/full.py first, or deploys/restore.py" in refused.output
+    assert "Starting operation: Host" not in refused.output
+    assert (mine.started(), mine.manifest()["id"]) == (before, serving)
     elsewhere = mine.deploy(over_data=True)
     assert elsewhere.code == 2
     assert "only deploys/recover.py takes it" in elsewhere.output
@@ -479,6 +486,32 @@ def test_it_is_recovered_over_its_data_if_that_is_meant_and_what_it_held_stays(m
     again = mine.deploy(deploy="restore", backup="before")
     assert again.code == 0, again.output[-4000:]
     assert uploads(mine) == files
+
+
+@pytest.mark.slow
+def test_data_of_which_no_server_answers_is_set_aside_by_hand_and_then_recovered(mine: Rig) -> None:
+    made, volumes = back_up(mine), "/var/lib/docker/volumes"
+    before, files = tables(mine), uploads(mine)
+    mine.on_host("docker rm -f koprogo-postgres-1")
+    try:
+        for data in ({}, {"over_data": True}):
+            run = mine.deploy(deploy="recover", backup=made["backup"], **data)
+            assert run.code == 1, run.output
+            assert "a data directory of Postgres 17, of which no server answers" in run.output
+            assert "deploys/full.py starts Postgres on it" in run.output
+            assert restore.SET_ASIDE in " ".join(run.output.split())
+            assert "--data over_data" not in run.output
+        mine.on_host(restore.SET_ASIDE)
+        run = mine.deploy(deploy="recover", backup=made["backup"])
+        assert run.code == 0, run.output[-4000:]
+        found = tables(mine)
+        changed = {name for name in before if before[name] != found[name]}
+        assert changed <= {"public.users", "public.refresh_tokens"}
+        assert uploads(mine) == files
+        assert mine.on_host(f"cat {volumes}/koprogo_postgres_data/set_aside/PG_VERSION") == "17\n"
+    finally:
+        mine.on_host(f"rm -rf {volumes}/koprogo_*/set_aside")
+        mine.converge()
 
 
 @pytest.mark.faults

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import stat
+import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
@@ -900,3 +901,26 @@ def test_what_was_killed_is_written_down_by_its_unit(
     main.ended(CONFIG, "backup")
     assert cleaned == [bool(told)], "the line comes first: Docker may not answer"
     assert [told in entry["reason"] for entry in written] == ([True] if told else [])
+
+
+def test_data_of_which_no_server_answers_is_set_aside_as_docker_would_make_it(
+    tmp_path: Path,
+) -> None:
+    for name in ("koprogo_postgres_data", "koprogo_uploads"):
+        (tmp_path / name / "_data").mkdir(parents=True)
+        (tmp_path / name / "_data" / "old").touch()
+    script = restore.SET_ASIDE.replace("/var/lib/docker/volumes", str(tmp_path))
+    script = f"docker() {{ :; }}; {script}"
+    subprocess.run(["sh", "-ec", script], check=True)
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*/*"))
+    assert found == ["koprogo_postgres_data/set_aside/old", "koprogo_uploads/set_aside/old"]
+    assert oct((tmp_path / "koprogo_uploads" / "_data").stat().st_mode & 0o777) == "0o700"
+    again = subprocess.run(["sh", "-c", script], capture_output=True, check=False)
+    assert again.returncode, "what was set aside is not overwritten"
+
+
+def test_what_is_said_instead_of_over_data_does_not_offer_it() -> None:
+    assert "over_data" not in restore.ASIDE
+    what, fix = restore.other_release("r1")
+    assert "release r1 serves here" in what
+    assert fix.startswith("deploys/full.py first, or deploys/restore.py")
