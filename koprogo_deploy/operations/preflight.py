@@ -83,11 +83,12 @@ def maintenance_lets_us_pass(does: str = "") -> Iterator[str]:
 
 
 @deploy("Preflight")
-def preflight(does: str = "") -> None:
+def preflight(does: str = "", verifies: bool = True) -> None:
     """Settings, secrets, budget and host are acceptable; nothing is touched.
 
     Args:
         does: what the run does to the data, one of `cut.PAGES`: it may end one that was cut.
+        verifies: it has smoke tests, or is followed by what has; they have to pass by a page.
     """
     show_progress()
     take_back.listen()
@@ -97,4 +98,5 @@ def preflight(does: str = "") -> None:
     context.current()
     one_at_a_time(name="Be the only deploy")
     host_is_acceptable(name="Check the host", does=does)
-    maintenance_lets_us_pass(name="Check for maintenance", does=does)
+    if verifies:
+        maintenance_lets_us_pass(name="Check for maintenance", does=does)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from koprogo_deploy import remote
+from koprogo_deploy import maintenance, remote
 from koprogo_deploy.operations import lock, restore
 from sandbox.client import Docker
 from sandbox.state import Sandbox
@@ -184,6 +184,19 @@ def test_a_backup_waits_while_a_deploy_runs(mine: Rig) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.5)
     assert newest(mine, "backup")["outcome"] == "done"
+
+
+def test_a_backup_is_made_behind_a_page_that_does_not_let_this_machine_pass(mine: Rig) -> None:
+    settings = mine.environment.settings
+    page = maintenance.Maintenance("2026-01-01T00:00:00+00:00", "a test", "back at ten", 30, ())
+    mine.on_host(maintenance.on_command(settings, page), stdin=maintenance.render(page))
+    try:
+        assert back_up(mine)["outcome"] == "done"
+        verify = mine.deploy(deploy="verify")
+        assert verify.code == 1
+        assert "This machine does not, so the smoke tests would fail" in verify.output
+    finally:
+        mine.on_host(maintenance.off_command(settings))
 
 
 @pytest.mark.slow
