@@ -12,9 +12,27 @@ from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import smoke
 from koprogo_deploy.operations import context, take_back
+from koprogo_deploy.operations.backup import results
 from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.notes import note
 from koprogo_deploy.operations.step import step
+from koprogo_deploy.settings import Settings
+
+
+def way_back(settings: Settings, restored: bool) -> str:
+    """What can be done where no release before this one is warm. Pure.
+
+    Args:
+        settings: for the command.
+        restored: this run had a backup serve.
+    """
+    if not restored:
+        return "there is no release before this one to serve"
+    run = f"pyinfra inventories/{settings.environment}.py deploys/restore.py"
+    return (
+        "what was restored serves. What served before it is kept, and serves again by: "
+        f"{run} --data backup=before"
+    )
 
 
 @step
@@ -43,7 +61,7 @@ def smoke_tests_pass() -> Iterator[str]:
         host.noop("the smoke tests of the release pass")
         return
     if not take_back.switched(found):
-        raise OperationError("the smoke tests failed; there is no release before this one to serve")
+        raise OperationError(f"the smoke tests failed; {way_back(settings, 'swap' in results)}")
     reason = f"smoke tests failed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {outcome.failures}"
     told = take_back.back(settings, found, reason, verdict)
     raise OperationError(f"the smoke tests failed, see above: {told}")

@@ -29,7 +29,7 @@ from koprogo_deploy.data.host import CLIENTS, MB, Config, Failed
 from koprogo_deploy.door import ROOT
 from koprogo_deploy.facts.stack import Container, StackState, Uploads
 from koprogo_deploy.journal import Journal
-from koprogo_deploy.operations import restore
+from koprogo_deploy.operations import restore, verify
 from koprogo_deploy.secrets import Secrets
 from koprogo_deploy.settings import Contradictions
 from tests import project
@@ -671,6 +671,12 @@ def test_uploads_are_counted_and_a_host_without_any_has_none() -> None:
 
 
 # --- restore -------------------------------------------------------------------------------------
+
+
+def test_the_way_back_from_a_restore_whose_smoke_tests_fail_is_named() -> None:
+    assert "no release before this one" in verify.way_back(SETTINGS, restored=False)
+    told = verify.way_back(SETTINGS, restored=True)
+    assert told.endswith("deploys/restore.py --data backup=before")
 
 
 def test_what_a_restore_loses_is_counted() -> None:
