@@ -16,6 +16,7 @@ from typing import Any
 
 SETTINGS = "data/settings.json"  # below the install root
 SWAP = "data/restore.json"  # there while a restore has database and uploads change places
+RETURN = "data/return.json"  # there while a rollback brings its data back, until it is verified
 UPGRADE = "data/upgrade.json"  # there while clusters change places, or did unverified
 INCOMING = ".incoming"  # in the uploads' volume: what is not an upload yet
 POSTGRES = "koprogo-postgres-1"
@@ -90,6 +91,7 @@ _UNFINISHED = {
     UPGRADE: "an upgrade was cut: deploys/postgres_upgrade.py ends it, or takes it back",
     SWAP: "the swap of a restore was cut: deploys/restore.py --data backup=drop_old ends it, and "
     "drops nothing then",
+    RETURN: "a rollback with its data was cut: koprogo status has the command that ends it",
 }
 
 
@@ -98,7 +100,7 @@ def settled(config: Config, *files: str) -> None:
 
     Args:
         config: for the install root.
-        files: which say so; `UPGRADE` and `SWAP` unless given.
+        files: which say so; `UPGRADE`, `SWAP` and `RETURN` unless given.
 
     Raises:
         Failed: it does, with the command that ends it.

@@ -20,6 +20,7 @@ from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import maintenance, render
 from koprogo_deploy.data import live
+from koprogo_deploy.data.host import RETURN
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.maintenance import Maintenance
 from koprogo_deploy.operations import context
@@ -31,8 +32,6 @@ from koprogo_deploy.operations.step import step
 from koprogo_deploy.operations.undo import Undo, undo_by
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import Settings, network
-
-STATE = "data/return.json"  # below the install root: a return under way
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def planned(found: StackState, now: datetime) -> Return:
 
 def under_page_command(settings: Settings, does: Return, wanted: Maintenance) -> str:
     """Written down, page on (its file comes on standard input), backend stopped, renamed."""
-    file = f"{settings.install_root}/{STATE}"
+    file = f"{settings.install_root}/{RETURN}"
     exchange = f"{settings.install_root}/bin/koprogo-data exchange {does.kept} {live.NEW}"
     return (
         f"set -e\nprintf '%s\\n' {shlex.quote(json.dumps(asdict(does)))} > {file}.part\n"
@@ -121,7 +120,7 @@ def undo_command(settings: Settings, does: Return) -> str:
 def open_command(settings: Settings) -> str:
     """What was written down goes, and then the page: whichever is left alone, nothing is undone."""
     off = maintenance.off_command(settings)
-    return f"set -e\nrm -f {settings.install_root}/{STATE}\n(\n{off}\n)"
+    return f"set -e\nrm -f {settings.install_root}/{RETURN}\n(\n{off}\n)"
 
 
 def page(passing: tuple[str, ...] = ()) -> Maintenance:
@@ -212,7 +211,7 @@ def returned() -> Iterator[str]:
     if own_page(found):
         yield open_command(settings)
     elif found.returning:
-        yield f"rm -f {settings.install_root}/{STATE}"
+        yield f"rm -f {settings.install_root}/{RETURN}"
     else:
         host.noop("the data is what the release works on")
 

@@ -103,16 +103,20 @@ def back(settings: Settings, found: StackState, reason: str, began: float) -> st
     assert found.current is not None
     no_more()
     bad, good = found.candidate, found.current
-    going = context.going_back()
-    unmark = going is not None
+    unmark = context.going_back() is not None
     logger.error("    taking release %s back: %s", bad["id"], reason)
+    data = undo.pending()
     if wrong := undo.put_back():  # where its data is another one, that comes first
         raise OperationError(
             f"release {bad['id']} is to be taken back, and the data of {good['id']} is not put "
             f"back: {wrong}. The maintenance page stays; above is what puts it back"
         )
-    # Where its data was put back, that has started it.
-    if not (going and going.dump) and (down := _run(warm_command(good, bad))):
+    if down := _run(warm_command(good, bad)):
+        if data:
+            raise OperationError(
+                f"the data of release {good['id']} is put back, and it does not serve on it: "
+                f"{down}. The maintenance page stays; koprogo status says what ends it"
+            )
         told = serves_on(settings.environment, good["id"], bad["id"], reason, down)
         note(reason=told)
         raise OperationError(told)

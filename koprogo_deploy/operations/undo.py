@@ -50,6 +50,11 @@ def undo_by(command: str, what: str, opens: str = "") -> None:
     Undo.command, Undo.what, Undo.opens = command, what, opens
 
 
+def pending() -> bool:
+    """Whether a run is in the midst of the data."""
+    return bool(Undo.command)
+
+
 def put_back(host: Any = None) -> str:  # noqa: ANN401 - pyinfra's own type
     """Put the data back, if a run is in the midst of it; why it could not be, empty if it is.
 

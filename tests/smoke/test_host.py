@@ -114,6 +114,7 @@ def test_secret_files_are_readable_by_their_container_alone(seen: Any) -> None:
         assert (mode, owner) == ("0o400", render.USERS[service]), path
 
 
+@pytest.mark.of_the_host  # of the traffic, rather: whichever release serves
 def test_traefik_working_set_is_below_its_alert(containers: Any) -> None:
     limits = containers["traefik"]["cgroup"]
     stat = dict(line.split() for line in limits["stat"].splitlines())

@@ -217,12 +217,15 @@ def taken_back(monkeypatch: pytest.MonkeyPatch, *failing: str) -> tuple[list[str
     host = Host(*failing)
     monkeypatch.setattr(take_back, "host", host)
     monkeypatch.setattr(undo, "current_host", host)
-    monkeypatch.setattr(context, "going_back", lambda: object())
-    rendered = project.release(project.settings())
+    monkeypatch.setattr(context, "going_back", object)
+    each = {
+        name: project.release(project.settings(), backend=colour, frontend=colour)
+        for name, colour in (("r1", "blue"), ("r2", "green"))
+    }
     old, new = (
         {"id": name, "colours": rendered.colours, "specs": rendered.specs, "dynamic": name}
         | {"images": rendered.images, "settings": "s"}
-        for name in ("r1", "r2")
+        for name, rendered in each.items()
     )
     found = StackState(docker=True, current=new, candidate=old, dynamic="r1")
     told = ""
@@ -232,6 +235,7 @@ def taken_back(monkeypatch: pytest.MonkeyPatch, *failing: str) -> tuple[list[str
         told = str(error)
     Undo.operation_host_error(None, host, "hash")  # the step failed
     names = {"put the data": "data", "take the page": "page", "dynamic.yaml": "routes"}
+    names["docker restart"] = "warm"
     ran = [next((n for word, n in names.items() if word in text), "away") for text in host.ran]
     return ran, told
 
@@ -240,7 +244,7 @@ def taken_back(monkeypatch: pytest.MonkeyPatch, *failing: str) -> tuple[list[str
 def test_the_data_comes_back_before_the_routes_and_they_before_the_page_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert taken_back(monkeypatch)[0] == ["data", "routes", "page", "away"]
+    assert taken_back(monkeypatch)[0] == ["data", "warm", "routes", "page", "away"]
 
 
 @pytest.mark.usefixtures("said")
@@ -251,7 +255,16 @@ def test_no_routes_to_a_release_whose_data_is_not_back(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("said")
+def test_the_page_stays_where_the_release_does_not_serve_on_its_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran, told = taken_back(monkeypatch, "docker restart")
+    assert ran == ["data", "warm"]
+    assert "the data of release r2 is put back, and it does not serve on it: no space left" in told
+
+
+@pytest.mark.usefixtures("said")
 def test_the_page_stays_where_the_routes_are_not_right(monkeypatch: pytest.MonkeyPatch) -> None:
     ran, told = taken_back(monkeypatch, "dynamic.yaml")
-    assert ran == ["data", "routes"]
+    assert ran == ["data", "warm", "routes"]
     assert "does not serve again" in told
