@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from pyinfra import host, inventory, state
+from pyinfra.api import StringCommand
 from pyinfra.api.exceptions import OperationError, PyinfraError
 
 from koprogo_deploy import door, journal, machine, render
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.settings import network
 
 
 @cache
@@ -123,6 +125,16 @@ def smoke_overrides() -> dict[str, object]:
     """What the smoke tests compare with, beyond group data: `--data`, and an old release's own."""
     going = going_back()
     return {**(going.settings if going else {}), **overrides()}
+
+
+def own_address() -> tuple[str, ...]:
+    """This machine as the host sees it, for a maintenance page that lets it pass.
+
+    A deploy on its own target comes by the gateway of the edge network.
+    """
+    _, output = host.run_shell_command(StringCommand('echo "${SSH_CONNECTION%% *}"'))
+    own = output.stdout.strip() or render.gateway(current().settings.edge_network)
+    return (network(own),)
 
 
 def secret_sets(environment: door.Environment) -> dict[str, dict[str, str]]:

@@ -29,7 +29,7 @@ from koprogo_deploy.operations.shell import stop
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.plan.services import old_containers
 from koprogo_deploy.problems import Problem, Refusal
-from koprogo_deploy.settings import Settings, network
+from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import megabytes
 
 OLD = live.OLD  # --data backup=koprogo_before_…: what served before another one
@@ -284,7 +284,7 @@ def swapped() -> Iterator[FunctionCommand]:
     if page and not ours:
         yield data_command(words)  # somebody's own page stays as it is
     else:
-        yield data_command(words, *under_page(settings, _own_address()))
+        yield data_command(words, *under_page(settings, context.own_address()))
     if done := results.get("swap"):
         logger.info(
             "    the API was away for %.1f s; what served before stays as %s",
@@ -292,13 +292,6 @@ def swapped() -> Iterator[FunctionCommand]:
             done["old"],
         )
         note(swap=done)
-
-
-def _own_address() -> tuple[str, ...]:
-    # As the host sees this machine; nothing where the deploy runs on its own target.
-    _, output = host.run_shell_command(StringCommand('echo "${SSH_CONNECTION%% *}"'))
-    own = output.stdout.strip()
-    return (network(own),) if own else ()
 
 
 def under_page(settings: Settings, passing: tuple[str, ...]) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from pyinfra import host, logger, state
 from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy import maintenance, render
+from koprogo_deploy import maintenance
 from koprogo_deploy.data import live
 from koprogo_deploy.data.host import RETURN
 from koprogo_deploy.facts.stack import StackState
@@ -31,7 +31,7 @@ from koprogo_deploy.operations.shell import container, stop, wait_until_healthy
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.operations.undo import Undo, undo_by
 from koprogo_deploy.render import container_names
-from koprogo_deploy.settings import Settings, network
+from koprogo_deploy.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,6 @@ def own_page(found: StackState) -> bool:
     return bool(up) and maintenance.parse(up).message == maintenance.RETURNING
 
 
-def _own_address() -> tuple[str, ...]:
-    # As the host sees this machine; a deploy on its own target comes by the edge network's gateway.
-    _, output = host.run_shell_command(StringCommand('echo "${SSH_CONNECTION%% *}"'))
-    own = output.stdout.strip() or render.gateway(context.current().settings.edge_network)
-    return (network(own),)
-
-
 def _undone_if_it_fails(settings: Settings, does: Return) -> None:
     opens = f"sudo -n sh -c {shlex.quote(open_command(settings))}"
     undo_by(undo_command(settings, does), Undo.what, opens)
@@ -188,7 +181,7 @@ def this_machine_passes() -> Iterator[StringCommand]:
     if not own_page(stack(settings)):
         host.noop("there is no page of a rollback")
         return
-    wanted = page(_own_address())
+    wanted = page(context.own_address())
     yield StringCommand(
         f"(\n{maintenance.on_command(settings, wanted)}\n)", _stdin=maintenance.render(wanted)
     )
