@@ -86,21 +86,32 @@ def newer_than(image: set[str], applied: Mapping[str, bool]) -> list[str]:
     return sorted(set(applied) - image)
 
 
-def cannot_restart(release: str, newer: Sequence[str], environment: str) -> str:
+def lacks(release: str, newer: Sequence[str]) -> str:
     """What is said of a release that serves on a schema which its image does not know.
 
     Args:
         release: its id.
         newer: what `newer_than` found; nothing is said where it found none.
-        environment: for the commands.
     """
     if not newer:
         return ""
     shown = f"{', '.join(newer[:3])}{' …' if len(newer) > 3 else ''}"
     return (
         f"the database has {len(newer)} migration(s) that release {release} lacks ({shown}): it "
-        "serves, and would not start again, as after a reboot. There are two ways: (1) an image "
-        "that has these migrations and not the fault, with deploys/full.py; (2) the dump of before "
-        f"them: pyinfra inventories/{environment}.py deploys/rollback.py --data release={release} "
-        "says what that would lose"
+        "serves, and would not start again, as after a reboot"
+    )
+
+
+def ways_out(release: str, environment: str) -> str:
+    """How a release comes to serve that the schema fits.
+
+    Args:
+        release: id of the one that serves.
+        environment: for the commands.
+    """
+    return (
+        "there are two ways: (1) an image that has these migrations and not the fault, with "
+        "deploys/full.py; (2) the dump of before them: "
+        f"pyinfra inventories/{environment}.py deploys/rollback.py --data release={release} says "
+        "what that would lose"
     )

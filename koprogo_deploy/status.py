@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from koprogo_deploy import backups, cut, maintenance
+from koprogo_deploy import backups, cut, database, direct, maintenance
 from koprogo_deploy.data.host import DEPLOY_LOCK as LOCK
 from koprogo_deploy.data.host import is_at_the_data
 from koprogo_deploy.facts.stack import Container, StackState, not_serving, unreadable
@@ -40,6 +40,7 @@ class Now:
         since: when `current` last moved, in the same.
         running: who holds the deploy's lock and since when; empty if nobody does.
         replaced: what served before restores and rollbacks with data, and is still there, by name.
+        applied: versions of the migrations in the database; empty where it does not answer.
         clusters: bytes of each cluster that served before an upgrade of Postgres, by name.
     """
 
@@ -49,6 +50,7 @@ class Now:
     disk_free: int = 0
     running: str = ""
     replaced: list[str] = field(default_factory=list)
+    applied: list[str] = field(default_factory=list)
     clusters: dict[str, int] = field(default_factory=dict)
     kept: list[Kept] = field(default_factory=list)
 
@@ -72,6 +74,8 @@ fi
   # A rollback with its data leaves a database and no uploads.
   docker exec koprogo-postgres-1 psql -XqAt -U postgres -l 2>/dev/null | cut -d '|' -f 1
 } | grep '^koprogo_before_' | sort -u | sed 's/^/replaced\t/'
+printf 'applied\t%s\n' "$(docker exec koprogo-postgres-1 psql -XqAt -U postgres -d koprogo_db \
+  -c 'TABLE public._sqlx_migrations' 2>/dev/null | cut -d '|' -f 1 | tr '\n' ' ')"
 for old in /var/lib/docker/volumes/koprogo_postgres_data/koprogo_before_*; do
   [ -d "$old" ] && printf 'cluster\t%s\t%s\n' "${old##*/}" "$(du -sB1 "$old" | cut -f1)"
 done
@@ -101,6 +105,8 @@ def parse(lines: Iterable[str]) -> Now:
                 now.running = values[0]
             case "replaced":
                 now.replaced.append(values[0])
+            case "applied":
+                now.applied = values[0].split()
             case "cluster":
                 now.clusters[values[0]] = int(values[1])
             case "kept":
@@ -178,6 +184,11 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
         if wrong := _wrong(container, live["specs"][service]):
             logs = f"{ssh}, sudo docker logs koprogo-{name}-1; then " if container else ""
             found.append(Trouble(f"{name}: {wrong}", f"{logs}{deploy} brings it up"))
+    image = database.versions(stack.migrations.get(live["id"], []))
+    newer = direct.newer_than(image, dict.fromkeys(now.applied, True)) if image else []
+    if newer and not now.running and not data:
+        what = direct.lacks(live["id"], newer)
+        found.append(Trouble(what, direct.ways_out(live["id"], environment)))
     if live is stack.candidate and not now.running:
         found.append(
             Trouble(

@@ -133,7 +133,9 @@ def _cannot_restart(found: StackState) -> str:
         return ""
     answer = look(Database, query=database.migrations_query())
     newer = direct.newer_than(known, database.parse_migrations(answer.get("migrations")))
-    return direct.cannot_restart(live["id"], newer, context.current().settings.environment)
+    told = direct.lacks(live["id"], newer)
+    ways = direct.ways_out(live["id"], context.current().settings.environment)
+    return f"{told}. {ways[0].upper()}{ways[1:]}" if told else ""
 
 
 def _serving(found: StackState | None) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from koprogo_deploy import remote
+from koprogo_deploy import remote, status
 from koprogo_deploy.outside import Outside
 from tests.integration.rig import ENVIRONMENT, ROOT, Rig, Watch, end
 
@@ -385,6 +385,9 @@ def test_one_that_breaks_what_serves_is_not_switched_to_and_forward_is_the_way_o
     assert "its migration breaks" in mark(rig, line(rig)["release"])
     assert f"that release {before} lacks ({VERSION})" in line(rig)["cannot_restart"]
     assert line(rig)["cannot_restart"] in run.output
+    env = rig.environment
+    [trouble] = status.problems(remote.stack(env), remote.now(env), remote.journal_of(env))
+    assert f"that release {before} lacks ({VERSION})" in trouble
     forward = rig.deploy(backend_image=image, retry_bad_release=True)
     assert forward.code == 0, forward.output
     assert rig.manifest()["requested"]["backend"] == image

@@ -220,9 +220,9 @@ def test_what_serves_and_would_not_start_again_is_told_with_the_two_ways(failed:
 
 
 def test_many_migrations_are_counted_and_a_few_named() -> None:
-    told = direct.cannot_restart("r1", ["2", "3", "4", "5"], "staging")
+    told = direct.lacks("r1", ["2", "3", "4", "5"])
     assert "has 4 migration(s) that release r1 lacks (2, 3, 4 …)" in told
-    assert direct.cannot_restart("r1", [], "staging") == ""
+    assert direct.lacks("r1", []) == ""
 
 
 def test_why_a_command_failed_is_in_its_line_without_a_secret(failed: Failed) -> None:

@@ -119,6 +119,20 @@ def test_what_is_not_well_is_named(changes: dict[str, Any], told: str) -> None:
     assert status.problems(stack(**changes), now(), EMPTY) == [told]
 
 
+def test_what_serves_and_would_not_start_again_is_not_well() -> None:
+    knows = stack(migrations={"r2": ["0001_first.sql", "0002_second.sql"]})
+    migrated = replace(now(), applied=["0001", "0002", "0003"])
+    found = status.report(knows, migrated, EMPTY)
+    assert found["problems"] == [
+        "the database has 1 migration(s) that release r2 lacks (0003): it serves, and would not "
+        "start again, as after a reboot"
+    ]
+    [advice] = found["advice"]
+    assert advice.endswith("deploys/rollback.py --data release=r2 says what that would lose")
+    fits = [replace(now(), applied=["0001", "0002"]), now()]  # nobody could say
+    assert [status.problems(knows, each, EMPTY) for each in fits] == [[], []]
+
+
 def test_each_problem_comes_with_what_to_do_in_a_line() -> None:
     ill = stack(containers=with_container("backend-blue", health="unhealthy"), restarting=True)
     found = status.report(
@@ -187,6 +201,7 @@ def test_the_look_reads_releases_marks_and_lock(tmp_path: Path) -> None:
     ]
     assert found.since > 0
     assert found.disk_size > found.disk_free > 0
+    assert status.parse(["applied\t0001 0002 "]).applied == ["0001", "0002"]
     with pytest.raises(ValueError, match="unexpected"):
         status.parse(["what"])
 
