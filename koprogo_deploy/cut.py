@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from koprogo_deploy import maintenance
-from koprogo_deploy.data.live import OLD
 from koprogo_deploy.facts.stack import StackState
 
 UPGRADE, RESTORE, RETURN = "upgrade", "restore", "return"  # what a run does to the data
@@ -40,7 +39,8 @@ class Cut:
 def found(stack: StackState, environment: str) -> Cut | None:
     """The restore or the rollback with its data that is not at its end; None where there is none.
 
-    Where nothing but its page is left, the same command is right: it verifies, and opens the site.
+    Where nothing but the page of a return is left, the same command is right: it verifies, and
+    opens the site.
 
     Args:
         stack: what is deployed.
@@ -53,10 +53,12 @@ def found(stack: StackState, environment: str) -> Cut | None:
         retry = " --data retry_bad_release=true" if release in stack.marked else ""
         ends = f"{run}/rollback.py --data release={release} --data restore_dump=true{retry}"
         return Cut(RETURN, "a rollback with its data", ends, release)
-    if stack.restoring or page == maintenance.RESTORING:
-        before = str((stack.restoring or {}).get("coming", "")).startswith(OLD)
-        which = "before" if before else "ID (the same backup again)"
-        return Cut(RESTORE, "a restore", f"{run}/restore.py --data backup={which}")
+    if stack.restoring:
+        # Ends the swap one way or the other; the same restore again would make another one.
+        ends = f"{run}/restore.py --data backup=drop_old, which drops nothing then"
+        return Cut(RESTORE, "a restore", ends)
+    if page == maintenance.RESTORING:
+        return Cut(RESTORE, "a restore", f"koprogo maintenance off {environment}")
     return None
 
 

@@ -175,7 +175,8 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
     if data and not now.running:
         what = f"{data.what} was cut: the data is in between, or not verified"
         found.append(Trouble(what, f"this ends it: {data.ends}"))
-        deploy = data.ends
+        if stack.restoring or data.kind == cut.RETURN:
+            deploy = data.ends
     if stack.dynamic != live["dynamic"]:
         what = f"Traefik's routes are not those of release {live['id']}"
         found.append(Trouble(what, f"put them back: {deploy}"))

@@ -140,6 +140,15 @@ class Room:
                     )
                 return
 
+    def left(self) -> None:
+        """Whether what failed may be the release's own doing.
+
+        Raises:
+            Failed: the rehearsal was ended for want of room.
+        """
+        if self.reason:
+            raise Failed(self.reason)
+
     def end(self) -> None:
         """Look no more."""
         self._end.set()
@@ -266,6 +275,7 @@ def rehearse(asked: dict[str, Any]) -> dict[str, Any]:
         finally:
             result["locks"] = locks.end()
         if reason:
+            room.left()
             bears()
             return {**result, "fault": "release", "reason": reason, "log": log()}
         result["found"] = json.loads(psql(asked["query"]))
@@ -276,6 +286,7 @@ def rehearse(asked: dict[str, Any]) -> dict[str, Any]:
         answer = run(*program, stdin=json.dumps({"backend": BACKEND, "login": asked["login"]}))
         result["failures"] = json.loads(answer)["failures"]
         result["log"] = log() if result["failures"] else []
+        room.left()
     except Failed as failed:
         return {**result, "fault": "host", "reason": room.reason or str(failed)}
     finally:

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pyinfra.api import StringCommand
 from pyinfra.api.exceptions import OperationError, PyinfraError
 
 from koprogo_deploy import door, journal, machine, render
+from koprogo_deploy.connection import is_local
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.settings import network
@@ -103,12 +104,14 @@ class GoingBack:
         settings: what the other one was rendered from, as far as it is known.
         dump: id of the release before whose migration the data was dumped, where that data has to
             serve again; empty where the data stays.
+        served: manifest of what served when it began.
     """
 
     left: str
     mark: str
     settings: dict[str, Any]
     dump: str = ""
+    served: dict[str, Any] = field(default_factory=dict)
 
 
 def go_back(going: GoingBack) -> None:
@@ -127,14 +130,18 @@ def smoke_overrides() -> dict[str, object]:
     return {**(going.settings if going else {}), **overrides()}
 
 
-def own_address() -> tuple[str, ...]:
-    """This machine as the host sees it, for a maintenance page that lets it pass.
+def own_addresses() -> tuple[str, ...]:
+    """This machine as the site may see it, for a maintenance page that lets it pass.
 
-    A deploy on its own target comes by the gateway of the edge network.
+    A deploy on its own target comes by the gateway of the edge network. Where one comes to the site
+    by another way than by SSH, `superadmin_addresses` has it.
     """
+    environment = current()
+    settings = environment.settings
     _, output = host.run_shell_command(StringCommand('echo "${SSH_CONNECTION%% *}"'))
-    own = output.stdout.strip() or render.gateway(current().settings.edge_network)
-    return (network(own),)
+    own = "" if is_local(environment) else output.stdout.strip()
+    first = network(own or render.gateway(settings.edge_network))
+    return tuple(dict.fromkeys((first, *settings.superadmin_addresses)))
 
 
 def secret_sets(environment: door.Environment) -> dict[str, dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 import time
@@ -27,6 +28,7 @@ from koprogo_deploy.operations.progress import Progress
 from koprogo_deploy.operations.step import said, step
 from koprogo_deploy.plan.text import Mask
 
+ANSWER = 5  # seconds for the database's word
 TIMEOUT = 20  # seconds for a line, on a connection that may be the reason of the failure
 CHECKS = ("Preflight | ", "Plan | ")  # a run that these end has touched nothing
 
@@ -98,7 +100,11 @@ def _write(**values: Any) -> str:  # noqa: ANN401 - whatever JSON holds
         found = stack(settings)
     except Exception:  # of a host that is broken the line says less
         found = Recorder.before or StackState()
-    left = _cannot_restart(found) if values["outcome"] in ("failed", "taken back") else ""
+    left = ""
+    if values["outcome"] in ("failed", "taken back"):
+        # A Postgres that hangs may be why: the line is written all the same.
+        with contextlib.suppress(Exception), gevent.Timeout(ANSWER, exception=TimeoutError):
+            left = _cannot_restart(found)
     if left:
         logger.error("    %s", left)
     worked_on = found.target if values["outcome"] == "failed" else found.current

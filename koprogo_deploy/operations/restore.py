@@ -284,7 +284,7 @@ def swapped() -> Iterator[FunctionCommand]:
     if page and not ours:
         yield data_command(words)  # somebody's own page stays as it is
     else:
-        yield data_command(words, *under_page(settings, context.own_address()))
+        yield data_command(words, *under_page(settings, context.own_addresses()))
     if done := results.get("swap"):
         logger.info(
             "    the API was away for %.1f s; what served before stays as %s",

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from pyinfra import host, logger, state
 from pyinfra.api import StringCommand, deploy
@@ -27,11 +28,13 @@ from koprogo_deploy.operations import context
 from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.record import note
 from koprogo_deploy.operations.routes import place_dynamic, read_back, traefik_up
-from koprogo_deploy.operations.shell import container, stop, wait_until_healthy
+from koprogo_deploy.operations.shell import container, psql, stop, wait_until_healthy
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.operations.undo import Undo, undo_by
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import Settings
+
+IN_PLACE = "the dump is in place, and what served does not start on the other data: run it again"
 
 
 @dataclass(frozen=True)
@@ -62,22 +65,27 @@ class Return:
         return container_names(self.colours)["backend"]
 
 
-def planned(found: StackState, now: datetime) -> Return:
+def planned(found: StackState, served: Mapping[str, Any], now: datetime) -> Return:
     """What a return that begins now does. Pure.
 
+    Args:
+        found: what is deployed, with the release that is to serve as its target.
+        served: manifest of what served when the run began.
+        now: for the name of what is kept.
+
     Raises:
-        OperationError: nothing serves.
+        OperationError: nothing served.
     """
-    if found.live is None or found.target is None:
+    if not served or found.target is None:
         raise OperationError("nothing serves, so there is nothing to put the dump in place of")
     return Return(
         release=found.target["id"],
-        left=found.live["id"],
-        colours=found.live["colours"],
+        left=served["id"],
+        colours=served["colours"],
         other=container_names(found.target["colours"])["backend"],
         kept=live.old_name(now),
-        counted=found.live is found.current,
-        proxy=found.live["specs"]["traefik"] != found.target["specs"]["traefik"],
+        counted=bool(found.current and served["id"] == found.current["id"]),
+        proxy=served["specs"]["traefik"] != found.target["specs"]["traefik"],
     )
 
 
@@ -94,7 +102,11 @@ def under_page_command(settings: Settings, does: Return, wanted: Maintenance) ->
 
 
 def undo_command(settings: Settings, does: Return) -> str:
-    """Put back: nobody passes, databases renamed again, the backend that served, its routes."""
+    """Put back: nobody passes, databases renamed again, the backend that served, its routes.
+
+    A release that goes back to its own data cannot start on what served. Once the dump is in
+    place, there is only the way on: it fails, and the page stays for the run that ends it.
+    """
     root, wanted = settings.install_root, page()
     exchange = f"{root}/bin/koprogo-data exchange {live.NEW} {does.kept}"
     closed = f"printf %s {shlex.quote(maintenance.render(wanted))} | (\n"
@@ -104,6 +116,14 @@ def undo_command(settings: Settings, does: Return) -> str:
     if not does.counted:  # as the run that was cut had left it
         again = f"cd {root}; ln -sfn releases/{does.left} candidate.new; rm -f {directory}/bad\n"
         again += "mv -T candidate.new candidate"
+    if does.other == does.backend:
+        there = f"{psql('postgres')} -l | cut -d '|' -f 1 | grep -qx {does.kept}"
+        script = (
+            f"{closed}\nset -e\nif {there}; then\n  echo {shlex.quote(IN_PLACE)} >&2; exit 1\nfi\n"
+            f"docker start {container(does.backend)} >/dev/null\n"
+            f"{wait_until_healthy(does.backend, settings.backend_start_timeout)}"
+        )
+        return f"sudo -n sh -c {shlex.quote(script)}"
     script = (
         f"{closed}\nset -e\n"
         f"docker stop -t 10 {container(does.other)} >/dev/null 2>&1 || :\n"
@@ -157,7 +177,7 @@ def dump_serves() -> Iterator[StringCommand | str]:
     if not going.dump:
         host.noop("the data stays as it is")
         return
-    does = planned(found, datetime.now(UTC))
+    does = planned(found, going.served, datetime.now(UTC))
     if found.maintenance and not own_page(found):
         raise OperationError("a maintenance page is on: koprogo maintenance off, then run it again")
     root = settings.install_root
@@ -181,7 +201,7 @@ def this_machine_passes() -> Iterator[StringCommand]:
     if not own_page(stack(settings)):
         host.noop("there is no page of a rollback")
         return
-    wanted = page(context.own_address())
+    wanted = page(context.own_addresses())
     yield StringCommand(
         f"(\n{maintenance.on_command(settings, wanted)}\n)", _stdin=maintenance.render(wanted)
     )

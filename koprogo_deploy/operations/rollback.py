@@ -252,7 +252,7 @@ def _begin(settings: Settings, state: StackState, manifest: Mapping[str, Any], d
     why = f": {settings.reason}" if settings.reason else ""
     mark = f"rolled back by {context.who()} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC{why}"
     old = _old_settings(settings.environment, manifest)
-    context.go_back(context.GoingBack(left_id, mark, old, dump))
+    context.go_back(context.GoingBack(left_id, mark, old, dump, dict(live)))
 
 
 def _pushed_again(

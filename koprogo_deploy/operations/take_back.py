@@ -118,6 +118,7 @@ def back(settings: Settings, found: StackState, reason: str, began: float) -> st
                 f"{down}. The maintenance page stays; koprogo status says what ends it"
             )
         told = serves_on(settings.environment, good["id"], bad["id"], reason, down)
+        told += " --data retry_bad_release=true" if unmark else ""  # the rollback has marked it
         note(reason=told)
         raise OperationError(told)
     if wrong := _run(back_command(settings, good, bad, reason, unmark)):

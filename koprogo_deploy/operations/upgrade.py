@@ -298,7 +298,7 @@ def changed_over() -> Iterator[FunctionCommand]:
         return
     settings = context.current().settings
     found = stack(settings)
-    wanted = page(settings, context.own_address()) if do.own_page else None
+    wanted = page(settings, context.own_addresses()) if do.own_page else None
     words = f"change --release {shlex.quote(target(found)['id'])}"
     if do.kind == BACK:
         words += " --back" + (" --anyway" if settings.upgrade == BACK_ANYWAY else "")
@@ -331,7 +331,7 @@ def verified() -> Iterator[StringCommand]:
             undo = undo_script(settings, do.own_page)
             undo_by(f"sudo -n sh -c {shlex.quote(undo)}", "what served before")
         if do.own_page and stack(settings).maintenance:
-            wanted = page(settings, context.own_address())  # this machine may be another one
+            wanted = page(settings, context.own_addresses())  # this machine may be another one
             yield StringCommand(
                 maintenance.on_command(settings, wanted), _stdin=maintenance.render(wanted)
             )

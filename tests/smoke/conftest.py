@@ -25,12 +25,14 @@ VERIFYING = "KOPROGO_VERIFYING" in os.environ  # a deploy that does not count ye
 OVERRIDES = json.loads(os.environ.get("KOPROGO_OVERRIDES", "{}"))
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Say by the exit code where nothing fails but what is of the host."""
+    if exitstatus != pytest.ExitCode.TESTS_FAILED:
+        return  # it did not come to its end
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     stats = reporter.stats if reporter else {}
     failed = [*stats.get("failed", ()), *stats.get("error", ())]
-    if failed and all("of_the_host" in each.keywords for each in failed):
+    if failed and all("of_the_host" in getattr(each, "keywords", ()) for each in failed):
         session.exitstatus = smoke.OF_THE_HOST
 
 

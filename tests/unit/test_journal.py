@@ -219,6 +219,16 @@ def test_what_serves_and_would_not_start_again_is_told_with_the_two_ways(failed:
     assert "cannot_restart" not in failed.line, "nothing serves"
 
 
+def test_the_line_is_written_also_where_the_database_cannot_be_asked(
+    failed: Failed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hangs(*_: object, **__: object) -> None:
+        raise OSError("no answer")
+
+    monkeypatch.setattr(record, "look", hangs)
+    assert failed.line["outcome"] == "failed"
+
+
 def test_many_migrations_are_counted_and_a_few_named() -> None:
     told = direct.lacks("r1", ["2", "3", "4", "5"])
     assert "has 4 migration(s) that release r1 lacks (2, 3, 4 …)" in told

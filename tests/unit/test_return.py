@@ -29,6 +29,7 @@ CALL = """echo "$(basename "$0") $*, $([ -e "$PAGE" ] && echo closed || echo ope
 DOCKER = f"""case "$*" in
   *RestartCount*) echo "0 running healthy"; exit ;;
   *State.Pid*) exit 1 ;;
+  *psql*" -l") echo "koprogo_db|postgres"; [ -z "$KEPT" ] || echo "$KEPT|postgres"; exit ;;
 esac
 {CALL}"""
 CURL = """case "$*" in
@@ -66,8 +67,9 @@ class Box:
     def page(self) -> Path:
         return Path(maintenance.file(str(self.root)))
 
-    def run(self, script: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def run(self, script: str, stdin: str = "", kept: str = "") -> subprocess.CompletedProcess[str]:
         variables = {"PATH": f"{self.root}/path:{os.environ['PATH']}", "PAGE": str(self.page)}
+        variables["KEPT"] = kept
         return subprocess.run(
             ["sh", "-c", script],
             env={**os.environ, **variables, "CALLS": f"{self.root}/calls"},
@@ -134,6 +136,19 @@ def test_a_release_that_did_not_count_yet_is_a_candidate_again(box: Box) -> None
     assert not (box.root / "releases/r2/bad").exists()
 
 
+def test_a_release_that_goes_back_to_its_own_data_is_not_started_on_what_served(box: Box) -> None:
+    does = return_data.Return(**{**asdict(DOES), "other": DOES.backend})
+    begun(box, does)
+    (box.root / "calls").unlink()
+    command = return_data.undo_command(box.settings, does)
+    done = box.run(command, kept=DOES.kept)
+    assert (done.returncode, (box.root / "calls").exists()) == (1, False), "neither stop nor start"
+    assert return_data.IN_PLACE in done.stderr
+    assert box.page.exists()
+    assert box.run(command).returncode == 0, "nothing was renamed yet"
+    assert box.calls == ["docker start koprogo-backend-blue-1, closed"]
+
+
 def test_a_proxy_of_the_other_release_goes_before_the_routes_are_asked_for(box: Box) -> None:
     does = return_data.Return(**{**asdict(DOES), "proxy": True})
     begun(box, does)
@@ -151,7 +166,7 @@ def test_what_it_does_is_known_from_what_serves() -> None:
     old, new = manifest("r1", "green"), manifest("r2", "blue")
     now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     found = StackState(current=new, candidate=old, dynamic="r2")
-    does = return_data.planned(found, now)
+    does = return_data.planned(found, new, now)
     assert (does.release, does.left, does.backend, does.other) == (
         *("r1", "r2", "backend-blue", "backend-green"),
     )
@@ -159,7 +174,15 @@ def test_what_it_does_is_known_from_what_serves() -> None:
     [line] = [f"return\t{json.dumps(asdict(does))}"]
     assert return_data.Return(**(parse_stack([line]).returning or {})) == does
     with pytest.raises(OperationError, match="nothing serves"):
-        return_data.planned(StackState(), now)
+        return_data.planned(StackState(), {}, now)
+    # What served did not count, and went when the run began.
+    does = return_data.planned(StackState(current=old, dynamic="r2"), new, now)
+    assert (does.release, does.left, does.backend, does.counted) == (
+        "r1",
+        "r2",
+        "backend-blue",
+        False,
+    )
 
 
 # --- when a step fails ---------------------------------------------------------------------------

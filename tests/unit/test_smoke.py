@@ -69,6 +69,14 @@ def test_what_does_not_end_did_not_pass(tmp_path: Path, monkeypatch: pytest.Monk
     assert found.failures == found.summary["tests"] == "no end within 2 s"
 
 
+def test_what_was_ended_before_its_end_says_nothing_of_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = "def test_z_api_answers(): pytest.exit('enough', returncode=2)\n"
+    found = outcome(tmp_path, monkeypatch, FULL, ended)
+    assert (found.passed, found.of_the_host) == (False, False)
+
+
 # --- what a deploy makes of it -------------------------------------------------------------------
 
 

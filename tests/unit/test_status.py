@@ -265,10 +265,8 @@ def page(message: str) -> str:
         ),
         (
             {"restoring": {"coming": "koprogo_restored"}},
-            "deploys/restore.py --data backup=ID (the same backup again)",
+            "deploys/restore.py --data backup=drop_old, which drops nothing then",
         ),
-        ({"restoring": {"coming": "koprogo_before_1"}}, "restore.py --data backup=before"),
-        ({"maintenance": page(maintenance.RESTORING)}, "deploys/restore.py --data backup=ID"),
     ],
 )
 def test_what_was_cut_in_the_midst_of_the_data_is_named_with_what_ends_it(
@@ -283,6 +281,11 @@ def test_what_was_cut_in_the_midst_of_the_data_is_named_with_what_ends_it(
     said = " ".join(found["advice"])
     assert FULL not in said, "it would begin on data that is in between"
     assert OFF not in said
+
+
+def test_a_restore_of_which_the_page_alone_is_left_is_over_without_it() -> None:
+    found = status.report(stack(maintenance=page(maintenance.RESTORING)), now(), EMPTY)
+    assert found["advice"][-1] == f"this ends it: koprogo {OFF} production"
 
 
 def test_a_restore_that_is_at_work_was_not_cut() -> None:
