@@ -100,6 +100,11 @@ class Image:
 class Images(FactBase[list[Image]]):
     """Every image on the host; none where there is no engine."""
 
+    @staticmethod
+    def default() -> list[Image]:
+        """An engine that was just installed has no image to print of."""
+        return []
+
     def command(self) -> StringCommand:
         """One inspect for all."""
         return StringCommand(

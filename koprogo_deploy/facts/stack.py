@@ -303,6 +303,11 @@ UPLOADS = "/var/lib/docker/volumes/koprogo_uploads/_data"
 class Uploads(FactBase[tuple[int, int]]):
     """Number and bytes of the uploads; those that are still coming are left out."""
 
+    @staticmethod
+    def default() -> tuple[int, int]:
+        """A new host has no volume to print of."""
+        return 0, 0
+
     def command(self) -> StringCommand:
         """One `find`; nothing where there is no volume."""
         return StringCommand(
@@ -312,7 +317,7 @@ class Uploads(FactBase[tuple[int, int]]):
 
     def process(self, output: list[str]) -> tuple[int, int]:
         """Parse the line."""
-        number, _, size = (output or ["0\t0"])[-1].partition("\t")
+        number, _, size = output[-1].partition("\t")
         return int(number), int(size)
 
 
