@@ -8,6 +8,8 @@ from typing import Any
 
 import bcrypt
 
+from koprogo_deploy import database
+from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.secrets import Secrets
 from koprogo_deploy.settings import Settings
 
@@ -84,6 +86,17 @@ def newer_than(image: set[str], applied: Mapping[str, bool]) -> list[str]:
         applied: those of the database.
     """
     return sorted(set(applied) - image)
+
+
+def lacking(found: StackState, applied: Mapping[str, bool]) -> list[str]:
+    """Migrations of the database that what serves lacks; none where its own are not known.
+
+    Args:
+        found: what is deployed.
+        applied: those of the database.
+    """
+    known = database.versions(found.migrations.get(found.live["id"], [])) if found.live else set()
+    return newer_than(known, applied) if known else []
 
 
 def lacks(release: str, newer: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from koprogo_deploy import backups, cut, database, direct, maintenance
+from koprogo_deploy import backups, cut, direct, maintenance
 from koprogo_deploy.data.host import DEPLOY_LOCK as LOCK
 from koprogo_deploy.data.host import is_at_the_data
 from koprogo_deploy.facts.stack import Container, StackState, not_serving, unreadable
@@ -185,8 +185,7 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
         if wrong := _wrong(container, live["specs"][service]):
             logs = f"{ssh}, sudo docker logs koprogo-{name}-1; then " if container else ""
             found.append(Trouble(f"{name}: {wrong}", f"{logs}{deploy} brings it up"))
-    image = database.versions(stack.migrations.get(live["id"], []))
-    newer = direct.newer_than(image, dict.fromkeys(now.applied, True)) if image else []
+    newer = direct.lacking(stack, dict.fromkeys(now.applied, True))
     if newer and not now.running and not data:
         what = direct.lacks(live["id"], newer)
         found.append(Trouble(what, direct.ways_out(live["id"], environment)))

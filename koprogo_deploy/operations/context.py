@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,11 @@ def backup_key(environment: door.Environment) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise OperationError(f"backup_ssh_key: {name} cannot be read: {error}") from None
     return key if key.endswith("\n") else f"{key}\n"
+
+
+def minute() -> str:
+    """The time, for whoever reads a mark."""
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def who() -> str:

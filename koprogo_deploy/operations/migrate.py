@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import bcrypt
@@ -147,8 +146,7 @@ def or_back(settings: Settings, found: StackState, up: str) -> str:
     if live is None or live["specs"]["postgres"] == manifest["specs"]["postgres"]:
         return up
     root = settings.install_root
-    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    mark = f"Postgres did not come up with it {now}"
+    mark = f"Postgres did not come up with it {context.minute()}"
     back = context.going_back() is not None
     told = f"Postgres is started again as in release {live['id']}, and that serves on"
     return f"""set +e; ( set -e
@@ -210,9 +208,10 @@ def backend_migrated() -> Iterator[StringCommand | str]:
         why = f"not migrated: {'; '.join(problems)}"
         live = stack(settings).live
         if live and live["specs"]["backend"] != manifest["specs"]["backend"]:
-            now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
             back = context.going_back() is not None
-            yield put_away_command(settings, live, manifest, f"not routed {now}: {why}", back)
+            yield put_away_command(
+                settings, live, manifest, f"not routed {context.minute()}: {why}", back
+            )
         raise OperationError(f"release {manifest['id']} is {why}")
 
 

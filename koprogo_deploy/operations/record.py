@@ -133,15 +133,15 @@ def _write(**values: Any) -> str:  # noqa: ANN401 - whatever JSON holds
 
 def _cannot_restart(found: StackState) -> str:
     """What is said where a release that failed has migrated, and what serves lacks that."""
-    live = found.live
-    known = database.versions(found.migrations.get(live["id"], [])) if live else set()
-    if live is None or not known:
+    if found.live is None:
         return ""
     answer = look(Database, query=database.migrations_query())
-    newer = direct.newer_than(known, database.parse_migrations(answer.get("migrations")))
-    told = direct.lacks(live["id"], newer)
-    ways = direct.ways_out(live["id"], context.current().settings.environment)
-    return f"{told}. {ways[0].upper()}{ways[1:]}" if told else ""
+    newer = direct.lacking(found, database.parse_migrations(answer.get("migrations")))
+    if not newer:
+        return ""
+    serving = found.live["id"]
+    ways = direct.ways_out(serving, context.current().settings.environment)
+    return f"{direct.lacks(serving, newer)}. {ways[0].upper()}{ways[1:]}"
 
 
 def _serving(found: StackState | None) -> str | None:

@@ -35,7 +35,6 @@ from koprogo_deploy.units import megabytes
 OLD = live.OLD  # --data backup=koprogo_before_…: what served before another one
 BEFORE = "before"  # --data backup=before: what served before the last restore
 DROP_OLD = "drop_old"  # --data backup=drop_old: let it go
-MESSAGE = maintenance.RESTORING
 EXPECTED = "the API is away for some 10 s; visitors get the maintenance page"
 
 
@@ -269,7 +268,9 @@ def swapped() -> Iterator[FunctionCommand]:
     settings = context.current().settings
     which = asked(settings)
     page = stack(settings).maintenance
-    ours = bool(page) and maintenance.parse(page).message == MESSAGE  # of a run that was cut
+    ours = (
+        bool(page) and maintenance.parse(page).message == maintenance.RESTORING
+    )  # of a run that was cut
     if which == DROP_OLD:
         yield data_command("drop-old", page_off(settings) if ours else "{}")
         if gone := results.get("drop-old"):
@@ -301,7 +302,7 @@ def under_page(settings: Settings, passing: tuple[str, ...]) -> tuple[str, str]:
     where the run was cut; the next one, which may pass, takes it away.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    wanted = Maintenance(now, context.who(), MESSAGE, 30, passing)
+    wanted = Maintenance(now, context.who(), maintenance.RESTORING, 30, passing)
     on = f"({maintenance.on_command(settings, wanted)}\n) || exit 1\n"
     return on + page_off(settings), maintenance.render(wanted)
 

@@ -250,7 +250,7 @@ def _begin(settings: Settings, state: StackState, manifest: Mapping[str, Any], d
     left = state.current if live["id"] == manifest["id"] else live
     left_id = left["id"] if left and left["id"] != manifest["id"] else ""
     why = f": {settings.reason}" if settings.reason else ""
-    mark = f"rolled back by {context.who()} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC{why}"
+    mark = f"rolled back by {context.who()} at {context.minute()}{why}"
     old = _old_settings(settings.environment, manifest)
     context.go_back(context.GoingBack(left_id, mark, old, dump, dict(live)))
 

@@ -227,9 +227,8 @@ def or_put_away(
     live = found.live
     if live is None or live["specs"][service] == failed["specs"][service]:
         return up  # nothing to go back to, or it is what serves that does not come up
-    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     name = "Traefik" if service == "traefik" else f"its new {service}"
-    reason = f"not routed {now}: {name} did not come up"
+    reason = f"not routed {context.minute()}: {name} did not come up"
     back = context.going_back() is not None
     put_away = put_away_command(settings, live, failed, reason, unmark=back)
     again = ":"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 import gevent
@@ -50,7 +49,7 @@ class OnFailure(BaseStateCallback):
                 settings = context.current().settings
                 found = stack(settings)
                 if switched(found):
-                    reason = f"failed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC at {name}"
+                    reason = f"failed {context.minute()} at {name}"
                     logger.error("    %s", back(settings, found, reason, began))
         except Exception as error:
             logger.error("    the release could not be taken back: %s", error)

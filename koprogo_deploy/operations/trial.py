@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from pyinfra import host, logger, state
@@ -109,7 +108,7 @@ def put_away(
 ) -> Iterator[str]:
     """Stop and mark a release that has no traffic; what serves goes on serving."""
     assert found.live is not None
-    reason = f"not routed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {why}"
+    reason = f"not routed {context.minute()}: {why}"
     back = context.going_back() is not None
     yield put_away_command(settings, found.live, failed, reason, unmark=back)
     note(outcome="failed", **about(dict(failed), found))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from pyinfra import host, logger, state
 from pyinfra.api import deploy
@@ -62,7 +61,7 @@ def smoke_tests_pass() -> Iterator[str]:
         return
     if not take_back.switched(found):
         raise OperationError(f"the smoke tests failed; {way_back(settings, 'swap' in results)}")
-    reason = f"smoke tests failed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {outcome.failures}"
+    reason = f"smoke tests failed {context.minute()}: {outcome.failures}"
     told = take_back.back(settings, found, reason, verdict)
     raise OperationError(f"the smoke tests failed, see above: {told}")
     yield  # an operation is a generator; this one has no command

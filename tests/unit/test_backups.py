@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from pyinfra.api.exceptions import OperationError
 from rich.console import Console
 
-from koprogo_deploy import backups, journal, machine, status
+from koprogo_deploy import backups, journal, machine, maintenance, status
 from koprogo_deploy.cli import backups as listing
 from koprogo_deploy.command_line import as_written
 from koprogo_deploy.data import backup, dump, hashes, live, main, repository
@@ -749,7 +749,7 @@ def test_the_page_goes_again_whether_the_swap_succeeds_or_not() -> None:
     assert "maintenance.yaml" in on
     assert "rm -f" in off
     assert off.index("failed=$?") < off.index("rm -f") < off.index("exit $failed")
-    assert restore.MESSAGE in page
+    assert maintenance.RESTORING in page
     assert "203.0.113.7/32" in page
 
 
