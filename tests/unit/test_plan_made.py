@@ -161,6 +161,7 @@ def test_a_new_host_gets_everything_and_no_registry_can_be_asked() -> None:
     )
     assert "docker.io" in plan.machine.packages
     assert "/etc/docker/daemon.json" in plan.machine.files
+    assert "/etc/systemd/system/docker-.scope.d/50-koprogo.conf" in plan.machine.files
     assert plan.duration.kind == ("first",)
     assert words.migrations(plan) == "all of the image's, on an empty database"
     assert words.requests(plan) == ["nothing serves yet"]
