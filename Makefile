@@ -97,8 +97,8 @@ sandbox-status: setup ## what of the sandbox is up
 bench-deploy: setup ## time of a deploy, cold and unchanged, against plain scripts
 	@$(BIN)/python -m bench.deploy
 
-bench-release: setup ## a new tag: ours, docker compose up --wait, docker-rollout, under load
-	@$(BIN)/python -m bench.release
+bench-release: setup ## a new tag under load, ours and others: make bench-release ROLLOUT=path/docker-rollout
+	@$(BIN)/python -m bench.release $(if $(ROLLOUT),--docker-rollout "$(ROLLOUT)")
 
 bench-memory: setup ## memory of each container, idle and loaded, warm and cold
 	@$(BIN)/python -m bench.memory
