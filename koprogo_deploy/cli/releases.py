@@ -118,10 +118,11 @@ def _rehearsed(seen: dict[str, Any]) -> str:
         return ""
     migrated = sum(seen["migrations"].values())
     lock = max(tables(seen["locks"] or []), key=lambda each: float(each["seconds"]), default=None)
-    return (
-        f"rehearsed: copied in {seen['seconds'].get('copy', 0):.1f} s, migrated in {migrated:.1f} s"
-        + (f", {lock['table']} locked for {lock['seconds']:.1f} s" if lock else "")
-    )
+    held = f", {lock['table']} locked for {lock['seconds']:.1f} s" if lock else ""
+    if seen["locks"] is None:
+        held = ", its locks were not watched"
+    copied = seen["seconds"].get("copy", 0)
+    return f"rehearsed: copied in {copied:.1f} s, migrated in {migrated:.1f} s{held}"
 
 
 def status(environment: Environment, as_json: Json = False) -> None:
