@@ -13,6 +13,7 @@ from rich.text import Text
 from koprogo_deploy import backups, door
 from koprogo_deploy.cli.common import Environment, out
 from koprogo_deploy.journal import Journal
+from koprogo_deploy.problems import Refusal
 from koprogo_deploy.rehearsal import tables
 from koprogo_deploy.screen import foreign, machine_json
 from koprogo_deploy.visible import visible
@@ -126,24 +127,41 @@ def _rehearsed(seen: dict[str, Any]) -> str:
 
 
 def status(environment: Environment, as_json: Json = False) -> None:
-    """Say what serves, since when and by whom, and whether all is well. Exits 1 if not."""
-    from koprogo_deploy import remote
-    from koprogo_deploy.status import report
+    """Say what serves, since when and by whom, and whether all is well. Exits 1 if not.
 
+    The site is asked from here, by its names, as a visitor would; and the host by SSH.
+    """
     opened = door.open_environment(environment)
-    found = report(
-        remote.stack(opened),
-        remote.now(opened),
-        remote.journal_of(opened),
-        environment=environment,
-        longest=backups.longest(opened.settings),
-        warning=backups.not_off_site(opened.settings),
-    )
+    found = status_of(opened)
     if as_json:
         machine_json(found)
     else:
         show_status(out, f"KoproGo ({environment}) on {opened.host}", found)
     raise typer.Exit(0 if found["well"] else 1)
+
+
+def status_of(opened: door.Environment) -> dict[str, Any]:
+    """The report of `status`: what the site answers, and what its host says of itself."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from koprogo_deploy import front, remote
+    from koprogo_deploy import status as of
+
+    name = opened.settings.environment
+    with ThreadPoolExecutor(1) as pool:
+        outside = pool.submit(front.look, opened.settings)
+        try:
+            looks = remote.stack(opened), remote.now(opened), remote.journal_of(opened)
+        except Refusal as refusal:
+            why = "; ".join(problem.what for problem in refusal.problems)
+            return of.unreachable(why, outside.result(), name)
+        return of.report(
+            *looks,
+            environment=name,
+            longest=backups.longest(opened.settings),
+            warning=backups.not_off_site(opened.settings),
+            fronts=outside.result(),
+        )
 
 
 def show_status(out: Console, title: str, found: dict[str, Any]) -> None:
@@ -158,6 +176,12 @@ def show_status(out: Console, title: str, found: dict[str, Any]) -> None:
         out.print(foreign(f"    -> {advice}"), soft_wrap=True)
     for note in found["notes"]:
         out.print(foreign(f"  {note}", "yellow"))
+    for each in found["outside"]:
+        ends = f"certificate for {each['days']:.0f} days more" if each["days"] is not None else ""
+        answer = f"{each['name']}{each['path']} {each['problem'] or 'answers'}"
+        out.print(foreign(f"  outside   {', '.join(part for part in (answer, ends) if part)}"))
+    if not found["asked"]:
+        return
     disk, last, since = found["disk"], found["last"], found["since"]
     lines = {"serves": found["release"] or "nothing"}
     if since:

@@ -124,7 +124,8 @@ def test_history_and_status_show_it_and_take_no_tag(word: str) -> None:
     stream = io.StringIO()
     screen = Screen(file=stream, width=400)
     releases.show_history(screen, nasty_journal(word), 20)
-    found = {
+    found: dict[str, Any] = {
+        "asked": True, "outside": [{"name": word, "path": "/", "problem": word, "days": None}],
         "well": False, "problems": [word], "advice": [word], "notes": [word], "release": word,
         "since": {"at": "2026-01-01T00:00:00+00:00", "by": word, "why": word}, "last": None,
         "running": word, "data": {}, "disk": {"free": 1, "size": 2},
