@@ -382,6 +382,11 @@ def notes(stack: StackState, now: Now, journal: Journal) -> list[str]:
         f"line {number} of the journal was cut short while it was written"
         for number in journal.torn
     ]
+    if stack.live and now.applied and not stack.migrations.get(stack.live["id"]):
+        found.append(
+            f"which migrations release {stack.live['id']} knows is not written on the host, so "
+            "nobody can say whether it would start again on its database"
+        )
     if now.reboot:
         found.append(f"a reboot is pending: {now.reboot}")
     if again := {name: times for name, times in sorted(now.again.items()) if times}:
