@@ -18,6 +18,7 @@ from typing import Any
 
 from koprogo_deploy import door
 from koprogo_deploy.problems import Problem, Refusal, show
+from koprogo_deploy.screen import complain
 
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
@@ -32,6 +33,9 @@ def check() -> None:
         return
     signal.signal(signal.SIGINT, _interrupted)
     _no_traceback_of_failed_hosts()
+    from koprogo_deploy.operations.visibly import show_visibly
+
+    show_visibly()
     parameters = context.params
     problems = command_problems(parameters, door.ROOT)
     if problems:
@@ -60,12 +64,12 @@ def _no_traceback_of_failed_hosts() -> None:
 
 
 def _refuse(text: str) -> None:
-    sys.stderr.write(f"\n{text}\n")
+    complain(f"\n{text}")
     raise SystemExit(EXIT_REFUSED)
 
 
 def _interrupted(_signal: int, _frame: object) -> None:
-    sys.stderr.write("\nInterrupted. Run the same command again: it goes on from where it is.\n")
+    complain("\nInterrupted. Run the same command again: it goes on from where it is.")
     sys.stderr.flush()
     # At once: greenlets in the middle of a command would swallow an exception.
     import os
