@@ -4,6 +4,7 @@
 guest's kernel dies before its first line.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -74,8 +75,8 @@ def choose(folder: Path, memory: Path) -> tuple[Accelerator, str]:
         memory: a JSON file of what was found before, by fingerprint of everything that decides.
     """
     kernel, initrd = folder / "vmlinuz", folder / "initrd"
-    size = f"{kernel.stat().st_size} {initrd.stat().st_size}"
-    key = fingerprint(qemu.version(), platform.release(), cpu_model(), folder.name, size)
+    digest = hashlib.sha256(kernel.read_bytes()).hexdigest()
+    key = fingerprint(qemu.version(), platform.release(), cpu_model(), digest)
     known = recall(memory)
     chosen, why = decide(
         os.access(DEVICE, os.R_OK | os.W_OK),

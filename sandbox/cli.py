@@ -92,6 +92,7 @@ def take_down(sandbox: Sandbox) -> None:
             shutil.rmtree(sandbox.vm, ignore_errors=True)
             docker = engine.require()
             removed += parts.remove(docker, sandbox)
+            removed += [sandbox.tap] if vm.disconnect(sandbox) else []
             remarks.append(f"{len(removed)} removed" if removed else "nothing there")
             (sandbox.directory / "state.json").unlink(missing_ok=True)
 

@@ -153,7 +153,7 @@ def vm_up(
         tag = vps_image(plan, Kind.vm)
         remarks.append("made" if disk.build(docker, tag) else "present")
     with steps.step("virtual machine") as remarks:
-        current, how = start_vm(sandbox, plan, prefix)
+        current, how = start_vm(docker, sandbox, plan, prefix)
         states.write_ssh(sandbox, current, host_key)
         states.save(sandbox, current)
         remarks += how
@@ -164,7 +164,9 @@ def vm_up(
     return current
 
 
-def start_vm(sandbox: Sandbox, plan: images.Plan, prefix: str) -> tuple[State, list[str]]:
+def start_vm(
+    docker: Docker, sandbox: Sandbox, plan: images.Plan, prefix: str
+) -> tuple[State, list[str]]:
     """The virtual machine, started or made; the state that describes it, and remarks."""
     tag = vps_image(plan, Kind.vm)
     previous = states.read(sandbox)
@@ -176,7 +178,8 @@ def start_vm(sandbox: Sandbox, plan: images.Plan, prefix: str) -> tuple[State, l
         new = vm.prepare(sandbox, tag, prefix)
         chosen, why = vm.choose_accelerator(sandbox)
         ports = states.choose_ports(previous)
-        vm.start(sandbox, chosen, ports)
+        connected = vm.connect(docker, sandbox)
+        vm.start(sandbox, chosen, ports, connected=connected)
         remarks = ["made" if new else "was off, started", f"{chosen}: {why}"]
         current = replace(
             describe(sandbox, prefix, ports),
@@ -184,7 +187,7 @@ def start_vm(sandbox: Sandbox, plan: images.Plan, prefix: str) -> tuple[State, l
             accelerator=chosen,
             container="",
             gateway=qemu.GATEWAY,
-            box_address="",
+            box_address=f"{prefix}.{parts.BOX}" if connected else "",
             box_image=tag if new or previous is None else previous.box_image,
         )
     if current.box_image != tag:

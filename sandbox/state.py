@@ -83,6 +83,11 @@ class Sandbox:
         return f"{self.prefix}-net"
 
     @property
+    def tap(self) -> str:
+        """The device of a virtual machine's second interface: 15 bytes at most."""
+        return f"kps-{self.id}"
+
+    @property
     def directory(self) -> Path:
         """Where state and keys are."""
         return self.root / ".sandbox"

@@ -4,23 +4,30 @@ The registry is the box's, and its container is reached at its own address: QEMU
 opens each connection of the guest from this machine, where Docker's bridge is. So the name stands
 for `<network>.2:5000` in both kinds, whatever port the registry is published on and however often
 it restarts; nothing in the guest's firewall has a part in it.
+
+Forwarded ports say nothing of a port that is closed: QEMU takes the connection before it asks the
+guest. Where this user may make one, a second interface in the sandbox's own network gives the
+machine the address that a box has, and a look for open ports sees what is there.
 """
 
+import os
 import shlex
 import subprocess
 from pathlib import Path
 
-from sandbox import accelerator, box, disk, qemu, registry
-from sandbox.client import tail
+from sandbox import accelerator, box, disk, machine, qemu, registry
+from sandbox.client import Docker, tail
 from sandbox.console import SandboxError
 from sandbox.disk import Files
-from sandbox.parts import REGISTRY
+from sandbox.parts import BOX, REGISTRY
 from sandbox.qemu import Accelerator
 from sandbox.state import Sandbox, State
 
 # From a quarter of a minute to two, and longer where the machine is busy.
 BOOT_WITHIN = {Accelerator.kvm: 120.0, Accelerator.tcg: 600.0}
 POWER_OFF_WITHIN = 180.0
+TUN = Path("/dev/net/tun")
+DEVICES = Path("/sys/class/net")
 
 
 def first(sandbox: Sandbox) -> Files:
@@ -35,8 +42,17 @@ def always(sandbox: Sandbox, prefix: str) -> Files:
         "etc/hosts": (hosts.encode(), 0o644, 0),
         # For this machine's own resolver, also one that listens on loopback.
         "etc/resolv.conf": (f"nameserver {qemu.RESOLVER}\n".encode(), 0o644, 0),
+        "etc/systemd/network/eth1.network": (second_interface(prefix).encode(), 0o644, 0),
         **box.trust(sandbox),
     }
+
+
+def second_interface(prefix: str) -> str:
+    """What the guest's systemd-networkd does with an interface in the sandbox's network."""
+    return (
+        f"[Match]\nName=eth1\n\n[Link]\nRequiredForOnline=no\n\n"
+        f"[Network]\nAddress={prefix}.{BOX}/24\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n"
+    )
 
 
 def there(sandbox: Sandbox) -> bool:
@@ -59,9 +75,40 @@ def choose_accelerator(sandbox: Sandbox) -> tuple[Accelerator, str]:
     return accelerator.choose(sandbox.vm, disk.cache() / "accelerator.json")
 
 
-def start(sandbox: Sandbox, chosen: Accelerator, ports: dict[str, int]) -> None:
+def connect(docker: Docker, sandbox: Sandbox) -> bool:
+    """Have a device in the sandbox's network for the machine's second interface, if we may."""
+    if not os.access(TUN, os.R_OK | os.W_OK):
+        return False
+    name, (network,) = sandbox.tap, docker.inspect("network", sandbox.network)
+    bridge = f"br-{network['Id'][:12]}"
+    try:
+        if not (DEVICES / name).exists():
+            machine.as_root(
+                "ip", "tuntap", "add", "dev", name, "mode", "tap", "user", str(os.getuid()),
+                why=f"making the device {name}",
+            )  # fmt: skip
+        if not (DEVICES / bridge / "brif" / name).exists():
+            machine.as_root(
+                "ip", "link", "set", "dev", name, "master", bridge, "up",
+                why=f"connecting {name} to {bridge}",
+            )  # fmt: skip
+    except (SandboxError, FileNotFoundError):
+        return False
+    return True
+
+
+def disconnect(sandbox: Sandbox) -> bool:
+    """Remove that device; False if there is none."""
+    if not (DEVICES / sandbox.tap).exists():
+        return False
+    machine.as_root("ip", "link", "delete", "dev", sandbox.tap, why=f"removing {sandbox.tap}")
+    return True
+
+
+def start(sandbox: Sandbox, chosen: Accelerator, ports: dict[str, int], *, connected: bool) -> None:
     """Start it, on a CPU of its own where there are two or more."""
-    qemu.start(sandbox, qemu.command_line(sandbox, chosen, ports))
+    link = sandbox.tap if connected else ""
+    qemu.start(sandbox, qemu.command_line(sandbox, chosen, ports, link))
     if pinned := box.cpus():
         qemu.pin(sandbox, pinned[0])
 
@@ -121,7 +168,8 @@ def restart(sandbox: Sandbox, state: State, *, hard: bool) -> None:
             "run: python -m sandbox reboot --hard",
         )
     ports = {name: getattr(state, f"{name}_port") for name in qemu.INNER}
-    start(sandbox, Accelerator(state.accelerator), ports)
+    connected = bool(state.box_address)
+    start(sandbox, Accelerator(state.accelerator), ports, connected=connected)
 
 
 def limits(state: State) -> tuple[int, int]:

@@ -90,3 +90,6 @@ def test_it_is_probed_once_for_each_pair_of_kernel_and_qemu(
     monkeypatch.setattr(qemu, "version", lambda: "QEMU 2")
     accelerator.choose(folder, memory)
     assert len(probes) == 2
+    (folder / "vmlinuz").write_text("another kernel")
+    accelerator.choose(folder, memory)
+    assert len(probes) == 3

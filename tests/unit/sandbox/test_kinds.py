@@ -119,6 +119,11 @@ def test_a_virtual_machine_is_set_up_as_production(sandbox: Sandbox) -> None:
     assert data["scan_address"] is None
 
 
+def test_a_virtual_machine_with_an_address_of_its_own_is_scanned_there(sandbox: Sandbox) -> None:
+    save(sandbox, kind=Kind.vm, gateway="10.0.2.2")
+    assert host_data(sandbox)["scan_address"] == "10.213.7.10"
+
+
 def test_both_kinds_tell_the_same_settings(sandbox: Sandbox) -> None:
     save(sandbox)
     box = set(host_data(sandbox))

@@ -51,6 +51,27 @@ def test_the_processor_follows_the_accelerator(
     assert (value(command, "-accel"), value(command, "-cpu")) == (accelerator, processor)
 
 
+def test_only_a_translated_guest_is_given_time(sandbox: Sandbox) -> None:
+    given = {
+        each: value(qemu.command_line(sandbox, each, PORTS), "-append").split()
+        for each in Accelerator
+    }
+    assert set(given[Accelerator.kvm]) < set(given[Accelerator.tcg])
+    assert "systemd.default_timeout_start_sec=900" in given[Accelerator.tcg]
+
+
+def test_a_second_interface_is_there_where_there_is_a_device(sandbox: Sandbox) -> None:
+    without = qemu.command_line(sandbox, Accelerator.tcg, PORTS)
+    command = qemu.command_line(sandbox, Accelerator.tcg, PORTS, sandbox.tap)
+    assert len(sandbox.tap) <= 15  # IFNAMSIZ
+    assert set(command) - set(without) == {
+        f"tap,id=link,ifname={sandbox.tap},script=no,downscript=no",
+        "virtio-net-pci,romfile=,netdev=link",
+    }
+    cards = [part for part in command if part.startswith("virtio-net-pci")]
+    assert cards[0].endswith("netdev=net"), "the guest's eth0 is the user network"
+
+
 def test_a_comma_in_a_path_does_not_end_it(sandbox: Sandbox) -> None:
     root = next(p for p in qemu.command_line(sandbox, Accelerator.tcg, PORTS) if "id=root" in p)
     assert f"file={str(sandbox.vm / 'disk.img').replace(',', ',,')},format=raw" in root
