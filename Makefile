@@ -9,7 +9,7 @@ SANDBOX := $(BIN)/python -m sandbox
 	test test-unit test-integration test-slow test-faults lint format \
 	golden lock sandbox-up sandbox-down sandbox-ssh sandbox-logs sandbox-reboot sandbox-status \
 	bench-deploy bench-release bench-memory \
-	bench-tuning bench-versus bench-scale bench-overhead bench-monitor bench-generator clean
+	bench-tuning bench-versus bench-logins bench-scale bench-overhead bench-monitor bench-generator clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +108,9 @@ bench-tuning: setup ## CPU quotas or weights, and whose Postgres settings, under
 
 bench-versus: setup ## what a setting changes: make bench-versus A=now B=less=postgres_memory=384MB
 	@$(BIN)/python -m bench.versus $(A) $(B)
+
+bench-logins: setup ## whether a login stalls everybody, by the number of workers
+	@$(BIN)/python -m bench.logins
 
 bench-scale: setup ## the lists at 1, 10 and 100 times the data, with and without indexes
 	@$(BIN)/python -m bench.scale

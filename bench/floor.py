@@ -20,6 +20,7 @@ from koprogo_deploy.machine import (
     ENGINE_PACKAGES,
     binary_files,
     compared,
+    container_units_file,
     daemon_file,
     host_files,
     image_note,
@@ -99,7 +100,8 @@ SQL
 def _files(environment: door.Environment, made: render.Release, now: datetime) -> list[RemoteFile]:
     settings = environment.settings
     root = settings.install_root
-    files = [*host_files(settings), daemon_file(), *binary_files(settings)]
+    files = [*host_files(settings), daemon_file(), container_units_file()]
+    files += binary_files(settings)
     files.append(image_note(settings, made.images["traefik"]))
     files.append(
         RemoteFile(f"{root}/traefik/dynamic/dynamic.yaml", made.files["traefik/dynamic.yaml"])

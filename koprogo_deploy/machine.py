@@ -15,6 +15,7 @@ from koprogo_deploy.units import show_size
 
 SWAP_FILE = "/swapfile"
 ACCOUNT_FILES = ("/etc/sudoers.d/60-koprogo-*", "/etc/ssh/authorized_keys.d/*")
+CONTAINER_UNITS = "/etc/systemd/system/docker-.scope.d/50-koprogo.conf"
 BINARY_UNIT = "/etc/systemd/system/koprogo-traefik-binary.service"
 
 # Modules that koprogo-data needs on the host, as they stand in the package.
@@ -90,6 +91,11 @@ def host_files(settings: Settings) -> list[RemoteFile]:
 def daemon_file() -> RemoteFile:
     """The engine's configuration."""
     return RemoteFile("/etc/docker/daemon.json", json.dumps(DAEMON, indent=2) + "\n")
+
+
+def container_units_file() -> RemoteFile:
+    """What systemd is told of every container's unit, so that it leaves Docker's limit alone."""
+    return RemoteFile(CONTAINER_UNITS, template("systemd/docker-.scope"))
 
 
 def binary_files(settings: Settings) -> list[RemoteFile]:
@@ -197,6 +203,7 @@ def compared(settings: Settings) -> dict[str, tuple[str, ...]]:
     files = [
         *host_files(settings),
         daemon_file(),
+        container_units_file(),
         *binary_files(settings),
         image_note(settings),
         *backup_units(settings),
