@@ -20,7 +20,7 @@ setup:
 	@scripts/bootstrap
 
 deploy: setup ## set everything up and deploy: a VPS in a box, or ENV=production
-	@scripts/deploy $(ENV)
+	@KIND="$(KIND)" scripts/deploy $(ENV)
 
 plan: setup ## the memory budget, and what a deploy would change
 	@$(BIN)/koprogo plan $(ENV)
@@ -76,8 +76,8 @@ lock: setup ## resolve pyproject.toml into requirements.lock
 	@$(BIN)/pip install -q uv && $(BIN)/uv pip compile pyproject.toml --extra dev --universal \
 		--python-version 3.11 --generate-hashes --no-header -q -o requirements.lock
 
-sandbox-up: setup ## the VPS in a box, its registry and images
-	@$(SANDBOX) up
+sandbox-up: setup ## the VPS, its registry and images: KIND=box (a container) or KIND=vm
+	@$(SANDBOX) up $(if $(KIND),--kind $(KIND))
 
 sandbox-down: setup ## remove the box and its registry
 	@$(SANDBOX) down
