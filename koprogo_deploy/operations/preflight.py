@@ -53,7 +53,7 @@ def maintenance_lets_us_pass(does: str = "") -> Iterator[str]:
     if not found:
         host.noop("no maintenance is on")
         return
-    import httpx  # seldom needed, and slow to import
+    import httpx2  # seldom needed, and slow to import
 
     from koprogo_deploy.outside import Outside
 
@@ -66,7 +66,7 @@ def maintenance_lets_us_pass(does: str = "") -> Iterator[str]:
             answer = outside.api.get("/health")
             # One that a deploy which was cut left behind is taken away by this one.
             closed = maintenance.ours(answer.headers) and not stack(settings).restarting
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             closed = False  # nothing answers: that is not the page, and the deploy may mend it
     if closed:
         name = settings.environment
