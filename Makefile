@@ -72,9 +72,8 @@ format: setup ## let ruff format
 golden: setup ## write tests/golden anew, to review a change of rendered output
 	@$(PYTEST) -q tests/unit --update-golden
 
-lock: setup ## resolve pyproject.toml into requirements.lock
-	@$(BIN)/pip install -q uv && $(BIN)/uv pip compile pyproject.toml --extra dev --universal \
-		--python-version 3.11 --generate-hashes --no-header -q -o requirements.lock
+lock: setup ## resolve what comes from PyPI into files with hashes; ARGS=--upgrade: newest
+	@scripts/lock $(ARGS)
 
 sandbox-up: setup ## the VPS in a box, its registry and images
 	@$(SANDBOX) up
