@@ -7,7 +7,7 @@ SANDBOX := $(BIN)/python -m sandbox
 .DEFAULT_GOAL := help
 .PHONY: help setup deploy plan smoke backup monitor load perf dashboard secrets \
 	test test-unit test-integration test-slow test-faults lint format \
-	golden lock sandbox-up sandbox-down sandbox-ssh sandbox-logs sandbox-reboot sandbox-status \
+	golden lock audit-packages sandbox-up sandbox-down sandbox-ssh sandbox-logs sandbox-reboot sandbox-status \
 	bench-deploy bench-release bench-memory \
 	bench-tuning bench-versus bench-scale bench-overhead bench-monitor bench-generator clean
 
@@ -74,6 +74,9 @@ golden: setup ## write tests/golden anew, to review a change of rendered output
 
 lock: setup ## resolve what comes from PyPI into files with hashes; ARGS=--upgrade: newest
 	@scripts/lock $(ARGS)
+
+audit-packages: setup ## known vulnerabilities of the locked packages (pip-audit)
+	@scripts/audit-packages
 
 sandbox-up: setup ## the VPS in a box, its registry and images
 	@$(SANDBOX) up
