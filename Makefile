@@ -7,7 +7,7 @@ SANDBOX := $(BIN)/python -m sandbox
 .DEFAULT_GOAL := help
 .PHONY: help setup deploy plan smoke backup monitor load perf dashboard secrets \
 	test test-unit test-integration test-slow test-faults lint format \
-	golden lock sandbox-up sandbox-down sandbox-ssh sandbox-logs sandbox-reboot sandbox-status \
+	golden lock audit-packages sandbox-up sandbox-down sandbox-ssh sandbox-logs sandbox-reboot sandbox-status \
 	bench-deploy bench-release bench-memory \
 	bench-tuning bench-versus bench-logins bench-scale bench-overhead bench-monitor bench-generator clean
 
@@ -72,9 +72,11 @@ format: setup ## let ruff format
 golden: setup ## write tests/golden anew, to review a change of rendered output
 	@$(PYTEST) -q tests/unit --update-golden
 
-lock: setup ## resolve pyproject.toml into requirements.lock
-	@$(BIN)/pip install -q uv && $(BIN)/uv pip compile pyproject.toml --extra dev --universal \
-		--python-version 3.11 --generate-hashes --no-header -q -o requirements.lock
+lock: setup ## resolve what comes from PyPI into files with hashes; ARGS=--upgrade: newest
+	@scripts/lock $(ARGS)
+
+audit-packages: setup ## known vulnerabilities of the locked packages (pip-audit)
+	@scripts/audit-packages
 
 sandbox-up: setup ## the VPS, its registry and images: KIND=box (a container) or KIND=vm
 	@$(SANDBOX) up $(if $(KIND),--kind $(KIND))

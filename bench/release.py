@@ -31,7 +31,7 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 import typer
 import yaml
 
@@ -243,7 +243,7 @@ class Stacks:
         deadline = time.monotonic() + ANSWERS_WITHIN
         with Outside(self.box.environment.settings, timeout=3) as site:
             while time.monotonic() < deadline:
-                with contextlib.suppress(httpx.HTTPError):
+                with contextlib.suppress(httpx2.HTTPError):
                     if site.api.get("/health").status_code == 200:
                         return
                 time.sleep(0.2)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
-import httpx
+import httpx2
 import typer
 
 from koprogo_deploy import door, maintenance
@@ -105,7 +105,7 @@ def _from_here(opened: door.Environment) -> None:
     with Outside(opened.settings, timeout=5) as outside:
         try:
             answer = outside.api.get("/health")
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             out.print(f"from here the site does not answer: {error!r}", markup=False)
             return
     if maintenance.ours(answer.headers):

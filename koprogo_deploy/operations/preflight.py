@@ -65,7 +65,7 @@ def maintenance_lets_us_pass(does: str = "") -> Iterator[str]:
     if not found:
         host.noop("no maintenance is on")
         return
-    import httpx  # seldom needed, and slow to import
+    import httpx2  # seldom needed, and slow to import
 
     from koprogo_deploy.outside import Outside
 
@@ -76,7 +76,7 @@ def maintenance_lets_us_pass(does: str = "") -> Iterator[str]:
     with Outside(settings, timeout=5) as outside:
         try:
             headers, silent = outside.api.get("/health").headers, ""
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             headers, silent = None, str(error) or type(error).__name__
     passes = lets_pass(headers, stack(settings).restarting)
     if passes is None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import httpx
+import httpx2
 
 from koprogo_deploy import connection, door
 from koprogo_deploy.operations import lock
@@ -283,7 +283,7 @@ class Rig:
                     if answer.status_code == 200:
                         return time.monotonic()
                     reason = str(answer.status_code)
-                except httpx.HTTPError as error:
+                except httpx2.HTTPError as error:
                     reason = repr(error)
             time.sleep(0.05)
         raise AssertionError(f"no 200 within {within:.0f} s: {reason}")
@@ -409,7 +409,7 @@ class Watch:
                     self.answered += 1
                 else:
                     self._failed(f"{answer.status_code} {answer.text[:80]}")
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 self._failed(repr(error))
             if not kept:
                 outside.api.close()

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
@@ -417,7 +417,7 @@ def test_it_listens_on_this_machine_alone(running: Dashboard) -> None:
     table = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
     listening = re.findall(rf"^ *\d+: ([0-9A-F]+):{port:04X} [0-9A-F]+:0000 0A", table, re.M)
     assert listening == ["0100007F"]  # 127.0.0.1
-    rebound = httpx.get(running.link, headers={"Host": f"evil.example:{port}"})
+    rebound = httpx2.get(running.link, headers={"Host": f"evil.example:{port}"})
     assert rebound.status_code == 403
 
 

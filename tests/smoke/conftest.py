@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import testinfra
 
@@ -54,7 +54,7 @@ def outside(environment: door.Environment) -> Iterator[Outside]:
 
 
 @pytest.fixture(scope="session")
-def api(outside: Outside) -> httpx.Client:
+def api(outside: Outside) -> httpx2.Client:
     return outside.api
 
 

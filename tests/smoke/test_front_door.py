@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -65,7 +65,7 @@ def statuses(outside: Outside, tls_context: ssl.SSLContext) -> dict[tuple[str, s
         return dict(zip(routes, answers, strict=True))
 
 
-def test_api_answers_through_tls(api: httpx.Client) -> None:
+def test_api_answers_through_tls(api: httpx2.Client) -> None:
     answer = api.get("/health")
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
 
@@ -80,7 +80,7 @@ def test_frontend_serves_a_page(outside: Outside) -> None:
 def test_http_redirects_to_https(settings: Any) -> None:
     address = settings.public_address or settings.domain
     url = f"http://{address}:{settings.public_http_port}/x?y=1"
-    answer = httpx.get(url, headers={"Host": settings.domain}, timeout=10)
+    answer = httpx2.get(url, headers={"Host": settings.domain}, timeout=10)
     assert answer.status_code in (301, 308)
     assert answer.headers["location"] == f"{settings.url}/x?y=1"
 
@@ -143,7 +143,7 @@ def test_what_the_backend_leaves_open_needs_a_token(
     assert statuses[method, path] == 401
 
 
-def test_a_browser_may_ask_what_needs_a_token(api: httpx.Client, settings: Any) -> None:
+def test_a_browser_may_ask_what_needs_a_token(api: httpx2.Client, settings: Any) -> None:
     origin = {"Origin": settings.cors_origins[0]}
     asked = {"Access-Control-Request-Method": "DELETE"}
     preflight = api.options(f"/meetings/{NOTHING}", headers={**origin, **asked})
@@ -161,12 +161,12 @@ def test_a_page_is_served_where_it_is_asked_for(outside: Outside) -> None:
     assert "<html" in answer.text.lower()
 
 
-def test_superadmin_pages_need_a_token_or_a_listed_address(api: httpx.Client) -> None:
+def test_superadmin_pages_need_a_token_or_a_listed_address(api: httpx2.Client) -> None:
     for path in ("/users", "/organizations", "/stats/dashboard"):
         assert api.get(path).status_code in (401, 403), path
 
 
-def test_security_headers_and_no_server_name(api: httpx.Client, outside: Outside) -> None:
+def test_security_headers_and_no_server_name(api: httpx2.Client, outside: Outside) -> None:
     for answer in (api.get("/health"), api.get("/no-such-page"), outside.frontend.get("/")):
         assert "max-age=" in answer.headers["strict-transport-security"]
         assert answer.headers["x-content-type-options"] == "nosniff"
@@ -174,7 +174,7 @@ def test_security_headers_and_no_server_name(api: httpx.Client, outside: Outside
         assert "server" not in answer.headers
 
 
-def test_the_proxys_counters_are_not_public(api: httpx.Client, outside: Outside) -> None:
+def test_the_proxys_counters_are_not_public(api: httpx2.Client, outside: Outside) -> None:
     for client in (api, outside.frontend):
         answer = client.get(client.base_url.copy_with(path="/metrics"))
         assert answer.status_code != 200 or "traefik_" not in answer.text

@@ -5,18 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-with warnings.catch_warnings():
-    # It would rather have a library that is not in the lock; httpx is what everything here uses.
-    warnings.simplefilter("ignore")
-    from starlette.testclient import TestClient
+from starlette.testclient import TestClient
 
 from koprogo_deploy import door, seed
 from koprogo_deploy.dashboard import app
