@@ -23,7 +23,7 @@ DATA_MODULES = (
     "database",
     "journal",
     *(f"data/{name}" for name in ("__init__", "backup", "dump", "hashes", "host", "live")),
-    *(f"data/{name}" for name in ("main", "repository", "scratch", "upgrade")),
+    *(f"data/{name}" for name in ("main", "repository", "scratch", "tree", "upgrade")),
     *(f"on_host/{name}" for name in ("__init__", "ask")),
 )
 TIMERS = tuple(f"koprogo-{kind}.timer" for kind in backups.KINDS)
