@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from koprogo_deploy import backups
-from koprogo_deploy.data.host import CLIENTS, DEPLOY_WAIT
+from koprogo_deploy.data.host import CLIENTS, DEPLOY_WAIT, RUN
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.render import template
 from koprogo_deploy.secrets import Secrets
@@ -15,6 +15,7 @@ from koprogo_deploy.units import show_size
 
 SWAP_FILE = "/swapfile"
 ACCOUNT_FILES = ("/etc/sudoers.d/60-koprogo-*", "/etc/ssh/authorized_keys.d/*")
+RUN_FILE = "/etc/tmpfiles.d/koprogo.conf"
 BINARY_UNIT = "/etc/systemd/system/koprogo-traefik-binary.service"
 
 # Modules that koprogo-data needs on the host, as they stand in the package.
@@ -75,6 +76,7 @@ def host_files(settings: Settings) -> list[RemoteFile]:
             template("host/journald.conf", limit=journal),
         ),
         RemoteFile("/etc/ssh/sshd_config.d/00-koprogo.conf", template("host/sshd.conf")),
+        RemoteFile(RUN_FILE, template("host/tmpfiles.conf", run=RUN)),
     ]
     if settings.unattended_upgrades:
         files.append(RemoteFile("/etc/apt/apt.conf.d/60-koprogo", template("host/apt.conf")))

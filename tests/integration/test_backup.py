@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from koprogo_deploy import maintenance, remote
+from koprogo_deploy.data.host import DATA_LOCK
 from koprogo_deploy.operations import lock, restore
 from sandbox.client import Docker
 from sandbox.state import Sandbox
@@ -115,7 +116,7 @@ def test_a_backup_is_read_back_written_down_and_listed(mine: Rig) -> None:
 
 @pytest.mark.slow
 def test_the_list_says_who_holds_it_up(mine: Rig) -> None:
-    lock, holder = "/run/lock/koprogo-data", "a drill of the timer since 2026-01-01 04:30:00 UTC"
+    lock, holder = DATA_LOCK, "a drill of the timer since 2026-01-01 04:30:00 UTC"
     held = f"echo {holder} > {lock}.holder; exec 9>>{lock}; flock 9; sleep 60; rm -f {lock}.holder"
     mine.on_host(f"nohup sh -c '{held}' >/dev/null 2>&1 & echo $! > /run/held; sleep 0.5")
     try:
@@ -167,7 +168,7 @@ def test_both_are_made_on_time_within_the_budget_s_line(mine: Rig) -> None:
 
 
 def test_a_backup_waits_while_a_deploy_runs(mine: Rig) -> None:
-    held = "exec 9>>/run/lock/koprogo-deploy; flock 9; sleep 3"
+    held = f"exec 9>>{lock.PATH}; flock 9; sleep 3"
     mine.on_host(
         f"nohup sh -c '{held}' >/dev/null 2>&1 & sleep 0.5; "
         f"systemctl start --no-block koprogo-backup.service"
