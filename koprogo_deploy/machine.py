@@ -116,6 +116,7 @@ def data_files(settings: Settings) -> list[RemoteFile]:
         "timeout": settings.backup_timeout,
         "list_timeout": settings.backup_list_timeout,
         "wait": settings.backup_wait,
+        "unsaved": backups.unsaved(settings),
     }
     values = {
         "environment": settings.environment,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -294,6 +294,13 @@ def notes(stack: StackState, now: Now, journal: Journal) -> list[str]:
     return found
 
 
+def of_newest(journal: Journal, known: Sequence[str]) -> list[str]:
+    """What the newest backup says that it does not hold, without what is known already."""
+    last = backups.newest(journal, "backup", "done")
+    said = (last or {}).get("warnings") or []
+    return [f"the newest backup: {each}" for each in said if each not in known]
+
+
 def _minute(text: str) -> str:
     return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M} UTC"
 
@@ -317,7 +324,7 @@ def report(
     *,
     environment: str = "production",
     longest: Mapping[str, int] | None = None,
-    warning: str = "",
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Everything, as JSON has it: `advice` is what to do about each of `problems`.
 
@@ -327,7 +334,7 @@ def report(
         journal: what was done.
         environment: its name, for the commands.
         longest: after how many seconds a backup and a drill are too old; None: not judged.
-        warning: what is to be said of where backups go.
+        warnings: what is to be said of every backup.
     """
     live = stack.live
     services = {}
@@ -351,7 +358,7 @@ def report(
         "well": not wrong,
         "problems": [trouble.what for trouble in wrong],
         "advice": [trouble.do for trouble in wrong],
-        "notes": notes(stack, now, journal) + ([warning] if warning else []),
+        "notes": [*notes(stack, now, journal), *warnings, *of_newest(journal, warnings)],
         "data": data(journal, now),
         "release": live["id"] if live else None,
         "since": since(stack, now, journal),

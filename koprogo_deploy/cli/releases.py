@@ -135,7 +135,7 @@ def status(environment: Environment, as_json: Json = False) -> None:
         remote.journal_of(opened),
         environment=environment,
         longest=backups.longest(opened.settings),
-        warning=backups.not_off_site(opened.settings),
+        warnings=backups.warnings(opened.settings),
     )
     if as_json:
         _print_json(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from koprogo_deploy import backups as where
 from koprogo_deploy import budget as budgets
@@ -52,9 +53,9 @@ def tuning(out: Console, environment: Environment) -> None:
 
 
 def backups(out: Console, environment: Environment) -> None:
-    """Say where backups go if they do not outlive the host."""
-    if warning := where.not_off_site(environment.settings):
-        out.print(f"[yellow]{warning}")
+    """Say where backups go if they do not outlive the host, and what they do not hold."""
+    for warning in where.warnings(environment.settings):
+        out.print(Text(warning, style="yellow"))
 
 
 def about(out: Console, environment: Environment) -> None:

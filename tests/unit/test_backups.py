@@ -1079,3 +1079,44 @@ def test_what_is_said_instead_of_over_data_does_not_offer_it() -> None:
     what, fix = restore.other_release("r1")
     assert "release r1 serves here" in what
     assert fix.startswith("deploys/full.py first, or deploys/restore.py")
+
+
+# --- what no backup holds ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({}, ""),
+        ({"STORAGE_PROVIDER": "local"}, ""),
+        ({"UPLOAD_DIR": "/app/uploads/documents"}, ""),
+        ({"STORAGE_PROVIDER": "s3"}, "STORAGE_PROVIDER = s3 in backend_environment keeps them"),
+        ({"STORAGE_PROVIDER": "minio"}, "STORAGE_PROVIDER = minio in backend_environment"),
+        ({"UPLOAD_DIR": "/data"}, "UPLOAD_DIR = /data in backend_environment lies outside"),
+    ],
+)
+def test_documents_that_lie_elsewhere_are_told_of_every_backup(
+    variables: dict[str, str], told: str
+) -> None:
+    settings = project.settings(backend_environment=variables)
+    said = backups.unsaved(settings)
+    assert bool(said) == bool(told)
+    assert told in said
+    assert (said in backups.warnings(settings)) == bool(told)
+    [file] = [f for f in machine.data_files(settings) if f.path.endswith("data/settings.json")]
+    config = Config(Path("/"), "production", 0, json.loads(file.content)["backup"])
+    assert backup.warnings(config, tree.LeftOut()) == ([said] if told else [])
+
+
+def test_what_a_backup_does_not_hold_is_said_by_list_and_status() -> None:
+    told = "left out of the uploads, 1: zz (a symbolic link)"
+    entries = [line("backup", "done", 60, rows=7, uploads=2, warnings=[told, "known"])]
+    kept = Journal(entries, [], [], "")
+    [found] = listing.rows([snapshot("ab")], kept)
+    with io.StringIO() as text:
+        listing.show(Console(file=text, width=200), [found], "/srv/backups")
+        assert f"abababab: {told}" in text.getvalue()
+    assert status.of_newest(kept, ["known"]) == [f"the newest backup: {told}"]
+    assert status.of_newest(Journal([], [], [], ""), []) == []
+    report = status.report(StackState(), status.Now(clock=CLOCK), kept, warnings=["known"])
+    assert report["notes"][-2:] == ["known", f"the newest backup: {told}"]
