@@ -7,6 +7,7 @@ from pathlib import Path
 
 from koprogo_deploy import backups
 from koprogo_deploy.data.host import CLIENTS, DEPLOY_WAIT, RUN
+from koprogo_deploy.data.repository import is_local
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.render import template
 from koprogo_deploy.secrets import Secrets
@@ -148,11 +149,20 @@ def backup_units(settings: Settings) -> list[RemoteFile]:
     files = []
     for kind in backups.KINDS:
         values = {"kind": kind, "what": what[kind], "root": settings.install_root}
+        place = backups.place(settings)
+        local = place if is_local(place) else ""
+        in_a_home = local.startswith(("/home/", "/root/", "/run/user/"))
         unit = f"/etc/systemd/system/koprogo-{kind}"
         # A deploy to wait for, and restic some times over: of these each is bounded by itself.
         longest = DEPLOY_WAIT + 4 * settings.backup_timeout
         service = template(
-            "systemd/koprogo-data.service", memory=CLIENTS, longest=longest, **values
+            "systemd/koprogo-data.service",
+            memory=CLIENTS,
+            longest=longest,
+            repository=local,
+            # Hidden, what is in there could not be written to either.
+            home="read-only" if in_a_home else "yes",
+            **values,
         )
         timer = template(
             "systemd/koprogo-data.timer",

@@ -25,7 +25,7 @@ from koprogo_deploy import backups, journal, machine, maintenance, status
 from koprogo_deploy.cli import backups as listing
 from koprogo_deploy.command_line import as_written
 from koprogo_deploy.data import backup, dump, hashes, live, main, repository, tree
-from koprogo_deploy.data.host import CLIENTS, MB, Config, Failed
+from koprogo_deploy.data.host import CLIENTS, MB, RUN, Config, Failed
 from koprogo_deploy.door import ROOT
 from koprogo_deploy.facts.stack import Container, StackState, Uploads
 from koprogo_deploy.journal import Journal
@@ -1120,3 +1120,55 @@ def test_what_a_backup_does_not_hold_is_said_by_list_and_status() -> None:
     assert status.of_newest(Journal([], [], [], ""), []) == []
     report = status.report(StackState(), status.Now(clock=CLOCK), kept, warnings=["known"])
     assert report["notes"][-2:] == ["known", f"the newest backup: {told}"]
+
+
+# --- the unit ------------------------------------------------------------------------------------
+
+
+def unit_lines(kind: str, **changes: Any) -> dict[str, list[str]]:
+    """Lines of a service, by name."""
+    units = machine.backup_units(project.settings(**changes))
+    [unit] = [each for each in units if each.path.endswith(f"koprogo-{kind}.service")]
+    found: dict[str, list[str]] = {}
+    for text in unit.content.splitlines():
+        if not text.startswith(("#", "[")) and "=" in text:
+            name, _, value = text.partition("=")
+            found.setdefault(name, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("kind", backups.KINDS)
+def test_backups_and_drills_run_confined(kind: str) -> None:
+    """`systemd-analyze security` is asked on a host; here, that nothing of it is lost."""
+    lines = unit_lines(kind)
+    for name in ("PrivateTmp", "PrivateDevices", "NoNewPrivileges", "ProtectKernelTunables"):
+        assert lines[name] == ["yes"]
+    assert lines["ProtectSystem"] == ["strict"]
+    assert lines["RestrictAddressFamilies"] == ["AF_UNIX AF_INET AF_INET6"]
+    assert lines["RestrictNamespaces"] == ["mnt net"]
+    kept = {each for value in lines["CapabilityBoundingSet"] for each in value.split()}
+    assert not kept & {"CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_NET_ADMIN", "CAP_MKNOD", "CAP_BPF"}
+    assert lines["RuntimeDirectory"] == [RUN.removeprefix("/run/")]
+    writable = " ".join(lines["ReadWritePaths"]).split()
+    assert writable == [
+        *("/opt/koprogo/data", "-/opt/koprogo/journal.jsonl"),
+        *("/var/lib/docker/volumes/koprogo_uploads", "/opt/koprogo/backups"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "made", "home"),
+    [
+        ({"backup_repository": "/srv/backups"}, "/srv/backups", "yes"),
+        ({"backup_repository": "/home/anna/backups"}, "/home/anna/backups", "read-only"),
+        (S3, None, "yes"),
+        (SFTP, None, "yes"),
+    ],
+)
+def test_the_unit_may_write_to_a_repository_on_the_host(
+    changes: dict[str, Any], made: str | None, home: str
+) -> None:
+    lines = unit_lines("backup", **changes)
+    assert lines["ProtectHome"] == [home]
+    assert lines.get("ExecStartPre", []) == ([f"+/bin/mkdir -p -m 700 {made}"] if made else [])
+    assert (lines["ReadWritePaths"][-1] == made) == bool(made)
