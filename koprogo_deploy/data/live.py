@@ -93,7 +93,7 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
         "tables": len(found),
         "rows": sum(table["rows"] for table in found.values()),
         "uploads": len(wanted),
-        "warnings": manifest.get("warnings") or [],
+        "warnings": [tree.shown(str(each)) for each in manifest.get("warnings") or ()],
         **counted_since(found),
         "seconds": round(time.monotonic() - began, 1),
     }

@@ -52,8 +52,10 @@ _THEIRS = {
 
 
 def shown(name: str) -> str:
-    """A foreign name for a person: control characters and odd bytes are visible. Pure."""
-    return repr(name)[1:-1]
+    """A foreign name or text for a person: control characters, marks of direction and odd bytes are
+    visible. Pure.
+    """
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)
 
 
 @contextlib.contextmanager
@@ -207,7 +209,6 @@ def own_copy(file: Path, scratch: Path) -> dict[str, Any] | None:
                     digest.update(chunk)
                     length += len(chunk)
                     written.write(chunk)
-            os.fchown(copy, there.st_uid, there.st_gid)
             os.fchmod(copy, there.st_mode & 0o777)
             os.utime(copy, ns=(there.st_atime_ns, there.st_mtime_ns))
         scratch.rename(file)

@@ -22,6 +22,7 @@ import pytest
 from koprogo_deploy import maintenance, remote
 from koprogo_deploy.data.host import DATA_LOCK
 from koprogo_deploy.operations import lock, restore
+from koprogo_deploy.render import container_names
 from sandbox.client import Docker
 from sandbox.state import Sandbox
 from tests.integration.rig import ENVIRONMENT, PYINFRA, ROOT, Rig, Watch, instead_of
@@ -165,6 +166,38 @@ def test_both_are_made_on_time_within_the_budget_s_line(mine: Rig) -> None:
     mine.on_host("systemctl start koprogo-backup.service", within=200)
     line = newest(mine, "backup")
     assert (line["outcome"], line["by"], line["line"]) == ("done", "the timer", before + 1)
+
+
+# As code in the backend would: a link until it sees that its file is linked, then a directory.
+RACE = """cd /app/uploads; mkdir zz-sub; ln -s /var/lib/docker zz; echo x > zz-sub/canary
+ln -s /etc zl; mkfifo zp; printf x > "$(printf 'z\\377\\n\\033[31m')"
+while [ "$(stat -c %h zz-sub/canary)" -lt 2 ]; do :; done
+rm zz; mkdir -p zz/poc.d; echo planted > zz/poc.txt"""
+
+
+def test_links_in_the_uploads_lead_nowhere_and_are_told(mine: Rig) -> None:
+    """By the timer's unit, which is confined as well."""
+    backend = f"koprogo-{container_names(mine.manifest()['colours'])['backend']}-1"
+    try:
+        mine.on_host(f"docker exec -d -u 1000 {backend} sh -c {shlex.quote(RACE)}; sleep 1")
+        mine.on_host("systemctl start koprogo-backup.service", within=200)
+        assert "planted" in mine.on_host(f"cat {VOLUME}/_data/zz/poc.txt"), "the race was run"
+        assert mine.on_host("ls -d /var/lib/docker/poc.* 2>/dev/null; true") == ""
+        line = newest(mine, "backup")
+        assert line["outcome"] == "done"
+        [*_, told] = line["warnings"]
+        assert told.startswith("left out of the uploads, 3: zl (a symbolic link); zp (a pipe); zz")
+        assert koprogo("backups", "sandbox")[1][-1]["warnings"] == line["warnings"]
+        assert f"the newest backup: {told}" in koprogo("status", "sandbox")[1]["notes"]
+        nothing_left(mine)
+    finally:
+        mine.on_host(f"rm -rf {VOLUME}/_data/z*; rm -rf /var/lib/docker/poc.*")
+    exposed = mine.on_host(
+        "systemd-analyze security --no-pager koprogo-backup.service koprogo-drill.service "
+        "| grep -oP 'exposure level for koprogo-\\S+: \\K[0-9.]+'"
+    ).split()
+    assert len(exposed) == 2
+    assert all(float(each) < 3 for each in exposed), exposed
 
 
 def test_a_backup_waits_while_a_deploy_runs(mine: Rig) -> None:
