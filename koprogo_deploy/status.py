@@ -400,6 +400,13 @@ def notes(stack: StackState, now: Now, journal: Journal) -> list[str]:
     return found
 
 
+def of_newest(journal: Journal, known: Sequence[str]) -> list[str]:
+    """What the newest backup says that it does not hold, without what is known already."""
+    last = backups.newest(journal, "backup", "done")
+    said = (last or {}).get("warnings") or []
+    return [f"the newest backup: {each}" for each in said if each not in known]
+
+
 def _minute(text: str) -> str:
     return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M} UTC"
 
@@ -423,7 +430,7 @@ def report(
     *,
     environment: str = "production",
     longest: Mapping[str, int] | None = None,
-    warning: str = "",
+    warnings: Sequence[str] = (),
     fronts: Sequence[Front] = (),
 ) -> dict[str, Any]:
     """Everything, as JSON has it: `advice` is what to do about each of `problems`.
@@ -434,7 +441,7 @@ def report(
         journal: what was done.
         environment: its name, for the commands.
         longest: after how many seconds a backup and a drill are too old; None: not judged.
-        warning: what is to be said of where backups go.
+        warnings: what is to be said of every backup.
         fronts: what the site answers from outside.
     """
     live = stack.live
@@ -464,7 +471,8 @@ def report(
         "notes": [
             *(what for what in front.ending(fronts, front.WARN) if what not in told(wrong)),
             *notes(stack, now, journal),
-            *([warning] if warning else []),
+            *warnings,
+            *of_newest(journal, warnings),
         ],
         "outside": [vars(each) for each in fronts],
         "data": data(journal, now),

@@ -42,7 +42,7 @@ def list_backups(environment: Environment, as_json: Json = False) -> None:
         machine_json(found)
         return
     show(out, found, backups.place(opened.settings))
-    if warning := backups.not_off_site(opened.settings):
+    for warning in backups.warnings(opened.settings):
         out.print(Text(warning, style="yellow"))
 
 
@@ -72,6 +72,7 @@ def rows(snapshots: list[dict[str, Any]], journal: Journal) -> list[dict[str, An
                 "release": releases[0] if releases else None,
                 "rows": line.get("rows"),
                 "uploads": line.get("uploads"),
+                "warnings": line.get("warnings") or [],
                 "bytes": each.get("summary", {}).get("total_bytes_processed"),
                 # A new host's journal does not know of what another one made. What is not in there
                 # though it was written then was cut, before it was read back or written down.
@@ -121,6 +122,9 @@ def show(out: Console, found: list[dict[str, Any]], place: str) -> None:
         )
     out.print(table)
     out.print(f"in {place}", markup=False)
+    for each in found:
+        for warning in each["warnings"]:
+            out.print(Text(f"{each['id']}: {warning}", style="yellow"))
 
 
 def _minute(text: str) -> str:

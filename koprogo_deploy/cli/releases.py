@@ -159,7 +159,7 @@ def status_of(opened: door.Environment) -> dict[str, Any]:
             *looks,
             environment=name,
             longest=backups.longest(opened.settings),
-            warning=backups.not_off_site(opened.settings),
+            warnings=backups.warnings(opened.settings),
             fronts=outside.result(),
         )
 

@@ -56,8 +56,8 @@ def tuning(out: Console, environment: Environment) -> None:
 
 
 def backups(out: Console, environment: Environment) -> None:
-    """Say where backups go if they do not outlive the host."""
-    if warning := where.not_off_site(environment.settings):
+    """Say where backups go if they do not outlive the host, and what they do not hold."""
+    for warning in where.warnings(environment.settings):
         out.print(warning, style="yellow")
 
 
