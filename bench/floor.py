@@ -30,9 +30,8 @@ from koprogo_deploy.operations.host import APT
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.plan.wanted import Wanted
 from koprogo_deploy.settings import SERVICES, SWITCHED
+from sandbox import standin
 
-# As they lie in the stand-in's image; a deploy reads them from there.
-MIGRATIONS = door.ROOT / "sandbox" / "images" / "backend" / "migrations"
 RELEASE = "20000101T000000Z-floor"
 
 
@@ -117,7 +116,8 @@ def _files(environment: door.Environment, made: render.Release, now: datetime) -
         ]
     wanted = Wanted(made, "", made.hash)
     about = release.manifest(wanted, environment, RELEASE, now)
-    migrations = "".join(f"{file.name}\n" for file in sorted(MIGRATIONS.glob("*.sql")))
+    # As they lie in the stand-in's image; a deploy reads them from there.
+    migrations = "".join(f"{name}\n" for name in standin.migrations())
     kept = {**made.files, "manifest.json": json.dumps(about), "migrations.txt": migrations}
     files += [RemoteFile(f"{root}/releases/{RELEASE}/{name}", text) for name, text in kept.items()]
     return files
