@@ -116,6 +116,7 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
         link(volume(), stage / FILES)
         dumped = dump.dump(stage / DUMP, compress=0, hashed=True)
         link(volume(), stage / FILES)
+        head = audit_head(config)
         manifest = {
             "format": 1,
             "environment": config.environment,
@@ -127,13 +128,14 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
             "database": {"bytes": dumped["database"]},
             "tables": dumped["tables"],
             "uploads": hashes.files(stage / FILES),
+            "journal": {"first": head.first, "lines": head.lines, "head": head.head},
         }
         (stage / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         staged_now()
         if repository.is_local(config.backup["repository"]):
             room_for(config, stage, dumped["bytes"])
         try:
-            stored = repository.store(config, stage, serving["id"])
+            stored = repository.store(config, stage, serving["id"], head.tag)
         except Failed:
             (stage / DUMP).unlink()  # the repository may be on this disk, and tidying needs room
             with contextlib.suppress(Failed):
@@ -400,6 +402,15 @@ def drill(config: Config, _staged: object = None) -> dict[str, Any]:
         "backend_up": round(up, 1),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def audit_head(config: Config) -> journal.Head:
+    """The end of the journal as it is now: a backup keeps it where root of this host may not be."""
+    try:
+        content = (config.root / journal.FILE).read_bytes()
+    except FileNotFoundError:
+        content = b""
+    return journal.read(content).kept_head
 
 
 def backend(config: Config) -> str:
