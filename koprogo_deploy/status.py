@@ -14,12 +14,13 @@ from koprogo_deploy.data.host import is_at_the_data
 from koprogo_deploy.facts.stack import Container, StackState, not_serving, unreadable
 from koprogo_deploy.front import Front
 from koprogo_deploy.journal import Journal
+from koprogo_deploy.monitor.thresholds import SPACE
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SERVICES
 from koprogo_deploy.units import megabytes
 
-DISK_ALERT = 0.85
+DISK_ALERT = SPACE.alert / 100
 # Units whose failure the journal tells, until one of them succeeds, whoever started that.
 _TOLD = ("koprogo-backup.service", "koprogo-drill.service")
 GOOD = ("deployed", "rolled back", "done")  # outcomes after which nobody has to look
