@@ -134,6 +134,7 @@ def _row(entry: dict[str, Any]) -> tuple[str | Text, ...]:
         _rehearsed(entry.get("rehearsal", {})),
         _upgraded(entry.get("upgrade", {})),
         f"smoke: {smoke['tests']}" if smoke else "",
+        *smoke.get("untried", ()),
         str(entry.get("measured", "")),
         *(
             f"{service} restarted: interrupted for {seconds:.1f} s"
