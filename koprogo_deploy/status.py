@@ -14,12 +14,15 @@ from koprogo_deploy.data.host import is_at_the_data
 from koprogo_deploy.facts.stack import Container, StackState, not_serving, unreadable
 from koprogo_deploy.front import Front
 from koprogo_deploy.journal import Journal
+from koprogo_deploy.monitor.thresholds import SPACE
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SERVICES
 from koprogo_deploy.units import megabytes
 
-DISK_ALERT = 0.85
+DISK_ALERT = SPACE.alert / 100
+# Units whose failure the journal tells, until one of them succeeds, whoever started that.
+_TOLD = ("koprogo-backup.service", "koprogo-drill.service")
 GOOD = ("deployed", "rolled back", "done")  # outcomes after which nobody has to look
 
 
@@ -204,10 +207,11 @@ def host_troubles(now: Now, environment: str) -> list[Trouble]:
     if now.failed is None:
         do = f"{ssh}, systemctl is-system-running"
         return [Trouble("systemd does not answer, so nobody knows which units failed", do)]
-    if not now.failed:
+    failed = [unit for unit in now.failed if unit not in _TOLD]
+    if not failed:
         return []
-    do = f"{ssh}, systemctl status {now.failed[0]}; once mended: sudo systemctl reset-failed"
-    return [Trouble(f"failed units of the system: {', '.join(now.failed)}", do)]
+    do = f"{ssh}, systemctl status {failed[0]}; once mended: sudo systemctl reset-failed"
+    return [Trouble(f"failed units of the system: {', '.join(failed)}", do)]
 
 
 def problems(stack: StackState, now: Now, journal: Journal) -> list[str]:
@@ -233,6 +237,10 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
         )
         for gap in journal.broken
     ]
+    if stack.current and not journal.entries and not journal.broken:
+        what = f"release {stack.current['id']} counts, and the journal is empty"
+        do = f"find out who took it away: koprogo history {environment} --check"
+        found.append(Trouble(what, do))
     used = 1 - now.disk_free / now.disk_size
     if used > DISK_ALERT:
         room = "sudo journalctl --vacuum-size=100M, docker image ls; then a lower releases_kept"

@@ -99,6 +99,7 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
         tree.link(volume(), stage / FILES, left, outside=(INCOMING,))
         dumped = dump.dump(stage / DUMP, compress=0, hashed=True)
         tree.link(volume(), stage / FILES, left, outside=(INCOMING,))
+        head = audit_head(config)
         manifest = {
             "format": 1,
             "environment": config.environment,
@@ -110,9 +111,10 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
             "database": {"bytes": dumped["database"]},
             "tables": dumped["tables"],
             "uploads": hashed(stage / FILES, left),
+            "journal": {"first": head.first, "lines": head.lines, "head": head.head},
         }
         staged_now()
-        stored = stored_whole(config, stage, manifest, left)
+        stored = stored_whole(config, stage, manifest, left, head.tag)
     repository.forget(config)
     return {
         "backup": stored["id"][:8],
@@ -145,7 +147,7 @@ def warnings(config: Config, left: tree.LeftOut) -> list[str]:
 
 
 def stored_whole(
-    config: Config, stage: Path, manifest: dict[str, Any], left: tree.LeftOut
+    config: Config, stage: Path, manifest: dict[str, Any], left: tree.LeftOut, *tags: str
 ) -> dict[str, Any]:
     """Have what is staged in the repository, and read every byte of it back.
 
@@ -158,6 +160,7 @@ def stored_whole(
         stage: dump and uploads.
         manifest: of them; what is said of an upload that changed is set right.
         left: what stays out.
+        tags: of the snapshot, besides its own.
 
     Returns:
         The snapshot.
@@ -168,7 +171,7 @@ def stored_whole(
     bad = ""
     try:
         for last in (False, True):
-            stored = _stored(config, stage, manifest, left)
+            stored = _stored(config, stage, manifest, left, *tags)
             if bad:
                 repository.discard(config, bad)
             bad = stored["id"]
@@ -187,14 +190,14 @@ def stored_whole(
 
 
 def _stored(
-    config: Config, stage: Path, manifest: dict[str, Any], left: tree.LeftOut
+    config: Config, stage: Path, manifest: dict[str, Any], left: tree.LeftOut, *tags: str
 ) -> dict[str, Any]:
     manifest["warnings"] = warnings(config, left)
     (stage / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     if repository.is_local(config.backup["repository"]):
         room_for(config, stage, manifest["dump"]["bytes"])
     try:
-        return repository.store(config, stage, manifest["release"]["id"])
+        return repository.store(config, stage, manifest["release"]["id"], *tags)
     except Failed:
         (stage / DUMP).unlink()  # the repository may be on this disk, and tidying needs room
         with contextlib.suppress(Failed):
@@ -507,6 +510,15 @@ def drill(config: Config, _staged: object = None) -> dict[str, Any]:
         "backend_up": round(up, 1),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def audit_head(config: Config) -> journal.Head:
+    """The end of the journal as it is now: a backup keeps it where root of this host may not be."""
+    try:
+        content = (config.root / journal.FILE).read_bytes()
+    except FileNotFoundError:
+        content = b""
+    return journal.read(content).kept_head
 
 
 def backend(config: Config) -> str:

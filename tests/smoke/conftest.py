@@ -78,16 +78,20 @@ def seen(environment: door.Environment, host: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def database(environment: door.Environment, host: Any) -> Any:
-    """What Postgres has in force, and its schema: one query each."""
-    from koprogo_deploy.database import migrations_query
+    """What Postgres has in force, its schema, and what a tenant has: one query each."""
+    from koprogo_deploy.database import migrations_query, tenant_query
     from koprogo_deploy.operations.shell import psql
 
     names = "SELECT json_object_agg(lower(name), current_setting(name)) FROM pg_settings"
     command = psql().replace("docker exec -i", "sudo -n docker exec")
-    in_force, schema = host.check_output(
-        f"{command} -c {shlex.quote(names)} -c {shlex.quote(migrations_query())}"
-    ).splitlines()
-    return {"settings": json.loads(in_force), "schema": json.loads(schema)}
+    queries = (names, migrations_query(), tenant_query())
+    asked = " ".join(f"-c {shlex.quote(query)}" for query in queries)
+    in_force, schema, tenant = host.check_output(f"{command} {asked}").splitlines()
+    return {
+        "settings": json.loads(in_force),
+        "schema": json.loads(schema),
+        "tenant": json.loads(tenant),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from koprogo_deploy import front
 from koprogo_deploy.outside import Outside
 
 CLOSED = (
@@ -110,7 +111,7 @@ def test_certificate_is_valid_and_elliptic(certificates: dict[str, x509.Certific
 def test_certificate_is_not_about_to_end(certificates: dict[str, x509.Certificate]) -> None:
     for name, certificate in certificates.items():
         left = certificate.not_valid_after_utc - datetime.now(UTC)
-        assert left > timedelta(days=7), f"the certificate of {name} ends in {left}"
+        assert left > timedelta(days=front.FAIL), f"the certificate of {name} ends in {left}"
 
 
 def test_a_name_that_is_not_ours_gets_no_certificate(outside: Outside) -> None:

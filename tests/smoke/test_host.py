@@ -10,6 +10,7 @@ import pytest
 
 from koprogo_deploy import door, render
 from koprogo_deploy.database import not_migrated, observer_problems, versions
+from koprogo_deploy.monitor.thresholds import SPACE, memory_bounds
 from koprogo_deploy.operations.shell import observer_psql
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SERVICES, SWITCHED
@@ -125,12 +126,13 @@ def test_secret_files_are_readable_by_their_container_alone(seen: Any) -> None:
 
 
 @pytest.mark.of_the_host  # of the traffic, rather: whichever release serves
-def test_traefik_working_set_is_below_its_alert(containers: Any) -> None:
+def test_traefik_working_set_is_below_its_alert(settings: Any, containers: Any) -> None:
     limits = containers["traefik"]["cgroup"]
     stat = dict(line.split() for line in limits["stat"].splitlines())
     inactive = int(stat.get("total_inactive_file") or stat.get("inactive_file") or 0)
     used = int(limits["used"]) - inactive  # as `docker stats` shows it
-    assert used < 75 * MB, f"{used / MB:.0f} MB"
+    bounds = memory_bounds(None, settings.memory("traefik"))
+    assert bounds and used / MB < bounds.alert, f"{used / MB:.0f} MB"
 
 
 @pytest.mark.of_the_host
@@ -210,4 +212,4 @@ def test_clock_is_kept(settings: Any, seen: Any) -> None:
 
 @pytest.mark.of_the_host
 def test_disk_has_room(seen: Any) -> None:
-    assert int(seen["disk"][4].rstrip("%")) < 85
+    assert int(seen["disk"][4].rstrip("%")) < SPACE.alert
