@@ -179,7 +179,6 @@ def start_vm(
         chosen, why = vm.choose_accelerator(sandbox)
         ports = states.choose_ports(previous)
         connected = vm.connect(docker, sandbox)
-        vm.start(sandbox, chosen, ports, connected=connected)
         remarks = ["made" if new else "was off, started", f"{chosen}: {why}"]
         current = replace(
             describe(sandbox, prefix, ports),
@@ -190,6 +189,9 @@ def start_vm(
             box_address=f"{prefix}.{parts.BOX}" if connected else "",
             box_image=tag if new or previous is None else previous.box_image,
         )
+        # Before it starts: one that runs and that no state describes would have to be ended.
+        states.save(sandbox, current)
+        vm.start(sandbox, current)
     if current.box_image != tag:
         remarks.append("its image has changed: `down` and `up` for a new one")
     return (
