@@ -210,7 +210,7 @@ def status() -> None:
         image = entry["Config"]["Labels"].get("koprogo-sandbox.built-from", "") if entry else ""
         table.add_row(part, state if state == "running" else f"[red]{state}[/]", image)
     if found:
-        answers = box.banner(found.ssh_port)
+        answers = lifecycle.answers(found)
         healthy = healthy and answers
         table.add_row(
             "ssh", "answers" if answers else "[red]silent[/]",

@@ -54,9 +54,15 @@ def is_up(sandbox: Sandbox, plan: images.Plan, kind: Kind) -> State | None:
         and found.box_image == vps_image(plan, kind)
         and found.registry_image == plan.images["registry"].tag
         and all(pair and authority.lasts(pair[0], authority.RENEW_DAYS) for pair in certificates)
-        and box.banner(found.ssh_port)
+        and answers(found)
     )
     return found if current else None
+
+
+def answers(state: State) -> bool:
+    """Whether the SSH server of the VPS does, in the time that its kind needs."""
+    patience = vm.PATIENCE[qemu.Accelerator(state.accelerator)] if state.kind is Kind.vm else 1.0
+    return box.banner(state.ssh_port, 2 * patience)
 
 
 def present(sandbox: Sandbox) -> Kind | None:

@@ -173,7 +173,8 @@ def restart(sandbox: Sandbox, state: State, *, hard: bool) -> None:
 
 def limits(state: State) -> tuple[int, int]:
     """CPUs and bytes of memory that its kernel has."""
-    done = box.ssh(state, "nproc; grep ^MemTotal: /proc/meminfo")
+    asked = "nproc; grep ^MemTotal: /proc/meminfo"
+    done = box.ssh(state, asked, timeout=20 * PATIENCE[Accelerator(state.accelerator)])
     try:
         cpus, _, kilobytes, _ = done.stdout.split()
         return int(cpus), int(kilobytes) * 1024
