@@ -17,9 +17,15 @@ from typing import Any
 from koprogo_deploy import door
 from koprogo_deploy.problems import Problem, Refusal, show
 from koprogo_deploy.pyinfra_adapter import command_line as pyinfra_adapter
+from koprogo_deploy.pyinfra_adapter import sha1
 
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
+OLD_SERVER = (
+    "    its SSH server offers only what is switched off here, such as SHA-1 (group_data/all.py: "
+    "ssh_paramiko_connect_kwargs), or what is not known here. sshd -T on the host lists it; "
+    "host keys of today: ssh-keygen -A"
+)
 
 
 def check() -> None:
@@ -29,6 +35,8 @@ def check() -> None:
         return
     signal.signal(signal.SIGINT, _interrupted)
     pyinfra_adapter.no_traceback_of_failed_hosts()
+    pyinfra_adapter.explain("Incompatible ssh peer", OLD_SERVER)
+    sha1.refuse()
     problems = command_problems(parameters, door.ROOT)
     if problems:
         _refuse(show("Command line", problems))

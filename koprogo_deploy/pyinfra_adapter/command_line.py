@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,32 @@ def no_traceback_of_failed_hosts() -> None:
 
     hub = get_hub()
     hub.NOT_ERROR = (*hub.NOT_ERROR, PyinfraError)
+
+
+class _Explanation(logging.Filter):
+    def __init__(self, words: str, explained: str) -> None:
+        super().__init__()
+        self.words, self.explained = words, explained
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self.words in (said := record.getMessage()):
+            record.msg, record.args = f"{said}\n{self.explained}", ()
+        return True
+
+
+def explain(words: str, explained: str, logger: logging.Logger | None = None) -> None:
+    """Have pyinfra's log say more after a line of its own; once, however often it is asked.
+
+    Args:
+        words: what the line holds.
+        explained: what comes after it.
+        logger: whose log; None: pyinfra's.
+    """
+    import pyinfra
+
+    told = logger or pyinfra.logger
+    if not any(isinstance(f, _Explanation) and f.words == words for f in told.filters):
+        told.addFilter(_Explanation(words, explained))
 
 
 def value(text: str) -> Any:  # noqa: ANN401 - whatever JSON holds
