@@ -9,7 +9,7 @@ SANDBOX := $(BIN)/python -m sandbox
 	test test-unit test-integration test-slow test-faults lint format \
 	golden lock audit-packages sandbox-up sandbox-down sandbox-ssh sandbox-logs sandbox-reboot sandbox-status \
 	bench-deploy bench-release bench-memory \
-	bench-tuning bench-versus bench-scale bench-overhead bench-monitor bench-generator clean
+	bench-tuning bench-versus bench-logins bench-scale bench-overhead bench-monitor bench-generator clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ setup:
 	@scripts/bootstrap
 
 deploy: setup ## set everything up and deploy: a VPS in a box, or ENV=production
-	@scripts/deploy $(ENV)
+	@KIND="$(KIND)" scripts/deploy $(ENV)
 
 plan: setup ## the memory budget, and what a deploy would change
 	@$(BIN)/koprogo plan $(ENV)
@@ -78,8 +78,8 @@ lock: setup ## resolve what comes from PyPI into files with hashes; ARGS=--upgra
 audit-packages: setup ## known vulnerabilities of the locked packages (pip-audit)
 	@scripts/audit-packages
 
-sandbox-up: setup ## the VPS in a box, its registry and images
-	@$(SANDBOX) up
+sandbox-up: setup ## the VPS, its registry and images: KIND=box (a container) or KIND=vm
+	@$(SANDBOX) up $(if $(KIND),--kind $(KIND))
 
 sandbox-down: setup ## remove the box and its registry
 	@$(SANDBOX) down
@@ -99,8 +99,8 @@ sandbox-status: setup ## what of the sandbox is up
 bench-deploy: setup ## time of a deploy, cold and unchanged, against plain scripts
 	@$(BIN)/python -m bench.deploy
 
-bench-release: setup ## a new tag: ours, docker compose up --wait, docker-rollout, under load
-	@$(BIN)/python -m bench.release
+bench-release: setup ## a new tag under load, ours and others: make bench-release ROLLOUT=path/docker-rollout
+	@$(BIN)/python -m bench.release $(if $(ROLLOUT),--docker-rollout "$(ROLLOUT)")
 
 bench-memory: setup ## memory of each container, idle and loaded, warm and cold
 	@$(BIN)/python -m bench.memory
@@ -110,6 +110,9 @@ bench-tuning: setup ## CPU quotas or weights, and whose Postgres settings, under
 
 bench-versus: setup ## what a setting changes: make bench-versus A=now B=less=postgres_memory=384MB
 	@$(BIN)/python -m bench.versus $(A) $(B)
+
+bench-logins: setup ## whether a login stalls everybody, by the number of workers
+	@$(BIN)/python -m bench.logins
 
 bench-scale: setup ## the lists at 1, 10 and 100 times the data, with and without indexes
 	@$(BIN)/python -m bench.scale

@@ -20,6 +20,7 @@ from koprogo_deploy.machine import (
     ENGINE_PACKAGES,
     binary_files,
     compared,
+    container_units_file,
     daemon_file,
     host_files,
     image_note,
@@ -31,9 +32,8 @@ from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.plan.wanted import Wanted
 from koprogo_deploy.pyinfra_adapter import commands
 from koprogo_deploy.settings import SERVICES, SWITCHED
+from sandbox import standin
 
-# As they lie in the stand-in's image; a deploy reads them from there.
-MIGRATIONS = door.ROOT / "sandbox" / "images" / "backend" / "migrations"
 RELEASE = "20000101T000000Z-floor"
 
 
@@ -100,7 +100,8 @@ SQL
 def _files(environment: door.Environment, made: render.Release, now: datetime) -> list[RemoteFile]:
     settings = environment.settings
     root = settings.install_root
-    files = [*host_files(settings), daemon_file(), *binary_files(settings)]
+    files = [*host_files(settings), daemon_file(), container_units_file()]
+    files += binary_files(settings)
     files.append(image_note(settings, made.images["traefik"]))
     files.append(
         RemoteFile(f"{root}/traefik/dynamic/dynamic.yaml", made.files["traefik/dynamic.yaml"])
@@ -118,7 +119,8 @@ def _files(environment: door.Environment, made: render.Release, now: datetime) -
         ]
     wanted = Wanted(made, "", made.hash)
     about = release.manifest(wanted, environment, RELEASE, now)
-    migrations = "".join(f"{file.name}\n" for file in sorted(MIGRATIONS.glob("*.sql")))
+    # As they lie in the stand-in's image; a deploy reads them from there.
+    migrations = "".join(f"{name}\n" for name in standin.migrations())
     kept = {**made.files, "manifest.json": json.dumps(about), "migrations.txt": migrations}
     files += [RemoteFile(f"{root}/releases/{RELEASE}/{name}", text) for name, text in kept.items()]
     return files

@@ -22,6 +22,7 @@ sysctl = {
     "net.ipv4.conf.all.accept_source_route": "0",
     "kernel.kptr_restrict": "2",
     "kernel.dmesg_restrict": "1",
+    "fs.leases-enable": "0",  # a container's lease on a file would hold up each backup of it
 }
 extra_packages = []
 unattended_upgrades = True

@@ -1,5 +1,6 @@
-"""Sandbox: the VPS in a box. What the box itself decides (ports, certificates, image tags) comes
-from inventories/sandbox.py, which reads what `make sandbox-up` wrote.
+"""Sandbox: a VPS on this machine. What it decides itself (ports, certificates, image tags; in a box
+also swap, clock and sysctl) comes from inventories/sandbox.py, which reads what `make sandbox-up`
+wrote.
 """
 
 environment = "sandbox"
@@ -10,15 +11,3 @@ tls = "files"
 
 seed_enabled = True
 frontend_read_only = True
-
-# The box shares its kernel with the machine it runs on: what is not of its own network
-# namespace is the machine's, and is left alone.
-swap = None
-time_synchronisation = False
-sysctl = {
-    "net.core.somaxconn": "4096",
-    "net.ipv4.tcp_syncookies": "1",
-    "net.ipv4.conf.all.accept_redirects": "0",
-    "net.ipv4.conf.all.send_redirects": "0",
-    "net.ipv4.conf.all.accept_source_route": "0",
-}

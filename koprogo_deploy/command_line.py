@@ -18,6 +18,7 @@ from koprogo_deploy import door
 from koprogo_deploy.problems import Problem, Refusal, show
 from koprogo_deploy.pyinfra_adapter import command_line as pyinfra_adapter
 from koprogo_deploy.pyinfra_adapter import sha1
+from koprogo_deploy.screen import complain
 
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
@@ -35,8 +36,12 @@ def check() -> None:
         return
     signal.signal(signal.SIGINT, _interrupted)
     pyinfra_adapter.no_traceback_of_failed_hosts()
-    pyinfra_adapter.explain("Incompatible ssh peer", OLD_SERVER)
     sha1.refuse()
+    from koprogo_deploy.operations.visibly import show_visibly
+
+    show_visibly()
+    # After it: what is explained has been made visible by then.
+    pyinfra_adapter.explain("Incompatible ssh peer", OLD_SERVER)
     problems = command_problems(parameters, door.ROOT)
     if problems:
         _refuse(show("Command line", problems))
@@ -55,12 +60,12 @@ def check() -> None:
 
 
 def _refuse(text: str) -> None:
-    sys.stderr.write(f"\n{text}\n")
+    complain(f"\n{text}")
     raise SystemExit(EXIT_REFUSED)
 
 
 def _interrupted(_signal: int, _frame: object) -> None:
-    sys.stderr.write("\nInterrupted. Run the same command again: it goes on from where it is.\n")
+    complain("\nInterrupted. Run the same command again: it goes on from where it is.")
     sys.stderr.flush()
     # At once: greenlets in the middle of a command would swallow an exception.
     import os

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from koprogo_deploy import backups
-from koprogo_deploy.data.host import CLIENTS, DEPLOY_WAIT
+from koprogo_deploy.data.host import CLIENTS, DEPLOY_WAIT, RUN
+from koprogo_deploy.data.repository import is_local
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.render import template
 from koprogo_deploy.secrets import Secrets
@@ -15,6 +16,8 @@ from koprogo_deploy.units import show_size
 
 SWAP_FILE = "/swapfile"
 ACCOUNT_FILES = ("/etc/sudoers.d/60-koprogo-*", "/etc/ssh/authorized_keys.d/*")
+CONTAINER_UNITS = "/etc/systemd/system/docker-.scope.d/50-koprogo.conf"
+RUN_FILE = "/etc/tmpfiles.d/koprogo.conf"
 BINARY_UNIT = "/etc/systemd/system/koprogo-traefik-binary.service"
 
 # Modules that koprogo-data needs on the host, as they stand in the package.
@@ -23,7 +26,7 @@ DATA_MODULES = (
     "database",
     "journal",
     *(f"data/{name}" for name in ("__init__", "backup", "dump", "hashes", "host", "live")),
-    *(f"data/{name}" for name in ("main", "repository", "scratch", "upgrade")),
+    *(f"data/{name}" for name in ("main", "repository", "scratch", "tree", "upgrade")),
     *(f"on_host/{name}" for name in ("__init__", "ask")),
 )
 TIMERS = tuple(f"koprogo-{kind}.timer" for kind in backups.KINDS)
@@ -75,6 +78,7 @@ def host_files(settings: Settings) -> list[RemoteFile]:
             template("host/journald.conf", limit=journal),
         ),
         RemoteFile("/etc/ssh/sshd_config.d/00-koprogo.conf", template("host/sshd.conf")),
+        RemoteFile(RUN_FILE, template("host/tmpfiles.conf", run=RUN)),
     ]
     if settings.unattended_upgrades:
         files.append(RemoteFile("/etc/apt/apt.conf.d/60-koprogo", template("host/apt.conf")))
@@ -90,6 +94,11 @@ def host_files(settings: Settings) -> list[RemoteFile]:
 def daemon_file() -> RemoteFile:
     """The engine's configuration."""
     return RemoteFile("/etc/docker/daemon.json", json.dumps(DAEMON, indent=2) + "\n")
+
+
+def container_units_file() -> RemoteFile:
+    """What systemd is told of every container's unit, so that it leaves Docker's limit alone."""
+    return RemoteFile(CONTAINER_UNITS, template("systemd/docker-.scope"))
 
 
 def binary_files(settings: Settings) -> list[RemoteFile]:
@@ -114,6 +123,7 @@ def data_files(settings: Settings) -> list[RemoteFile]:
         "timeout": settings.backup_timeout,
         "list_timeout": settings.backup_list_timeout,
         "wait": settings.backup_wait,
+        "unsaved": backups.unsaved(settings),
     }
     values = {
         "environment": settings.environment,
@@ -145,11 +155,20 @@ def backup_units(settings: Settings) -> list[RemoteFile]:
     files = []
     for kind in backups.KINDS:
         values = {"kind": kind, "what": what[kind], "root": settings.install_root}
+        place = backups.place(settings)
+        local = place if is_local(place) else ""
+        in_a_home = local.startswith(("/home/", "/root/", "/run/user/"))
         unit = f"/etc/systemd/system/koprogo-{kind}"
         # A deploy to wait for, and restic some times over: of these each is bounded by itself.
         longest = DEPLOY_WAIT + 4 * settings.backup_timeout
         service = template(
-            "systemd/koprogo-data.service", memory=CLIENTS, longest=longest, **values
+            "systemd/koprogo-data.service",
+            memory=CLIENTS,
+            longest=longest,
+            repository=local,
+            # Hidden, what is in there could not be written to either.
+            home="read-only" if in_a_home else "yes",
+            **values,
         )
         timer = template(
             "systemd/koprogo-data.timer",
@@ -197,6 +216,7 @@ def compared(settings: Settings) -> dict[str, tuple[str, ...]]:
     files = [
         *host_files(settings),
         daemon_file(),
+        container_units_file(),
         *binary_files(settings),
         image_note(settings),
         *backup_units(settings),

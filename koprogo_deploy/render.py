@@ -42,6 +42,12 @@ CLOSED_PATHS = (
     "/api-docs",
     "/mcp",
 )
+# Answered to anybody, and deleted for anybody, by KoproGo of 2025 and 2026. The list of meetings
+# and POST of a new one check their token themselves.
+GUARDED_PATHS = (
+    "PathPrefix(`/api/v1/meetings/`)",
+    "PathRegexp(`^/api/v1/buildings/[^/]+/meetings`)",
+)
 SUPERADMIN_PATHS = ("/api/v1/users", "/api/v1/organizations", "/api/v1/stats")
 
 
@@ -126,6 +132,10 @@ def backend_environment(settings: Settings) -> dict[str, str]:
         "DB_POOL_MIN_CONNECTIONS": str(settings.pool_min_connections),
         # KoproGo's own limiter allows one request in 100 minutes; the proxy limits instead.
         "ENABLE_RATE_LIMITING": "false",
+        # Its limiter of logins (2026) allows five in 15 minutes to all behind one address, and
+        # counts those that succeed; the proxy limits by login_limit_per_minute.
+        "LOGIN_RATE_LIMIT_MAX": "1000000",
+        "LOGIN_RATE_LIMIT_WINDOW_SECS": "60",
         "RUST_BACKTRACE": "0",
         "RUST_LOG": settings.backend_log_level,
         "SERVER_HOST": "0.0.0.0",  # noqa: S104 - inside its container, no published port
@@ -319,6 +329,7 @@ def _mounted(
             colours=colours,
             edge_gateway=gateway(settings.edge_network),
             closed_paths=_any_prefix(CLOSED_PATHS),
+            guarded_paths=" || ".join(GUARDED_PATHS),
             superadmin_paths=_any_prefix(SUPERADMIN_PATHS),
             load_clients=" || ".join(f"ClientIP(`{a}`)" for a in settings.load_client_addresses),
             csp=_content_security_policy(settings),

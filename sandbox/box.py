@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +81,28 @@ def create(
     )  # fmt: skip
 
 
+Files = dict[str, tuple[bytes, int, int]]
+
+
+def trust(sandbox: Sandbox) -> Files:
+    """The registry's authority, where an engine looks for it."""
+    authority = (sandbox.directory / "ca.crt").read_bytes()
+    return {f"etc/docker/certs.d/{registry.NAME}/ca.crt": (authority, 0o644, 0)}
+
+
 def refresh(docker: Docker, sandbox: Sandbox) -> None:
     """What may change under a box that exists: the resolver and the registry's authority."""
     resolvers = "".join(f"nameserver {server}\n" for server in machine.resolvers())
-    authority = (sandbox.directory / "ca.crt").read_bytes()
-    files = {
-        f"etc/docker/certs.d/{registry.NAME}/ca.crt": (authority, 0o644, 0),
-        "etc/koprogo-sandbox/resolv.conf": (resolvers.encode(), 0o644, 0),
-    }
-    registry.put(docker, sandbox.vps, files)
+    resolver = {"etc/koprogo-sandbox/resolv.conf": (resolvers.encode(), 0o644, 0)}
+    registry.put(docker, sandbox.vps, trust(sandbox) | resolver)
 
 
 def furnish(docker: Docker, sandbox: Sandbox) -> None:
+    """Put in what a provider puts in at first boot."""
+    registry.put(docker, sandbox.vps, furnishing(sandbox))
+
+
+def furnishing(sandbox: Sandbox) -> Files:
     """What a provider puts in at first boot: keys and proxies."""
     own = sandbox.directory
     proxies = machine.proxies()
@@ -102,7 +113,7 @@ def furnish(docker: Docker, sandbox: Sandbox) -> None:
         proxies |= {"no_proxy": local, "NO_PROXY": local}
     environment = "".join(f'{name}="{value}"\n' for name, value in sorted(proxies.items()))
     public = (own / "id_ed25519.pub").read_bytes()
-    files = {
+    files: Files = {
         "home/debian/.ssh/authorized_keys": (public, 0o600, 1000),
         "etc/ssh/ssh_host_ed25519_key": ((own / "ssh_host_ed25519_key").read_bytes(), 0o600, 0),
         "etc/ssh/ssh_host_ed25519_key.pub": (
@@ -113,7 +124,7 @@ def furnish(docker: Docker, sandbox: Sandbox) -> None:
     }
     if environment:
         files["etc/environment"] = (environment.encode(), 0o644, 0)
-    registry.put(docker, sandbox.vps, files)
+    return files
 
 
 def banner(port: int) -> bool:
@@ -152,7 +163,32 @@ def ssh(state: State, *command: str, timeout: float = 20.0) -> subprocess.Comple
 
 def wait(docker: Docker, sandbox: Sandbox, state: State) -> None:
     """Wait until the box has booted and lets the user in."""
-    deadline = time.monotonic() + BOOT_WITHIN
+
+    def ended() -> str | None:
+        found = container(docker, sandbox.vps)
+        if not found or found["State"]["Status"] not in {"exited", "dead"}:
+            return None
+        logs = docker.call("logs", "--tail", "15", sandbox.vps, check=False)
+        return f"the box stopped while booting:\n{logs.stdout}{logs.stderr}"
+
+    await_login(
+        state, BOOT_WITHIN, ended, f"see: docker logs {sandbox.vps}; python -m sandbox logs"
+    )
+
+
+def await_login(state: State, within: float, ended: Callable[[], str | None], hint: str) -> None:
+    """Wait until a VPS has booted and lets the user in.
+
+    Args:
+        state: how it is reached.
+        within: seconds.
+        ended: why it will never boot; None while it may.
+        hint: what to look at if it does not.
+
+    Raises:
+        SandboxError: it ended, or did not let us in.
+    """
+    deadline = time.monotonic() + within
     reason = ""
     while time.monotonic() < deadline:
         if banner(state.ssh_port):
@@ -162,14 +198,12 @@ def wait(docker: Docker, sandbox: Sandbox, state: State) -> None:
             if done.returncode == 0 and done.stdout.strip() in {"running", "degraded"}:
                 return
             reason = reason or f"system is {done.stdout.strip()}"
-        found = container(docker, sandbox.vps)
-        if found and found["State"]["Status"] in {"exited", "dead"}:
-            logs = docker.call("logs", "--tail", "15", sandbox.vps, check=False)
-            raise SandboxError(f"the box stopped while booting:\n{logs.stdout}{logs.stderr}")
+        if over := ended():
+            raise SandboxError(over)
         time.sleep(0.2)
     raise SandboxError(
-        f"the box did not let us in within {BOOT_WITHIN:.0f} s: {reason or 'no SSH banner'}",
-        f"see: docker logs {sandbox.vps}; python -m sandbox logs",
+        f"the {state.kind} did not let us in within {within:.0f} s: {reason or 'no SSH banner'}",
+        hint,
     )
 
 

@@ -3,7 +3,7 @@
 Without it every figure measured in the sandbox could be one of the whole machine.
 """
 
-from sandbox import box
+from sandbox import box, vm
 from sandbox.console import SandboxError
 from sandbox.state import State
 
@@ -95,3 +95,11 @@ def memory(state: State) -> str:
     if not killed or int(peak) > LIMIT + SLACK:
         raise SandboxError(f"{killed} of 3 were killed, peak {int(peak) / 2**20:.0f} MiB")
     return f"{killed} killed, peak {int(peak) / 2**20:.0f} MiB"
+
+
+def hardware(state: State) -> str:
+    """A virtual machine's kernel has one CPU, and what it gives is no more than 2 GiB."""
+    cpus, size = vm.limits(state)
+    if cpus != 1 or size > LIMIT:
+        raise SandboxError(f"its kernel has {cpus} CPUs and {size / 2**20:.0f} MiB")
+    return f"{cpus} CPU, {size / 2**20:.0f} MiB"

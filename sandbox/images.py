@@ -15,7 +15,7 @@ from pathlib import Path
 from sandbox import machine, rootfs
 from sandbox.client import Docker, tail
 from sandbox.console import SandboxError
-from sandbox.state import IMAGE_LABEL
+from sandbox.state import IMAGE_LABEL, Kind
 
 HERE = Path(__file__).parent / "images"
 PYTHON = "3.13"
@@ -109,8 +109,12 @@ class Plan:
 
 
 @functools.cache
-def plan() -> Plan:
-    """Work out the names; a name stands for all that goes into the image."""
+def plan(kind: Kind = Kind.box) -> Plan:
+    """Work out the names; a name stands for all that goes into the image.
+
+    Args:
+        kind: of the VPS: a virtual machine's disk is made of an image upon the box's.
+    """
     inherited = machine.inherit()
     raw = f"koprogo-sandbox/rootfs:13-{fingerprint(inherited.sources, inherited.apt_configuration)}"
     texts = [f"{path}\n{text}" for path, text in sorted(inherited.files().items())]
@@ -123,6 +127,10 @@ def plan() -> Plan:
             continue
         mark = fingerprint(base, content(context), extras.get(name, ""))
         images[name] = Image(name, f"koprogo-sandbox/{name}:{mark}", base)
+    if kind is Kind.vm:
+        vps = images["vps"].tag
+        mark = fingerprint(vps, content(HERE / "vm"))
+        images["vm"] = Image("vm", f"koprogo-sandbox/vm:{mark}", vps)
     return Plan(inherited, raw, images)
 
 

@@ -1,15 +1,15 @@
-"""`up`: from nothing, or from whatever a hard stop left, to a box that answers."""
+"""`up`: from nothing, or from whatever a hard stop left, to a VPS that answers."""
 
 import datetime as dt
 import platform
 import time
 from dataclasses import replace
 
-from sandbox import authority, box, engine, images, parts, registry
+from sandbox import authority, box, disk, engine, images, parts, qemu, registry, vm
 from sandbox import state as states
 from sandbox.client import Docker
 from sandbox.console import SandboxError, Steps, out
-from sandbox.state import Sandbox, State
+from sandbox.state import Kind, Sandbox, State
 
 NAMES = ["koprogo.localhost", "api.koprogo.localhost", "localhost"]
 
@@ -28,22 +28,30 @@ def references(plan: images.Plan) -> dict[str, str]:
     return {image.name: f"{registry.NAME}/{image.published}" for image in plan.published}
 
 
-def is_up(sandbox: Sandbox, plan: images.Plan) -> State | None:
+def vps_image(plan: images.Plan, kind: Kind) -> str:
+    """What the VPS of a kind is made of."""
+    return plan.images["vps" if kind is Kind.box else "vm"].tag
+
+
+def is_up(sandbox: Sandbox, plan: images.Plan, kind: Kind) -> State | None:
     """The state, if everything is as `up` would leave it."""
     found = states.read(sandbox)
     docker, _ = engine.connect()
     if found is None or docker is None:
         return None
-    containers = docker.inspect("container", sandbox.vps, sandbox.registry)
+    names = [sandbox.registry, *([sandbox.vps] if kind is Kind.box else [])]
+    containers = docker.inspect("container", *names)
     running = [c for c in containers if c["State"]["Status"] == "running"]
     certificates = (
         authority.load(sandbox.directory / f"{stem}.crt", sandbox.directory / f"{stem}.key")
         for stem in ("ca", "tls", "registry")
     )
     current = (
-        len(running) == 2
+        found.kind is kind
+        and len(running) == len(names)
+        and (kind is Kind.box or qemu.running(sandbox) is not None)
         and found.images == references(plan)
-        and found.box_image == plan.images["vps"].tag
+        and found.box_image == vps_image(plan, kind)
         and found.registry_image == plan.images["registry"].tag
         and all(pair and authority.lasts(pair[0], authority.RENEW_DAYS) for pair in certificates)
         and box.banner(found.ssh_port)
@@ -51,26 +59,46 @@ def is_up(sandbox: Sandbox, plan: images.Plan) -> State | None:
     return found if current else None
 
 
-def up(sandbox: Sandbox) -> State:
-    """Bring the sandbox up; quick when it is."""
+def present(sandbox: Sandbox) -> Kind | None:
+    """The kind that is there by what can be seen without an engine; None if nothing is."""
+    found = states.read(sandbox)
+    if found:
+        return found.kind
+    return Kind.vm if vm.there(sandbox) else None
+
+
+def up(sandbox: Sandbox, asked: Kind | None = None) -> State:
+    """Bring the sandbox up; quick when it is.
+
+    Args:
+        sandbox: whose.
+        asked: a kind; None for the one that is there, or a box.
+
+    Raises:
+        SandboxError: another kind is there.
+    """
     supported()
     began = time.monotonic()
     sandbox.prepare()
-    plan = images.plan()
-    found = is_up(sandbox, plan)
+    kind = states.choose_kind(present(sandbox), asked)
+    plan = images.plan(kind)
+    found = is_up(sandbox, plan, kind)
     if found:
         out.print(f"the sandbox is already up [dim]({time.monotonic() - began:.1f} s)[/]")
         return found
     with sandbox.lock():
-        return build_up(sandbox, plan)
+        # Another command may have come first.
+        return build_up(sandbox, plan, states.choose_kind(present(sandbox), kind))
 
 
-def build_up(sandbox: Sandbox, plan: images.Plan) -> State:
+def build_up(sandbox: Sandbox, plan: images.Plan, kind: Kind) -> State:
     """All steps, each of which does nothing where nothing is to be done."""
-    steps = Steps(total=len(plan.images) + 7)
+    steps = Steps(total=len(plan.images) + (7 if kind is Kind.box else 9))
     with steps.step("container engine") as remarks:
         docker, notes = engine.ensure()
         remarks += notes
+    if kind is Kind.vm and parts.container(docker, sandbox.vps):
+        states.choose_kind(Kind.box, kind)  # its state is lost, it is not
     with steps.step("root filesystem Debian 13") as remarks:
         remarks.append(images.build_raw(docker, plan))
     for image in plan.images.values():
@@ -90,6 +118,20 @@ def build_up(sandbox: Sandbox, plan: images.Plan) -> State:
                 remarks.append(image.name)
         if not remarks:
             remarks.append("registry has them")
+    if kind is Kind.vm:
+        current = vm_up(docker, sandbox, plan, prefix, host_key, steps)
+    else:
+        current = box_up(docker, sandbox, plan, prefix, host_key, steps)
+    if rivals := parts.other_boxes(docker, sandbox.vps) + qemu.others(sandbox.vps):
+        out.print(f"[yellow]other sandboxes run here, on the same CPU: {', '.join(rivals)}[/]")
+    out.print(f"[bold green]up[/] in {steps.elapsed:.1f} s")
+    return current
+
+
+def box_up(
+    docker: Docker, sandbox: Sandbox, plan: images.Plan, prefix: str, host_key: str, steps: Steps
+) -> State:
+    """The box, started and answering."""
     with steps.step("box") as remarks:
         current, how = start_box(docker, sandbox, plan, prefix)
         states.write_ssh(sandbox, current, host_key)
@@ -98,10 +140,62 @@ def build_up(sandbox: Sandbox, plan: images.Plan) -> State:
     with steps.step("boot and ssh"):
         box.hang_up(sandbox, current)
         box.wait(docker, sandbox, current)
-    if others := parts.other_boxes(docker, sandbox.vps):
-        out.print(f"[yellow]other sandboxes run here, on the same CPU: {', '.join(others)}[/]")
-    out.print(f"[bold green]up[/] in {steps.elapsed:.1f} s")
     return current
+
+
+def vm_up(
+    docker: Docker, sandbox: Sandbox, plan: images.Plan, prefix: str, host_key: str, steps: Steps
+) -> State:
+    """The virtual machine, started and answering."""
+    with steps.step("QEMU") as remarks:
+        remarks.append(qemu.ensure())
+    with steps.step("root disk") as remarks:
+        tag = vps_image(plan, Kind.vm)
+        remarks.append("made" if disk.build(docker, tag) else "present")
+    with steps.step("virtual machine") as remarks:
+        current, how = start_vm(docker, sandbox, plan, prefix)
+        states.write_ssh(sandbox, current, host_key)
+        states.save(sandbox, current)
+        remarks += how
+    with steps.step("boot and ssh"):
+        box.hang_up(sandbox, current)
+        vm.wait(sandbox, current)
+        vm.refresh(sandbox, current, prefix)
+    return current
+
+
+def start_vm(
+    docker: Docker, sandbox: Sandbox, plan: images.Plan, prefix: str
+) -> tuple[State, list[str]]:
+    """The virtual machine, started or made; the state that describes it, and remarks."""
+    tag = vps_image(plan, Kind.vm)
+    previous = states.read(sandbox)
+    if previous and qemu.running(sandbox):
+        current, remarks = previous, ["already running"]
+    else:
+        # One whose state is lost has ports that nobody knows.
+        qemu.stop(sandbox)
+        new = vm.prepare(sandbox, tag, prefix)
+        chosen, why = vm.choose_accelerator(sandbox)
+        ports = states.choose_ports(previous)
+        connected = vm.connect(docker, sandbox)
+        vm.start(sandbox, chosen, ports, connected=connected)
+        remarks = ["made" if new else "was off, started", f"{chosen}: {why}"]
+        current = replace(
+            describe(sandbox, prefix, ports),
+            kind=Kind.vm,
+            accelerator=chosen,
+            container="",
+            gateway=qemu.GATEWAY,
+            box_address=f"{prefix}.{parts.BOX}" if connected else "",
+            box_image=tag if new or previous is None else previous.box_image,
+        )
+    if current.box_image != tag:
+        remarks.append("its image has changed: `down` and `up` for a new one")
+    return (
+        replace(current, images=references(plan), registry_image=plan.images["registry"].tag),
+        remarks,
+    )
 
 
 def keys(sandbox: Sandbox) -> tuple[str, bool]:
@@ -112,6 +206,29 @@ def keys(sandbox: Sandbox) -> tuple[str, bool]:
     root = authority.root(own, f"KoproGo sandbox {sandbox.id}")
     authority.server(own, "tls", NAMES, root)
     return host_key, registry.issue(sandbox)
+
+
+def restart(sandbox: Sandbox, state: State, *, hard: bool) -> None:
+    """Reboot the VPS, whichever kind it is; `hard`: without a clean stop.
+
+    Raises:
+        SandboxError: it is gone, or does not stop.
+    """
+    if state.kind is Kind.vm:
+        vm.restart(sandbox, state, hard=hard)
+        return
+    docker = engine.require()
+    if not docker.inspect("container", sandbox.vps):
+        raise SandboxError("the box is gone", "run: python -m sandbox up")
+    box.restart(docker, sandbox, hard=hard)
+
+
+def wait(sandbox: Sandbox, state: State) -> None:
+    """Wait until the VPS has booted and lets the user in."""
+    if state.kind is Kind.vm:
+        vm.wait(sandbox, state)
+    else:
+        box.wait(engine.require(), sandbox, state)
 
 
 def start_registry(

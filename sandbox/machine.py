@@ -100,21 +100,35 @@ def codename() -> str:
     return found.group(1).strip('"') if found else ""
 
 
+# What `apt-get update` would fetch: '<mirror>/dists/<suite>/<component>/binary-…/Packages…' …
+_PACKAGE_LIST = re.compile(
+    r"'(?P<mirror>\S+?)/*/dists/(?P<suite>\S+?)/(?P<component>[^/]+)/binary-"
+)
+
+
 def sources() -> str:
     """This machine's Debian mirrors with its suite replaced by trixie, else Debian's own."""
-    own = codename()
-    lines: list[str] = []
+    # Asked of the configuration alone: `apt-get indextargets` knows nothing before the first
+    # `apt-get update`, and an answer that changes then would have every image built again.
     listing = output(
-        "apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)",
-        "Created-By: Packages",
+        "apt-get", "-o", "Dir::State::lists=/nonexistent", "--print-uris", "update"
     )  # fmt: skip
-    for line in listing.splitlines():
-        parts = line.split()
-        if len(parts) != 3 or not re.fullmatch(rf"{own}(-updates|-security)?", parts[1]):
+    return trixie_sources(listing, codename())
+
+
+def trixie_sources(listing: str, own: str) -> str:
+    """The sources of the box from what `apt-get --print-uris update` says. Pure.
+
+    Args:
+        listing: its output; empty where there is no apt.
+        own: the machine's own Debian release; empty on anything else.
+    """
+    lines: list[str] = []
+    for found in _PACKAGE_LIST.finditer(listing) if own else ():
+        mirror, suite = found["mirror"], found["suite"]
+        if found["component"] != "main" or not re.fullmatch(rf"{own}(-updates|-security)?", suite):
             continue
-        if parts[2] != "main" or not own:
-            continue
-        entry = f"deb {parts[0].rstrip('/')} {SUITE}{parts[1][len(own) :]} main"
+        entry = f"deb {mirror} {SUITE}{suite[len(own) :]} main"
         if entry not in lines:
             lines.append(entry)
     if not any(f" {SUITE} main" in line for line in lines):

@@ -1,6 +1,7 @@
 """Who this sandbox is, and what it tells others: `.sandbox/state.json`, keys and ssh_config."""
 
 import contextlib
+import enum
 import fcntl
 import hashlib
 import json
@@ -18,6 +19,31 @@ USER = "debian"
 LABEL = "koprogo-sandbox"
 IMAGE_LABEL = "koprogo-sandbox.image"
 PORTS = {"ssh": 2222, "http": 8080, "https": 8443}
+
+
+class Kind(enum.StrEnum):
+    """What the VPS is: a container on this machine's kernel, or a machine with one of its own."""
+
+    box = "box"
+    vm = "vm"
+
+
+def choose_kind(present: Kind | None, asked: Kind | None) -> Kind:
+    """The kind to bring up.
+
+    Args:
+        present: what is up, or was left by a hard stop; None where there is nothing.
+        asked: what the command line says; None keeps what is there.
+
+    Raises:
+        SandboxError: another kind is up.
+    """
+    if present and asked and present != asked:
+        raise SandboxError(
+            f"the sandbox of this checkout is a {present}, and a {asked} was asked for",
+            "remove it first, with all that is in it: make sandbox-down",
+        )
+    return present or asked or Kind.box
 
 
 @dataclass(frozen=True)
@@ -57,9 +83,19 @@ class Sandbox:
         return f"{self.prefix}-net"
 
     @property
+    def tap(self) -> str:
+        """The device of a virtual machine's second interface: 15 bytes at most."""
+        return f"kps-{self.id}"
+
+    @property
     def directory(self) -> Path:
         """Where state and keys are."""
         return self.root / ".sandbox"
+
+    @property
+    def vm(self) -> Path:
+        """What a virtual machine is made of: disk, kernel, process id, console."""
+        return self.directory / "vm"
 
     @property
     def control(self) -> Path:
@@ -98,7 +134,15 @@ class Sandbox:
 
 @dataclass
 class State:
-    """What other programs read; every value is usable as it stands."""
+    """What other programs read; every value is usable as it stands.
+
+    Attributes:
+        gateway: the machine's address as the VPS sees its clients.
+        box_address: where the VPS itself is reached, every port of it; empty where it is reached
+            by forwarded ports alone.
+        container: the box's; empty for a virtual machine.
+        accelerator: of a virtual machine: `kvm` or `tcg`.
+    """
 
     ssh_host: str
     ssh_port: int
@@ -120,13 +164,16 @@ class State:
     box_image: str = ""
     registry_image: str = ""
     extra: dict[str, list[int]] = field(default_factory=dict)
+    kind: Kind = Kind.box
+    accelerator: str = ""
 
 
 def read(sandbox: Sandbox) -> State | None:
     """The state of the last `up`, if it can be read."""
     try:
         raw = json.loads((sandbox.directory / "state.json").read_text())
-        return State(**{f.name: raw[f.name] for f in fields(State) if f.name in raw})
+        known = {f.name: raw[f.name] for f in fields(State) if f.name in raw}
+        return State(**known | {"kind": Kind(raw.get("kind", Kind.box))})
     except (OSError, ValueError, TypeError):
         return None
 

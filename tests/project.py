@@ -24,8 +24,10 @@ FILLED_IN: dict[str, dict[str, Any]] = {
         "acme_email": "ops@koprogo.be",
         "superadmin_addresses": ["203.0.113.7"],
     },
-    # What inventories/sandbox.py adds from the box's state.
+    # What inventories/sandbox.py adds for a box.
     "sandbox": {
+        "swap": None,
+        "time_synchronisation": False,
         "public_address": "127.0.0.1",
         "scan_address": "10.213.188.10",
         "public_http_port": 8080,

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from koprogo_deploy import door
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.screen import Screen, complain
 
 if TYPE_CHECKING:
     from koprogo_deploy.runs.model import Run
 
 # Piped output is as wide as a wide terminal: a table in a log stays readable.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+out = Screen(width=None if sys.stdout.isatty() else 120)
 
 
 class Where(enum.StrEnum):
@@ -93,4 +93,4 @@ def write_down(opened: door.Environment, run: Run) -> None:
         remote.write_down(opened, "gate", **line)
     except Refusal as refusal:
         why = refusal.problems[0].what
-        sys.stderr.write(f"\nThe host's journal has no line of this gate: {why}\n")
+        complain(f"\nThe host's journal has no line of this gate: {why}")

@@ -27,6 +27,7 @@ from koprogo_deploy.dashboard.desk import Desk, NotNow, Wanted
 from koprogo_deploy.dashboard.guard import Keys
 from koprogo_deploy.dashboard.jobs import Busy, words
 from koprogo_deploy.problems import Refusal
+from koprogo_deploy.visible import everywhere, finalized
 
 # How often a stream looks for something new, seconds.
 PULSE = 0.5
@@ -36,6 +37,7 @@ _templates = Templates(
     loader=PackageLoader("koprogo_deploy.dashboard", "pages"),
     autoescape=True,
     undefined=StrictUndefined,
+    finalize=finalized,
 )
 
 
@@ -128,9 +130,9 @@ def build(desk: Desk, keys: Keys, closing: asyncio.Event, report: Callable[..., 
     def looked(look: Callable[[], dict[str, Any]]) -> Callable[[Request], Any]:
         async def answer(_: Request) -> Response:
             try:
-                return JSONResponse(await asyncio.to_thread(look))
+                return _json(await asyncio.to_thread(look))
             except Refusal as refusal:
-                return JSONResponse({"problem": words(refusal)})
+                return _problem(200, words(refusal))
 
         return answer
 
@@ -156,7 +158,7 @@ def build(desk: Desk, keys: Keys, closing: asyncio.Event, report: Callable[..., 
             return _problem(409, str(reason))
         except Refusal as refusal:
             return _problem(409, words(refusal))
-        return JSONResponse(job.show(), 202)
+        return _json(job.show(), 202)
 
     async def cancel(request: Request) -> Response:
         try:
@@ -195,7 +197,12 @@ def build(desk: Desk, keys: Keys, closing: asyncio.Event, report: Callable[..., 
 
 
 def _problem(status: int, text: str) -> Response:
-    return JSONResponse({"problem": text}, status)
+    return _json({"problem": text}, status)
+
+
+def _json(value: object, status: int = 200) -> Response:
+    """What the page shows: nothing in it turns a line around or hides one."""
+    return JSONResponse(everywhere(value), status)
 
 
 async def _body(request: Request) -> bytes:
@@ -251,4 +258,4 @@ async def _stream(desk: Desk, closing: asyncio.Event) -> AsyncIterator[str]:
 
 
 def _event(name: str, data: object) -> str:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+    return f"event: {name}\ndata: {json.dumps(everywhere(data))}\n\n"

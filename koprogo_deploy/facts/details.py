@@ -44,6 +44,8 @@ for layer in layers:
     path, last = layer, False
     for part in sys.argv[1].strip("/").split("/"):
         path = os.path.join(path, part)
+        if os.path.islink(path):
+            sys.exit(1)  # it points into the image; followed here, it would point into the host
         last = last or gone(path) or opaque(path)
     if os.path.isdir(path):
         for name in os.listdir(path):

@@ -34,7 +34,9 @@ printf 'clock\t%s\n' "$(date +%s)"
 printf 'swap\t%s\n' "$(awk 'NR>1 {print $1}' /proc/swaps | tr '\n' ' ')"
 printf 'timezone\t%s\n' "$(readlink -f /etc/localtime)"
 printf 'lists\t%s\n' "$(find /var/lib/apt/lists -name '*_Packages*' -mmin -1440 | head -n 1)"
-[ -e $data/PG_VERSION ] && printf 'pgversion\t%s\n' "$(cat $data/PG_VERSION)"
+# Postgres' own directory: it could have a link or a pipe of that name.
+[ -f $data/PG_VERSION ] && [ ! -L $data/PG_VERSION ] && printf 'pgversion\t%s\n' \
+  "$(timeout 5 head -c 8 $data/PG_VERSION | tr -cd '0-9.')"
 """
 
 

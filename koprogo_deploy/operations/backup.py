@@ -30,7 +30,7 @@ def backups_scheduled(timers: bool = True) -> Iterator[StringCommand | str]:
     """
     environment = context.current()
     settings = environment.settings
-    if warning := backups.not_off_site(settings):
+    for warning in backups.warnings(settings):
         logger.warning("    %s", warning)
     units = backup_units(settings) if timers else []
     wanted = context.backup_files(environment)
@@ -116,6 +116,8 @@ def backup_made() -> Iterator[FunctionCommand]:
             made["uploads"],
             megabytes(made["uploads_bytes"]),
         )
+        for warning in made.get("warnings") or ():
+            logger.warning("    %s", warning)
 
 
 @deploy("Backups")

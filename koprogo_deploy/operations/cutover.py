@@ -169,7 +169,7 @@ until [ "$({checks})" = "{len(names)}" ]; do
   if [ "$(date +%s)" -ge "$end" ]; then
     echo "no certificate for {" and ".join(names)} after {CERTIFICATE_TIMEOUT} s:" >&2
     echo "do both names point to this host, and is port 80 open to the world? Traefik says:" >&2
-    docker logs --tail 10 {container("traefik")} >&2
+    docker logs --tail 10 {container("traefik")} 2>&1 | sed 's/^/    | /' >&2
     exit 1
   fi
   sleep 1

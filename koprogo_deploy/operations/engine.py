@@ -8,7 +8,7 @@ from pyinfra import host
 from pyinfra.api import StringCommand, deploy
 
 from koprogo_deploy.files import RemoteFile, archive, differing, unpack_command
-from koprogo_deploy.machine import ENGINE_PACKAGES, daemon_file
+from koprogo_deploy.machine import ENGINE_PACKAGES, container_units_file, daemon_file
 from koprogo_deploy.operations.host import install_command, missing_packages
 from koprogo_deploy.operations.looks import machine_now
 from koprogo_deploy.operations.step import step
@@ -44,7 +44,19 @@ def engine_installed() -> Iterator[StringCommand | str]:
         host.noop("the engine runs with this daemon.json")
 
 
+@step
+def container_units_configured() -> Iterator[StringCommand | str]:
+    """Tell systemd which limit of a container is Docker's: running ones have it at once."""
+    file = container_units_file()
+    if differing([file], machine_now().files):
+        yield StringCommand(unpack_command("/"), _stdin=archive([file]))
+        yield "systemctl daemon-reload"
+    else:
+        host.noop("systemd leaves the containers' limits alone")
+
+
 @deploy("Engine")
 def engine_stage() -> None:
     """Docker Engine and Compose."""
+    container_units_configured(name="Keep containers out of swap")
     engine_installed(name="Install Docker Engine and Compose")

@@ -10,7 +10,7 @@ from pyinfra.api import StringCommand, deploy
 
 from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.files import archive, differing, unpack_command
-from koprogo_deploy.machine import SWAP_FILE, host_files, packages
+from koprogo_deploy.machine import RUN_FILE, SWAP_FILE, host_files, packages
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.looks import machine_now
 from koprogo_deploy.operations.step import step
@@ -25,6 +25,7 @@ APT = (
 _AFTER = {
     "/etc/sysctl.d/60-koprogo.conf": "sysctl -q -p /etc/sysctl.d/60-koprogo.conf",
     "/etc/systemd/journald.conf.d/60-koprogo.conf": "systemctl restart systemd-journald",
+    RUN_FILE: f"systemd-tmpfiles --create {RUN_FILE}",
     # Reload, not restart: a bad file leaves the old daemon; live sessions go on.
     "/etc/ssh/sshd_config.d/00-koprogo.conf": "sshd -t && systemctl reload ssh",
 }

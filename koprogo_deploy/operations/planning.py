@@ -51,7 +51,7 @@ def decide(seeds: bool, upgrading: bool = False) -> Decided:
     environment = context.current()
     sets = context.secret_sets(environment)
     before = _before()
-    images = before.release.images if before else None
+    images = _images_of(before)
     secret = context.backup_files(environment)
     found = gather.gather(look, environment, sets, images, secret, seeds)
     planner = make.Planner(datetime.now(UTC), context.who(), context.revision())
@@ -60,7 +60,8 @@ def decide(seeds: bool, upgrading: bool = False) -> Decided:
         raise OperationError(f"\n{Refusal(f'Plan of {before.made}', changed)}")
     if now.problems:
         raise OperationError("; ".join(now.problems))
-    decided = Decided(before or now, found)
+    # A file is only compared: nothing in it that the comparison leaves out decides anything.
+    decided = Decided(now if environment.settings.plan else before or now, found)
     _decided[host.name] = decided
     return decided
 
@@ -75,6 +76,14 @@ def _before() -> Plan | None:
         except Refusal as refusal:
             raise OperationError(f"\n{refusal}") from None
     return _shown.get(host.name) if state.is_executing else None
+
+
+def _images_of(before: Plan | None) -> dict[str, str] | None:
+    """Images that are taken from a plan: of one that this very run has shown, all."""
+    if before is None:
+        return None
+    settings = context.current().settings
+    return given.by_tag(before, settings) if settings.plan else before.release.images
 
 
 def of_this_run() -> Decided:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pyinfra import host, logger
 from pyinfra.api import deploy
@@ -45,6 +45,18 @@ def host_is_acceptable(does: str = "") -> Iterator[str]:
     yield  # an operation is a generator; this one has no command
 
 
+def lets_pass(headers: Mapping[str, str] | None, restarting: bool) -> bool | None:
+    """Whether this machine passes by the maintenance page; None where nobody knows. Pure.
+
+    Args:
+        headers: of what the site answers; None where it does not answer.
+        restarting: a page of a deploy that was cut is there, which this one takes away.
+    """
+    if headers is None:
+        return None
+    return restarting or not maintenance.ours(headers)
+
+
 @step
 def maintenance_lets_us_pass(does: str = "") -> Iterator[str]:
     """While maintenance is on the smoke tests have to pass by it: refuse where they cannot."""
@@ -63,12 +75,17 @@ def maintenance_lets_us_pass(does: str = "") -> Iterator[str]:
         return
     with Outside(settings, timeout=5) as outside:
         try:
-            answer = outside.api.get("/health")
-            # One that a deploy which was cut left behind is taken away by this one.
-            closed = maintenance.ours(answer.headers) and not stack(settings).restarting
-        except httpx2.HTTPError:
-            closed = False  # nothing answers: that is not the page, and the deploy may mend it
-    if closed:
+            headers, silent = outside.api.get("/health").headers, ""
+        except httpx2.HTTPError as error:
+            headers, silent = None, str(error) or type(error).__name__
+    passes = lets_pass(headers, stack(settings).restarting)
+    if passes is None:
+        # The deploy may mend that, and its smoke tests find out.
+        told = "the site does not answer, so nobody knows whether this machine passes"
+        logger.warning("    %s; %s: %s", maintenance.told(wanted), told, silent)
+        host.noop(told)
+        return
+    if not passes:
         name = settings.environment
         problem = Problem(
             "maintenance",

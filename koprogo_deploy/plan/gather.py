@@ -43,7 +43,7 @@ def gather(
         look: asks the host.
         environment: what is wanted.
         sets: secret files by service.
-        images: of a plan that was made before: they are taken as they are.
+        images: of the plan that this run has shown: they are taken as they are.
         secret_files: of the machine, that hold secrets.
         seeds: the run has a seed stage.
     """

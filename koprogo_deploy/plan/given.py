@@ -1,15 +1,22 @@
-"""A plan that was made before: read from its file, and held against what would be planned now."""
+"""A plan that was made before: read from its file, and held against what would be planned now.
+
+Whoever can change the file, such as the author of a pull request whose job made it, decides nothing
+by that: what is deployed is what this checkout and the registry say, and the file has to agree.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from koprogo_deploy.door import ROOT, Environment
+from koprogo_deploy.facts.stack import digest_reference
 from koprogo_deploy.plan.model import FORMAT, Plan
 from koprogo_deploy.plan.seen import differences
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.settings import SERVICES, Settings
 
 WHERE = "--data plan"
 
@@ -44,7 +51,35 @@ def read(file: str, environment: Environment) -> Plan:
     if (plan.environment, plan.host) != (name, environment.host):
         what = f"{file} is of {plan.environment} on {plan.host}, not of {name} on"
         raise Refusal("Plan", [Problem(WHERE, f"{what} {environment.host}", fix)])
+    if foreign := foreign_images(plan.release.images, environment.settings):
+        raise Refusal("Plan", [Problem(WHERE, f"{file}: {what}", fix) for what in foreign])
     return plan
+
+
+def foreign_images(images: Mapping[str, str], settings: Settings) -> list[str]:
+    """Images of a plan that group data does not ask for, whatever the registry may say. Pure.
+
+    Args:
+        images: reference by service, as the plan has it.
+        settings: they name the repository, and may name the digest.
+    """
+    found = []
+    if set(images) != set(SERVICES):
+        found.append(f"it has images for {', '.join(sorted(images)) or 'no service'}")
+    for service in SERVICES:
+        image, asked = images.get(service, ""), settings.image(service)
+        wanted = digest_reference(asked, asked if "@" in asked else image)
+        if image and image != wanted and (image != asked or "@" in asked):
+            found.append(f"{service} is {image}, and group data asks for {asked}")
+    return found
+
+
+def by_tag(plan: Plan, settings: Settings) -> dict[str, str]:
+    """Images that the plan, too, knew by their tag alone: no registry could be asked. Pure."""
+    images = plan.release.images
+    return {
+        s: images[s] for s in SERVICES if images[s] == settings.image(s) and "@" not in images[s]
+    }
 
 
 def stale(before: Plan, now: Plan) -> list[Problem]:
@@ -52,7 +87,7 @@ def stale(before: Plan, now: Plan) -> list[Problem]:
 
     Args:
         before: the plan.
-        now: the one that would be made now, with the images of the plan.
+        now: the one that would be made now.
     """
     again = f"look at it and plan anew: koprogo plan {now.environment} --out FILE"
     found = [
@@ -70,6 +105,12 @@ def stale(before: Plan, now: Plan) -> list[Problem]:
             what = f"asks for {new.requested[service]}, and the plan for"
             what += f" {old.requested.get(service)}; {elsewhere}"
             found.append(Problem("this checkout", what, again))
+        elif old.images.get(service) != new.images[service]:
+            what = (
+                f"{service}: {new.requested[service]} is {new.images[service]} now, and the plan "
+            )
+            what += f"has {old.images.get(service)}"
+            found.append(Problem("the image is another one", what, again))
     if files:
         what = f"renders {', '.join(files)} otherwise; {elsewhere}"
         found.append(Problem("this checkout", what, again))

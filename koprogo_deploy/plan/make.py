@@ -365,6 +365,8 @@ def _rehearsed_earlier(seen: Seen) -> str:
         passed = "passed" if rehearsal.get("passed") else "failed"
         table = next((lock["table"] for lock in locks if float(lock["seconds"]) == longest), "")
         held = f", {table} locked for {longest:g} s" if table else ", no long lock"
+        if rehearsal.get("locks") is None:
+            held = ", its locks were not watched"
         return f"the rehearsal of {str(entry.get('at', ''))[:16]} {passed}: {took:.1f} s{held}"
     return ""
 

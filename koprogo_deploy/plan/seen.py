@@ -59,6 +59,7 @@ def host_files(
         *secret,
         *machine.host_files(settings),
         machine.daemon_file(),
+        machine.container_units_file(),
         *machine.binary_files(settings),
         machine.image_note(settings, wanted.release.images["traefik"]),
         *machine.backup_units(settings),

@@ -27,8 +27,8 @@ from koprogo_deploy.operations import lock
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.outside import Outside
 from koprogo_deploy.render import container_names
-from sandbox import box, client, engine
-from sandbox.state import Sandbox, State
+from sandbox import box, client, engine, lifecycle
+from sandbox.state import Kind, Sandbox, State
 
 ROOT = door.ROOT
 PYINFRA = str(Path(sys.executable).with_name("pyinfra"))
@@ -255,19 +255,22 @@ class Rig:
         return len(pids)
 
     def reboot(self, *, hard: bool = False, cold: bool = False) -> None:
-        """Reboot the box; `cold`: with the machine's page cache dropped while it is off."""
+        """Reboot the VPS; `cold`: with the machine's page cache dropped while a box is off.
+
+        A virtual machine's page cache is its own: it is empty after each reboot.
+        """
         self.hang_up()
         box.hang_up(self.sandbox, self.state)
-        if cold:
+        if cold and self.state.kind is Kind.box:
             self.docker.call("stop", "--time", "60", self.sandbox.vps)
             drop_page_cache()
             self.docker.call("start", self.sandbox.vps)
         else:
-            box.restart(self.docker, self.sandbox, hard=hard)
+            lifecycle.restart(self.sandbox, self.state, hard=hard)
 
     def wait_for_ssh(self) -> None:
-        """Until the box has booted."""
-        box.wait(self.docker, self.sandbox, self.state)
+        """Until the VPS has booted."""
+        lifecycle.wait(self.sandbox, self.state)
 
     def wait_for_site(self, within: float) -> float:
         """Wait for the first 200 through TLS, and return when it came (`time.monotonic`)."""

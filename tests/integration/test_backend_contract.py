@@ -468,3 +468,27 @@ def test_the_superadmins_public_password_is_of_no_use(api: httpx2.Client) -> Non
     response = api.post("/auth/login", json=body)
     assert response.status_code in {401, 403, 404}, response.status_code
     assert '"token"' not in response.text
+
+
+def test_a_meeting_is_there_for_who_is_signed_in_alone(
+    api: httpx2.Client, auth: Headers, building: dict[str, Any]
+) -> None:
+    """The application checks no token for these; the proxy has it asked."""
+    body = {
+        "organization_id": NOBODY,
+        "building_id": building["id"],
+        "meeting_type": "Ordinary",
+        "title": "Contract",
+        "description": None,
+        "scheduled_date": "2030-01-01T18:00:00Z",
+        "location": "Namur",
+    }
+    made = api.post("/meetings", json=body, headers=auth)
+    assert made.status_code == 201, made.text
+    path = f"/meetings/{made.json()['id']}"
+    for stranger in ({}, {"Authorization": "Bearer nonsense"}):
+        assert api.get(path, headers=stranger).status_code == 401
+        assert api.delete(path, headers=stranger).status_code == 401
+    assert api.get(path, headers=auth).json()["title"] == "Contract"
+    assert api.delete(path, headers=auth).status_code == 204
+    assert api.get(path, headers=auth).status_code == 404

@@ -34,6 +34,11 @@ def cgroup(pid: int) -> dict[str, str]:
             values["quota"] = values.get("quota") or (quota[0] if quota else "")
             values["used"] = values.get("used") or read(f"{base}/memory.current")
             values["stat"] = values.get("stat") or read(f"{base}/memory.stat")
+            unit = path.rpartition("/")[2]
+            if unit.endswith(".scope"):
+                values["systemd_swap"] = run(
+                    "systemctl", "show", "--property", "MemorySwapMax", "--value", unit
+                )
         elif "memory" in controllers.split(","):
             base = f"/sys/fs/cgroup/memory{path}"
             values["memory"] = read(f"{base}/memory.limit_in_bytes")

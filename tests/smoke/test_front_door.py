@@ -26,6 +26,19 @@ CLOSED = (
     ("GET", "/swagger-ui/"),
     ("TRACE", "/api/v1/health"),
 )
+# Asked for what does not exist: whoever is let in gets 404.
+NOTHING = "00000000-0000-0000-0000-000000000000"
+GUARDED = (
+    ("GET", f"/api/v1/meetings/{NOTHING}"),
+    ("PUT", f"/api/v1/meetings/{NOTHING}"),
+    ("DELETE", f"/api/v1/meetings/{NOTHING}"),
+    ("POST", f"/api/v1/meetings/{NOTHING}/agenda"),
+    ("POST", f"/api/v1/meetings/{NOTHING}/cancel"),
+    ("GET", f"/api/v1/buildings/{NOTHING}/meetings"),
+    ("DELETE", f"/api/v1//meetings/{NOTHING}"),
+    ("DELETE", f"/api/v1/x/../meetings/{NOTHING}"),
+    ("DELETE", f"/api/v1/%6deetings/{NOTHING}"),
+)
 MANGLED = ("/api/v1/auth%2fregister", "/api/v1/x/..%2fauth/register", "/api/v1/auth%5cregister")
 
 
@@ -46,7 +59,7 @@ def raw_status(outside: Outside, context: ssl.SSLContext, method: str, path: str
 @pytest.fixture(scope="module")
 def statuses(outside: Outside, tls_context: ssl.SSLContext) -> dict[tuple[str, str], int]:
     """Status of each route that is to be closed: all are asked at once, on lines of their own."""
-    routes = [*CLOSED, *(("POST", path) for path in MANGLED)]
+    routes = [*CLOSED, *GUARDED, *(("POST", path) for path in MANGLED)]
     with ThreadPoolExecutor(len(routes)) as pool:
         answers = pool.map(lambda route: raw_status(outside, tls_context, *route), routes)
         return dict(zip(routes, answers, strict=True))
@@ -123,6 +136,31 @@ def test_encoded_ways_around_are_refused(statuses: dict[tuple[str, str], int], p
     assert statuses["POST", path] in (400, 404)
 
 
+@pytest.mark.parametrize(("method", "path"), GUARDED)
+def test_what_the_backend_leaves_open_needs_a_token(
+    statuses: dict[tuple[str, str], int], method: str, path: str
+) -> None:
+    assert statuses[method, path] == 401
+
+
+def test_a_browser_may_ask_what_needs_a_token(api: httpx2.Client, settings: Any) -> None:
+    origin = {"Origin": settings.cors_origins[0]}
+    asked = {"Access-Control-Request-Method": "DELETE"}
+    preflight = api.options(f"/meetings/{NOTHING}", headers={**origin, **asked})
+    assert preflight.status_code == 200
+    # The page is told that it has to log in, not that it may not read the answer.
+    refused = api.delete(f"/meetings/{NOTHING}", headers=origin)
+    assert refused.status_code == 401
+    for answer in (preflight, refused):
+        assert answer.headers["access-control-allow-origin"] == settings.cors_origins[0]
+
+
+def test_a_page_is_served_where_it_is_asked_for(outside: Outside) -> None:
+    answer = outside.frontend.get("/login")
+    assert answer.status_code == 200, answer.headers.get("location")
+    assert "<html" in answer.text.lower()
+
+
 def test_superadmin_pages_need_a_token_or_a_listed_address(api: httpx2.Client) -> None:
     for path in ("/users", "/organizations", "/stats/dashboard"):
         assert api.get(path).status_code in (401, 403), path
@@ -149,7 +187,13 @@ def test_only_gzip_is_offered(outside: Outside) -> None:
 
 @pytest.mark.of_the_host
 def test_nothing_else_answers(settings: Any) -> None:
+    if not settings.scan_address and settings.public_https_port != 443:
+        pytest.skip("scan_address = None, and the site's own address has other ports forwarded")
     address = settings.scan_address or settings.public_address or settings.domain
+    # Closed is what is seen of a machine that is not there, too.
+    https = settings.public_https_port if not settings.scan_address else 443
+    with socket.create_connection((address, https), timeout=10):
+        pass
     open_ports = []
     for port in (2375, 2376, 3000, 5000, 5432, 8080, 8081, 8082, 9000):
         with socket.socket() as probe:

@@ -50,8 +50,18 @@ def test_memory_limit_as_the_kernel_has_it(
     assert int(limits["memory"]) == settings.memory(service)
     if limits.get("memsw"):
         assert int(limits["memsw"]) == settings.memory(service)
-    if limits.get("swap"):
-        assert limits["swap"] == "0"
+
+
+@pytest.mark.of_the_host
+@pytest.mark.parametrize("service", SERVICES)
+def test_container_stays_out_of_swap(containers: Any, names: dict[str, str], service: str) -> None:
+    limits = containers[names[service]]["cgroup"]
+    if "memsw" in limits:
+        pytest.skip("cgroup v1: memory and swap are one limit, seen above")
+    assert limits["swap"] == "0"
+    # What systemd believes is what the kernel has some seconds after the next daemon-reload.
+    if "systemd_swap" in limits:
+        assert limits["systemd_swap"] == "0"
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -104,3 +104,17 @@ def test_another_storage_driver_is_not_guessed_at() -> None:
     done = in_layers({"Name": "btrfs", "Data": None})
     assert (done.returncode, done.stdout) == (1, "")
     assert DetailsFact().process(["migrations\t"]).migrations is None
+
+
+def test_a_link_in_an_image_is_not_followed_into_the_host(tmp_path: Path) -> None:
+    """An image's author chooses where it points to; root reads it."""
+    (tmp_path / "host/migrations").mkdir(parents=True)
+    (tmp_path / "host/migrations/of_the_host.sql").write_text("")
+    upper, above = tmp_path / "upper", tmp_path / "above"
+    (upper / "app").mkdir(parents=True)
+    (upper / "app/migrations").symlink_to(tmp_path / "host/migrations")
+    above.mkdir()
+    (above / "app").symlink_to(tmp_path / "host")
+    for layer in (upper, above):
+        done = in_layers({"Name": "overlay2", "Data": {"UpperDir": str(layer)}})
+        assert (done.returncode, done.stdout) == (1, "")

@@ -226,3 +226,29 @@ def test_a_manifest_that_a_loss_of_power_emptied_is_told_and_no_traceback() -> N
 def test_what_a_killed_dump_left_is_no_dump() -> None:
     found = stack.parse_stack(["dumps\tr1.dump r1.json r2.dump.part "])
     assert (found.dumps, found.torn_dumps) == (["r1"], ["r2.dump.part"])
+
+
+def test_postgres_version_is_read_from_a_file_alone(tmp_path: Path) -> None:
+    """The server owns its directory: a link there showed a file of root's, a pipe held us up."""
+    lines = host._SCRIPT.splitlines()
+    begin = next(n for n, line in enumerate(lines) if "PG_VERSION" in line)
+    (tmp_path / "secret").write_text("1.2 of the host")
+    version = tmp_path / "PG_VERSION"
+
+    def said() -> str:
+        script = "\n".join([f"data={tmp_path}", *lines[begin:]])
+        return subprocess.run(
+            ["sh", "-c", script], capture_output=True, text=True, check=False, timeout=10
+        ).stdout
+
+    assert said() == ""
+    version.symlink_to("secret")
+    assert said() == ""
+    version.unlink()
+    os.mkfifo(version)
+    assert said() == ""
+    version.unlink()
+    version.write_text("17\n")
+    assert said() == "pgversion\t17\n"
+    version.write_text("17\x1b]52;;\nclock\t1")
+    assert said() == "pgversion\t1752\n"

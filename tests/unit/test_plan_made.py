@@ -161,6 +161,7 @@ def test_a_new_host_gets_everything_and_no_registry_can_be_asked() -> None:
     )
     assert "docker.io" in plan.machine.packages
     assert "/etc/docker/daemon.json" in plan.machine.files
+    assert "/etc/systemd/system/docker-.scope.d/50-koprogo.conf" in plan.machine.files
     assert plan.duration.kind == ("first",)
     assert words.migrations(plan) == "all of the image's, on an empty database"
     assert words.requests(plan) == ["nothing serves yet"]
@@ -421,13 +422,53 @@ def test_a_plan_of_another_host_is_refused(tmp_path: Path) -> None:
 
 def test_the_same_host_and_checkout_carry_it_out() -> None:
     before = hosts.plan(new_image(), WITH_NEW_IMAGE)
-    # The registry's tag moved: the plan's image is what counts.
-    moved = replace(new_image(), registry={NEW: f"{NEW_DIGEST[:-1]}0"})
-    now = hosts.plan(moved, WITH_NEW_IMAGE, images=before.release.images)
-    assert given.stale(before, now) == []
+    assert given.stale(before, hosts.plan(new_image(), WITH_NEW_IMAGE)) == []
     unresolved = hosts.plan(replace(new_image(), registry={}), WITH_NEW_IMAGE)
-    now = hosts.plan(new_image(), WITH_NEW_IMAGE, images=unresolved.release.images)
-    assert given.stale(unresolved, now) == []
+    by_tag = given.by_tag(unresolved, WITH_NEW_IMAGE)
+    assert by_tag == {"backend": NEW}
+    assert given.stale(unresolved, hosts.plan(new_image(), WITH_NEW_IMAGE, images=by_tag)) == []
+
+
+def test_a_tag_that_moved_since_is_told() -> None:
+    before = hosts.plan(new_image(), WITH_NEW_IMAGE)
+    moved = f"{NEW_DIGEST[:-1]}0"
+    now = hosts.plan(replace(new_image(), registry={NEW: moved}), WITH_NEW_IMAGE)
+    told = given.stale(before, now)[0]
+    assert told.where == "the image is another one"
+    assert told.what == f"backend: {NEW} is {moved} now, and the plan has {NEW_DIGEST}"
+
+
+EVIL = f"evil.example/x/y@sha256:{'e' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("backend", "asked"),
+    [
+        (EVIL, NEW),
+        ("evil.example/x/y:main-17f4460", NEW),
+        (f"{NEW}@sha256:{'e' * 64}", NEW),
+        (f"{NEW_DIGEST[:-1]}0", f"{NEW}@{NEW_DIGEST.partition('@')[2]}"),
+        (NEW, f"{NEW}@{NEW_DIGEST.partition('@')[2]}"),
+    ],
+)
+def test_a_plan_with_a_foreign_image_is_refused_without_a_host(
+    tmp_path: Path, backend: str, asked: str
+) -> None:
+    settings = project.settings(swap=None, backend_image=asked)
+    plan = hosts.plan(new_image(), WITH_NEW_IMAGE)
+    release = plan.release.model_copy(
+        update={"images": {**plan.release.images, "backend": backend}}
+    )
+    file = tmp_path / "plan.json"
+    file.write_text(plan.model_copy(update={"release": release}).model_dump_json())
+    environment = Environment(settings, project.SECRETS, "203.0.113.7", {})
+    with pytest.raises(Refusal) as refused:
+        given.read(str(file), environment)
+    assert f"backend is {backend}, and group data asks for {asked}" in str(refused.value)
+    lacking = plan.release.model_copy(update={"images": {}})
+    file.write_text(plan.model_copy(update={"release": lacking}).model_dump_json())
+    with pytest.raises(Refusal, match="images for no service"):
+        given.read(str(file), environment)
 
 
 def other_host(**changes: Any) -> hosts.Hosts:

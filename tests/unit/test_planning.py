@@ -154,7 +154,8 @@ def test_a_kept_plan_is_carried_out_or_refused(run: Run, tmp_path: Path) -> None
     )
     stage = run(hosts.serving(), given)
     stage.plan()
-    assert planning.of_this_run().plan == kept
+    decided = planning.of_this_run().plan
+    assert (decided.release, decided.services) == (kept.release, kept.services)
     assert len(stage.push()) == 1
 
     stage.host = replace(stage.host, stack=replace(stage.host.stack, secrets=set()))
@@ -164,6 +165,46 @@ def test_a_kept_plan_is_carried_out_or_refused(run: Run, tmp_path: Path) -> None
     other = project.settings(swap=None, postgres_settings={"work_mem": "7MB"}, plan=str(file))
     with pytest.raises(OperationError, match="this checkout: renders"):
         run(hosts.serving(), other).plan()
+
+
+def test_an_edited_plan_does_not_choose_the_image(run: Run, tmp_path: Path) -> None:
+    """Tried at 21d6e63 with a made-up host: another image of a plan's file was deployed."""
+    kept = hosts.plan(new_image(), WITH_NEW_IMAGE)
+    other = f"{NEW_DIGEST.partition('@')[0]}@sha256:{'e' * 64}"
+    foreign = hosts.plan(new_image(), WITH_NEW_IMAGE.model_copy(update={"backend_image": other}))
+    assert foreign.release.images["backend"] == other
+    edited = foreign.model_copy(
+        update={"release": foreign.release.model_copy(update={"requested": kept.release.requested})}
+    )
+    file = tmp_path / "plan.json"
+    file.write_text(edited.model_dump_json())
+    asked = WITH_NEW_IMAGE.model_copy(update={"plan": str(file)})
+    stage = run(new_image(), asked)
+    with pytest.raises(OperationError, match="the image is another one: backend: ") as refused:
+        stage.plan()
+    assert other in str(refused.value)
+    assert stage.host.stack.candidate is None
+
+    file.write_text(kept.model_dump_json())
+    stage = run(new_image(), asked)
+    stage.plan()
+    assert NEW_DIGEST in pushed(stage.push()[-1])["compose.yaml"]
+
+
+def test_an_edited_plan_decides_nothing_that_is_not_compared(run: Run, tmp_path: Path) -> None:
+    kept = hosts.plan(hosts.serving(), TUNED)
+    none = kept.duration.model_copy(update={"kind": ()})
+    images = kept.images.model_copy(update={"unresolved": ("backend",), "pull": ("nobody",)})
+    edited = kept.model_copy(update={"duration": none, "images": images, "services": ()})
+    file = tmp_path / "plan.json"
+    file.write_text(edited.model_dump_json())
+    run(hosts.serving(), TUNED.model_copy(update={"plan": str(file)})).plan()
+    decided = planning.of_this_run().plan
+    assert (decided.duration, decided.images, decided.services) == (
+        kept.duration,
+        kept.images,
+        kept.services,
+    )
 
 
 def test_a_plan_that_a_deploy_would_refuse_stops_before_anything_is_touched(run: Run) -> None:

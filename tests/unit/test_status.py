@@ -16,8 +16,11 @@ from rich.console import Console
 from koprogo_deploy import journal, maintenance, status
 from koprogo_deploy.cli import releases
 from koprogo_deploy.facts.stack import Container, StackState
+from koprogo_deploy.front import Front
 from koprogo_deploy.journal import Journal
+from koprogo_deploy.problems import Refusal
 from koprogo_deploy.render import container_names
+from koprogo_deploy.screen import Screen
 from tests import project
 
 SETTINGS = project.settings()
@@ -51,9 +54,8 @@ def stack(**changes: Any) -> StackState:
 
 
 def now(**changes: Any) -> status.Now:
-    return status.Now(
-        **{"clock": CLOCK, "since": CLOCK - 60, "disk_size": 100, "disk_free": 50} | changes
-    )
+    values = {"clock": CLOCK, "since": CLOCK - 60, "disk_size": 100, "disk_free": 50}
+    return status.Now(**{**values, "database": True, "failed": [], **changes})
 
 
 def run(**values: Any) -> dict[str, Any]:
@@ -202,8 +204,12 @@ def test_the_look_reads_releases_marks_and_lock(tmp_path: Path) -> None:
     assert found.since > 0
     assert found.disk_size > found.disk_free > 0
     assert status.parse(["applied\t0001 0002 "]).applied == ["0001", "0002"]
-    with pytest.raises(ValueError, match="unexpected"):
-        status.parse(["what"])
+
+
+@pytest.mark.parametrize("line", ["what", "disk\t", "disk\t\t", "clock\tnow", "kept\ta"])
+def test_an_answer_with_a_hole_in_it_is_refused_and_not_taken_for_well(line: str) -> None:
+    with pytest.raises(Refusal, match="its answer cannot be read"):
+        status.parse([line])
 
 
 @pytest.mark.parametrize(
@@ -234,6 +240,117 @@ def test_both_tables_say_what_matters_in_words() -> None:
     assert "it would not start again" in words
     for told in ("deployed", "53 passed", "[b]go", "gate", "line 9 …", "not well", "anna@laptop"):
         assert told in text, told
+
+
+# --- from outside, and the system under the site -------------------------------------------------
+
+SITE, API = (
+    Front("k.be", "/", "192.0.2.1", days=60.0),
+    Front("api.k.be", "/h", "192.0.2.1", days=60.0),
+)
+
+
+def told(*fronts: Front, stack_: StackState | None = None, **changes: Any) -> dict[str, Any]:
+    return status.report(stack_ or stack(), now(**changes), EMPTY, fronts=fronts)
+
+
+def test_a_site_that_answers_from_outside_is_well() -> None:
+    assert told(SITE, API)["well"]
+
+
+@pytest.mark.parametrize(
+    "problem", ["no connection to 192.0.2.1 port 443: refused", "/ answers 502, not 200"]
+)
+def test_a_site_that_is_silent_outside_is_not_well_however_its_containers_are(problem: str) -> None:
+    found = told(SITE, replace(API, problem=problem))
+    assert not found["well"]
+    assert found["problems"] == [f"from outside, api.k.be: {problem}"]
+
+
+def test_a_name_without_an_address_is_told_with_what_mends_it() -> None:
+    nowhere = Front("k.be", "/", problem="the name has no address (unknown)")
+    [advice] = told(nowhere, API)["advice"]
+    assert "DNS" in advice
+
+
+def test_a_certificates_end_is_noted_in_time_and_then_a_problem() -> None:
+    soon, sooner = replace(SITE, days=20.0), replace(SITE, days=6.9)
+    assert told(soon, API)["well"]
+    assert told(soon, API)["notes"] == ["the certificate of k.be ends in 20.0 days"]
+    found = told(sooner, API)
+    assert found["problems"] == ["the certificate of k.be ends in 6.9 days"]
+    assert found["notes"] == []
+
+
+def test_the_page_of_a_maintenance_is_told_once() -> None:
+    paged = replace(SITE, page=True, problem="/ answers 503: the maintenance page")
+    on = stack(maintenance=page("back at ten"))
+    assert len(told(paged, API, stack_=on)["problems"]) == 1
+    assert told(paged, API)["problems"] == [
+        "from outside, k.be: / answers 503: the maintenance page"
+    ]
+
+
+def test_a_database_that_is_silent_behind_a_running_container_is_not_well() -> None:
+    found = told(SITE, API, database=False)
+    assert found["problems"] == ["the database does not answer, though its container runs"]
+
+
+def test_failed_units_are_told_and_a_systemd_that_is_silent_is_not_without_any() -> None:
+    assert told(failed=["x.service", "y.timer"])["problems"] == [
+        "failed units of the system: x.service, y.timer"
+    ]
+    assert "systemd does not answer" in told(failed=None)["problems"][0]
+
+
+def test_a_reboot_restarts_and_kills_are_noted() -> None:
+    found = told(reboot="kernel 2 is installed, and 1 runs", again={"traefik": 2, "x": 0}, killed=1)
+    assert found["well"]
+    first, second, third = found["notes"]
+    assert first == "a reboot is pending: kernel 2 is installed, and 1 runs"
+    assert second.endswith("traefik 2 ×")
+    assert third.startswith("the kernel killed for want of memory, 1 ×")
+
+
+def test_a_host_that_cannot_be_asked_is_not_well_and_the_site_is_told_all_the_same() -> None:
+    found = status.unreachable("Connection refused", [SITE, API], "production")
+    assert (found["well"], len(found["problems"])) == (False, 1)
+    stream = io.StringIO()
+    releases.show_status(Screen(file=stream, width=200), "KoproGo", found)
+    text = stream.getvalue()
+    assert "the host cannot be asked: Connection refused" in text
+    assert "k.be/ answers, certificate for 60 days more" in text
+
+
+def test_the_look_says_what_the_database_units_kernel_and_engine_say(tmp_path: Path) -> None:
+    answers = {
+        "docker": """case "$*" in
+  *"SELECT 1"*) echo 1; echo "0001|x"; echo "0002|y" ;;
+  "ps -aq"*) echo id ;;
+  inspect*) echo traefik=3 ;;
+esac""",
+        "systemctl": "echo 'a.service loaded failed failed A'; echo 'b.timer loaded failed B'",
+        "journalctl": "echo 'oom-kill:constraint=CONSTRAINT_MEMCG'; echo other",
+    }
+    for name, script in answers.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "current").symlink_to("releases/r2")
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def look() -> status.Now:
+        command = ["sh", "-c", status.look_command(str(tmp_path))]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return status.parse(done.stdout.splitlines())
+
+    found = look()
+    assert (found.database, found.applied) == (True, ["0001", "0002"])
+    assert found.failed == ["a.service", "b.timer"]
+    assert (found.again, found.killed) == ({"traefik": 3}, 1)
+    for name in ("docker", "systemctl"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+    silent = look()
+    assert (silent.database, silent.applied, silent.failed) == (False, [], None)
 
 
 # --- a restore or a rollback with its data that was cut ------------------------------------------

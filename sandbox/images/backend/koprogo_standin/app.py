@@ -49,6 +49,7 @@ def routes() -> list[Route]:
         ("GET", "/organizations", admin.organizations),
         ("GET", "/stats/dashboard", admin.stats),
         ("DELETE", "/buildings/{id}", writes.delete_building),
+        ("DELETE", "/meetings/{id}", writes.delete_meeting),
         ("POST", "/documents", documents.upload),
         ("GET", "/documents/{id}", documents.single),
         ("GET", "/documents/{id}/download", documents.download),

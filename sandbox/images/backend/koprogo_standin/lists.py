@@ -88,7 +88,7 @@ DOCUMENTS = Resource(
     fixed_order="created_at DESC", enums=("document_type",),
 )  # fmt: skip
 LISTED = (BUILDINGS, UNITS, OWNERS, EXPENSES, MEETINGS, DOCUMENTS)
-SINGLE = (BUILDINGS, OWNERS, EXPENSES)
+SINGLE = (BUILDINGS, OWNERS, EXPENSES, MEETINGS)
 
 
 class Listing:

@@ -166,13 +166,23 @@ async def check_email(shared: Context, address: str) -> None:
 async def delete_building(request: Request) -> Response:
     """With all that is in it, and by anyone with a token, whosever it is, as there."""
     tokens.caller(request)
+    return await delete(request, lists.BUILDINGS)
+
+
+async def delete_meeting(request: Request) -> Response:
+    """By anyone at all, without a token, as there; the proxy has to ask for one."""
+    return await delete(request, lists.MEETINGS)
+
+
+async def delete(request: Request, resource: Resource) -> Response:
     wanted = extract.path_id(request)
     try:
         found = await context.of(request).value(
-            "DELETE FROM buildings WHERE id = $1 RETURNING 1", wanted
+            f"DELETE FROM {resource.table} WHERE id = $1 RETURNING 1", wanted
         )
     except database.DatabaseError as error:
         raise JsonError(500, database.message(error)) from error
     if found is None:
-        raise JsonError(404, "Building not found")
+        singular = lists.pascal(resource.table).removesuffix("s")
+        raise JsonError(404, f"{singular} not found")
     return Response(status_code=204)

@@ -1,0 +1,189 @@
+"""The virtual machine: how it is furnished, started, rebooted, and known to let the user in.
+
+The registry is the box's, and its container is reached at its own address: QEMU's user network
+opens each connection of the guest from this machine, where Docker's bridge is. So the name stands
+for `<network>.2:5000` in both kinds, whatever port the registry is published on and however often
+it restarts; nothing in the guest's firewall has a part in it.
+
+Forwarded ports say nothing of a port that is closed: QEMU takes the connection before it asks the
+guest. Where this user may make one, a second interface in the sandbox's own network gives the
+machine the address that a box has, and a look for open ports sees what is there.
+"""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+from sandbox import accelerator, box, disk, machine, qemu, registry
+from sandbox.client import Docker, tail
+from sandbox.console import SandboxError
+from sandbox.disk import Files
+from sandbox.parts import BOX, REGISTRY
+from sandbox.qemu import Accelerator
+from sandbox.state import Sandbox, State
+
+# From a quarter of a minute to two, and longer where the machine is busy.
+BOOT_WITHIN = {Accelerator.kvm: 120.0, Accelerator.tcg: 600.0}
+POWER_OFF_WITHIN = 180.0
+TUN = Path("/dev/net/tun")
+DEVICES = Path("/sys/class/net")
+
+
+def first(sandbox: Sandbox) -> Files:
+    """What a provider puts in at first boot, as into the box."""
+    return box.furnishing(sandbox)
+
+
+def always(sandbox: Sandbox, prefix: str) -> Files:
+    """What may change from one `up` to the next: addresses and the registry's authority."""
+    hosts = f"127.0.0.1 localhost\n127.0.1.1 vps\n{prefix}.{REGISTRY} {registry.HOST}\n"
+    return {
+        "etc/hosts": (hosts.encode(), 0o644, 0),
+        # For this machine's own resolver, also one that listens on loopback.
+        "etc/resolv.conf": (f"nameserver {qemu.RESOLVER}\n".encode(), 0o644, 0),
+        "etc/systemd/network/eth1.network": (second_interface(prefix).encode(), 0o644, 0),
+        **box.trust(sandbox),
+    }
+
+
+def second_interface(prefix: str) -> str:
+    """What the guest's systemd-networkd does with an interface in the sandbox's network."""
+    return (
+        f"[Match]\nName=eth1\n\n[Link]\nRequiredForOnline=no\n\n"
+        f"[Network]\nAddress={prefix}.{BOX}/24\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n"
+    )
+
+
+def there(sandbox: Sandbox) -> bool:
+    """Whether a virtual machine has been made, running or not."""
+    return (sandbox.vm / "disk.img").exists() or qemu.running(sandbox) is not None
+
+
+def prepare(sandbox: Sandbox, tag: str, prefix: str) -> bool:
+    """Its disks, before it starts; True if the root disk is new."""
+    new = not (sandbox.vm / "disk.img").exists()
+    if new:
+        disk.copy(tag, sandbox.vm)
+    disk.write_furnishing(sandbox.vm / "furnishing.img", first(sandbox), always(sandbox, prefix))
+    return new
+
+
+def choose_accelerator(sandbox: Sandbox) -> tuple[Accelerator, str]:
+    """What runs it, and why."""
+    disk.cache().mkdir(mode=0o700, parents=True, exist_ok=True)
+    return accelerator.choose(sandbox.vm, disk.cache() / "accelerator.json")
+
+
+def connect(docker: Docker, sandbox: Sandbox) -> bool:
+    """Have a device in the sandbox's network for the machine's second interface, if we may."""
+    if not os.access(TUN, os.R_OK | os.W_OK):
+        return False
+    name, (network,) = sandbox.tap, docker.inspect("network", sandbox.network)
+    bridge = f"br-{network['Id'][:12]}"
+    try:
+        if not (DEVICES / name).exists():
+            machine.as_root(
+                "ip", "tuntap", "add", "dev", name, "mode", "tap", "user", str(os.getuid()),
+                why=f"making the device {name}",
+            )  # fmt: skip
+        if not (DEVICES / bridge / "brif" / name).exists():
+            machine.as_root(
+                "ip", "link", "set", "dev", name, "master", bridge, "up",
+                why=f"connecting {name} to {bridge}",
+            )  # fmt: skip
+    except (SandboxError, FileNotFoundError):
+        return False
+    return True
+
+
+def disconnect(sandbox: Sandbox) -> bool:
+    """Remove that device; False if there is none."""
+    if not (DEVICES / sandbox.tap).exists():
+        return False
+    machine.as_root("ip", "link", "delete", "dev", sandbox.tap, why=f"removing {sandbox.tap}")
+    return True
+
+
+def start(sandbox: Sandbox, chosen: Accelerator, ports: dict[str, int], *, connected: bool) -> None:
+    """Start it, on a CPU of its own where there are two or more."""
+    link = sandbox.tap if connected else ""
+    qemu.start(sandbox, qemu.command_line(sandbox, chosen, ports, link))
+    if pinned := box.cpus():
+        qemu.pin(sandbox, pinned[0])
+
+
+def refresh(sandbox: Sandbox, state: State, prefix: str) -> None:
+    """The same for one that runs: over SSH, since it reads its drive at boot alone."""
+    done = subprocess.run(
+        ["ssh", "-F", state.ssh_config, "-o", "BatchMode=yes", "vps",
+         "sudo tar -x --no-overwrite-dir -C / -f -"],
+        input=registry.archive(always(sandbox, prefix)), capture_output=True, timeout=60,
+    )  # fmt: skip
+    if done.returncode:
+        raise SandboxError(f"the addresses could not be written:\n{tail(done.stderr.decode())}")
+
+
+def wait(sandbox: Sandbox, state: State) -> None:
+    """Wait until it has booted and lets the user in."""
+
+    def ended() -> str | None:
+        if qemu.running(sandbox):
+            return None
+        return f"QEMU ended while the machine booted:\n{console(sandbox)}"
+
+    box.await_login(
+        state,
+        BOOT_WITHIN[Accelerator(state.accelerator)],
+        ended,
+        f"see: {sandbox.vm / 'console.log'}; python -m sandbox logs",
+    )
+
+
+def console(sandbox: Sandbox) -> str:
+    """The last lines of its serial console."""
+    try:
+        return tail((sandbox.vm / "console.log").read_text(errors="replace"), 15)
+    except OSError:
+        return ""
+
+
+def restart(sandbox: Sandbox, state: State, *, hard: bool) -> None:
+    """Reboot: by the power button, with a clean stop before it; or by the reset button.
+
+    The latter loses the guest's page cache, as it does on a real machine.
+    """
+    if hard:
+        with qemu.monitor(sandbox) as session:
+            session.execute("system_reset")
+        return
+    pid = qemu.running(sandbox)
+    if pid is None:
+        raise SandboxError("the virtual machine is off", "run: make sandbox-up")
+    with qemu.monitor(sandbox) as session:
+        session.execute("system_powerdown")
+    if not qemu.gone(pid, sandbox.vps, POWER_OFF_WITHIN):
+        raise SandboxError(
+            f"the machine did not stop within {POWER_OFF_WITHIN:.0f} s of its power button",
+            "run: python -m sandbox reboot --hard",
+        )
+    ports = {name: getattr(state, f"{name}_port") for name in qemu.INNER}
+    connected = bool(state.box_address)
+    start(sandbox, Accelerator(state.accelerator), ports, connected=connected)
+
+
+def limits(state: State) -> tuple[int, int]:
+    """CPUs and bytes of memory that its kernel has."""
+    done = box.ssh(state, "nproc; grep ^MemTotal: /proc/meminfo")
+    try:
+        cpus, _, kilobytes, _ = done.stdout.split()
+        return int(cpus), int(kilobytes) * 1024
+    except ValueError:
+        raise SandboxError(f"the machine did not say: {done.stderr.strip()}") from None
+
+
+def journal(state: State, options: list[str]) -> list[str]:
+    """The command that shows its journal, over SSH: it has no other door."""
+    terminal = ["-t"] if Path("/dev/tty").exists() and "-f" in options else []
+    line = shlex.join(["sudo", "journalctl", "--no-pager", *options])
+    return ["ssh", "-F", state.ssh_config, *terminal, "vps", line]
