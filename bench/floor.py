@@ -30,6 +30,7 @@ from koprogo_deploy.operations import context, release
 from koprogo_deploy.operations.host import APT
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.plan.wanted import Wanted
+from koprogo_deploy.pyinfra_adapter import commands
 from koprogo_deploy.settings import SERVICES, SWITCHED
 from sandbox import standin
 
@@ -135,7 +136,7 @@ def look_script(environment: door.Environment) -> str:
         Database().command(query=database.migrations_query()),
         Database().command(query=seed.STATE_SQL),
     ]
-    return "\n".join(f"(\n{look.get_raw_value()}\n)" for look in looks) + "\n"
+    return "\n".join(f"(\n{commands.text(look)}\n)" for look in looks) + "\n"
 
 
 def seen(output: str) -> str:

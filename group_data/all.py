@@ -48,6 +48,22 @@ postgres_cpu_weight = 1024
 backend_cpu_weight = 1024
 frontend_cpu_weight = 512
 
+# --- SSH: what pyinfra hands to paramiko ----------------------------------------------------------
+# SHA-1 and MD5 are neither agreed on nor used (paramiko 4 still would: CVE-2026-44405). A jump host
+# is not reached by this setting; there the signatures alone are refused.
+ssh_paramiko_connect_kwargs = {
+    "disabled_algorithms": {
+        "keys": ["ssh-rsa"],  # of the host; RSA keys work on, as rsa-sha2-256 and -512
+        "pubkeys": ["ssh-rsa"],  # of who logs in
+        "kex": [
+            "diffie-hellman-group-exchange-sha1",
+            "diffie-hellman-group14-sha1",
+            "diffie-hellman-group1-sha1",
+        ],
+        "macs": ["hmac-sha1", "hmac-sha1-96", "hmac-md5", "hmac-md5-96"],
+    }
+}
+
 # --- images: resolved to a digest once, when a release is made ------------------------------------
 traefik_image = "docker.io/library/traefik:v3.7.15"
 postgres_image = "docker.io/library/postgres:17.6-bookworm"

@@ -91,6 +91,7 @@ def gather(
     """
     values: dict[str, _Value] = {}
     problems: list[Problem] = []
+    off: set[str] = set()
     for name in ("all", environment):
         file = root / "group_data" / f"{name}.py"
         if file.exists():
@@ -98,6 +99,7 @@ def gather(
             problems += [Problem(f"group_data/{name}.py", *t) for t in trouble]
             for key, value in found.items():
                 values[key] = _Value(value, f"group_data/{name}.py: {key}")
+        off |= _switched_off(values)
     where = f"inventories/{environment}.py"
     groups, trouble = host_groups(environment, root)
     problems += [Problem(where, *t) for t in trouble]
@@ -118,10 +120,31 @@ def gather(
         values[key] = _Value(value, f"{where}: {key}")
     for key, value in overrides.items():
         values[key] = _Value(value, f"--data {key}")
+    problems += _lets_in(values, off)
     if "example.invalid" in host:
         fix = "write the address of your VPS in place of the placeholder"
         problems.append(Problem(where, f"the host is still {host}", fix))
     return host, values, problems
+
+
+_PARAMIKO = "ssh_paramiko_connect_kwargs"
+
+
+def _switched_off(values: Mapping[str, _Value]) -> set[str]:
+    """The SSH algorithms that paramiko is not to use, such as `keys ssh-rsa`."""
+    given = values[_PARAMIKO].value if _PARAMIKO in values else None
+    off = given.get("disabled_algorithms") if isinstance(given, dict) else None
+    kinds = off.items() if isinstance(off, dict) else ()
+    return {f"{kind} {name}" for kind, names in kinds for name in names}
+
+
+def _lets_in(values: Mapping[str, _Value], wanted: set[str]) -> list[Problem]:
+    """An inventory's own value takes the place of the one for all, and may forget half of it."""
+    if not (missing := sorted(wanted - _switched_off(values))):
+        return []
+    what = f"lets in what group_data/all.py switches off: {', '.join(missing)}"
+    fix = "add its disabled_algorithms to yours, or leave yours out"
+    return [Problem(values[_PARAMIKO].where, what, fix)]
 
 
 def _run(file: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:

@@ -44,6 +44,12 @@ TLS = {"tls_certificate": "the certificate", "tls_key": "the key", "acme_ca_cert
 COLOURS = dict.fromkeys(SWITCHED, "blue")
 
 
+def for_all() -> dict[str, Any]:
+    """Group data for all environments."""
+    found = runpy.run_path(str(ROOT / "group_data" / "all.py"))
+    return {key: value for key, value in found.items() if not key.startswith("__")}
+
+
 def values(environment: str = "production", **changes: Any) -> dict[str, Any]:
     """Group data of an environment as it stands here, filled in, with changes on top."""
     found: dict[str, Any] = {}
@@ -55,7 +61,8 @@ def values(environment: str = "production", **changes: Any) -> dict[str, Any]:
 
 def settings(environment: str = "production", **changes: Any) -> Settings:
     """Valid settings of an environment, with changes."""
-    return Settings.model_validate(values(environment, **changes))
+    found = values(environment, **changes)
+    return Settings.model_validate({k: v for k, v in found.items() if not k.startswith("ssh_")})
 
 
 def digests(asked: Settings) -> dict[str, str]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, StringCommand, deploy
-from pyinfra.api.host import Host
 
 from koprogo_deploy import backups
 from koprogo_deploy.files import archive, differing, unpack_command
@@ -18,6 +17,7 @@ from koprogo_deploy.operations import context
 from koprogo_deploy.operations.lock import say_who_is_at_work
 from koprogo_deploy.operations.looks import machine_now
 from koprogo_deploy.operations.step import said, step
+from koprogo_deploy.pyinfra_adapter import commands
 from koprogo_deploy.units import megabytes
 
 
@@ -80,12 +80,11 @@ def told_command(what: str, script: str, stdin: str = "") -> FunctionCommand:
         script: shell; the last line of JSON that it prints is the result.
         stdin: for the script.
     """
-    return FunctionCommand(_telling(what, script, stdin), [], {})
+    return commands.calling(_telling(what, script, stdin))
 
 
-def _telling(what: str, script: str, stdin: str) -> Callable[[object, Host], bool]:
-    # pyinfra passes these two, recognises them by name, and takes False for a failure.
-    def run(state: object, host: Host) -> bool:
+def _telling(what: str, script: str, stdin: str) -> Callable[[Any], bool]:
+    def run(host: Any) -> bool:  # noqa: ANN401 - pyinfra's own type
         say_who_is_at_work(host)
         line = StringCommand(f"sudo -n sh -c {shlex.quote(script)}")
         done, output = host.run_shell_command(line, _stdin=stdin)

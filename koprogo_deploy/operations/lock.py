@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -16,12 +15,13 @@ from koprogo_deploy.data import host as data
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.record import deploy_name
 from koprogo_deploy.operations.step import step
+from koprogo_deploy.pyinfra_adapter import connection
 from koprogo_deploy.settings import Settings
 
 PATH = data.DEPLOY_LOCK
 EARLIER = f"{data.EARLIER}deploy"
 
-_held: dict[str, Any] = {}  # by host name; the lock lasts as long as what is kept here
+_held: dict[str, object] = {}  # by host name; the lock lasts as long as what is kept here
 
 
 def lock_command(holder: str, wait: int, wait_for_data: int, root: str) -> str:
@@ -67,36 +67,6 @@ if ours $old; then exec 8<$old; get 8 $old || new; else ! grep -qs /run/lock {pr
 ! ours $old || {{ chmod 600 $old; rm -f $old.holder; }}
 echo held; cat >/dev/null; rm -f {PATH}.holder"""
     return f"sudo -n sh -c {shlex.quote(script)}"
-
-
-def take(
-    command: str,
-    connector: Any,  # noqa: ANN401 - pyinfra's own type
-    timeout: int,
-    waiting: Callable[[str], None],
-) -> tuple[Any, str]:
-    """Run the command beside pyinfra's own ones and read its answer.
-
-    Args:
-        command: of `lock_command`.
-        connector: pyinfra's, of the host.
-        timeout: seconds without a line, at most.
-        waiting: told each backup or drill that is waited for.
-
-    Returns:
-        What keeps the lock (a channel of the SSH connection, or a process), and the answer.
-    """
-    client = getattr(connector, "client", None)
-    if client is None:  # pyinfra's local connector: the deploy runs on its own target
-        process = subprocess.Popen(
-            ["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        return process, answer(process.stdout, waiting)
-    channel = client.get_transport().open_session()
-    channel.settimeout(timeout)
-    channel.exec_command(command)
-    return channel, answer(channel.makefile(), waiting)
 
 
 def answer(lines: Iterable[str], waiting: Callable[[str], None]) -> str:
@@ -151,7 +121,8 @@ def one_at_a_time() -> Iterator[str]:
         own = data.holder("backup", context.who())
     command = lock_command(own, settings.lock_wait, settings.backup_wait, settings.install_root)
     longest = settings.lock_wait + settings.backup_wait + 30
-    keeper, said = take(command, host.connector, longest, _say)
+    keeper, lines = connection.begin(host, command, longest)
+    said = answer(lines, _say)
     if said != "held":
         raise OperationError(refusal(said, host.name, settings))
     _held[host.name] = keeper

@@ -18,10 +18,10 @@ from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.progress import show_progress
 from koprogo_deploy.operations.record import begin, listen
 from koprogo_deploy.operations.step import step
-from koprogo_deploy.operations.wire import tune_connection
 from koprogo_deploy.plan.host import cut_problems, data_problems, disk_needs, host_problems
 from koprogo_deploy.plan.wanted import to_pull
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.pyinfra_adapter import connection
 from koprogo_deploy.units import MB
 
 
@@ -110,7 +110,7 @@ def preflight(does: str = "", verifies: bool = True) -> None:
     show_progress()
     take_back.listen()
     listen()
-    tune_connection()
+    connection.tune(host)
     watch_commands()
     context.current()
     one_at_a_time(name="Be the only deploy")

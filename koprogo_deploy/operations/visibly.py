@@ -6,9 +6,8 @@ import logging
 from typing import Any
 
 import click
-from pyinfra import logger
-from pyinfra.api import output
 
+from koprogo_deploy.pyinfra_adapter.output import print_by
 from koprogo_deploy.visible import beside_colours, visible
 
 
@@ -32,10 +31,7 @@ def _shown(value: object) -> object:
 
 def show_visibly() -> None:
     """Have all that this run prints pass here: pyinfra's echo, its colours and its log."""
-    output.set_formatter(_style)
-    output.set_echo(_echo)
-    if not any(isinstance(each, Visible) for each in logger.filters):
-        logger.addFilter(Visible())
+    print_by(_style, _echo, Visible())
 
 
 def _style(text: object, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401 - click's own

@@ -10,7 +10,7 @@ import pytest
 from koprogo_deploy import door
 from koprogo_deploy.problems import Refusal
 from koprogo_deploy.units import MB
-from tests.project import Project
+from tests.project import Project, for_all
 
 HERE = "group_data/production.py"
 DIGEST = "@sha256:" + "a" * 64
@@ -39,7 +39,11 @@ def test_the_strongest_value_wins(project: Project) -> None:
     assert opened.settings.backend_memory == 103 * MB
     assert (opened.settings.seed_number, opened.settings.seed_scale) == (2, 1)
     assert project.open(backend_memory="104MB").settings.backend_memory == 104 * MB
-    assert opened.connection == {"ssh_user": "debian", "_sudo": True}
+    everywhere = "ssh_paramiko_connect_kwargs"
+    assert opened.connection == {
+        **{"ssh_user": "debian", "_sudo": True},
+        everywhere: for_all()[everywhere],
+    }
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

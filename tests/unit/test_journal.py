@@ -15,6 +15,8 @@ from pyinfra.api import FunctionCommand, StringCommand
 from koprogo_deploy import direct, journal
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.operations import context, record, step
+from koprogo_deploy.pyinfra_adapter import commands
+from koprogo_deploy.pyinfra_adapter.events import Step
 from tests import project
 
 
@@ -199,7 +201,7 @@ class Failed:
     def line(self) -> dict[str, Any]:
         named = SimpleNamespace(names=["Migrate | Start the backend"])
         run = SimpleNamespace(get_op_meta=lambda _: named)
-        record.Recorder.operation_host_error(run, None, "hash")
+        record.Recorder().step_failed(Step(run, "hash"), None)
         return self.lines[-1]
 
 
@@ -281,12 +283,14 @@ def test_what_a_failing_command_says_is_heard_and_nothing_else_of_it_is_other(
 
     state = SimpleNamespace(print_output=False, print_input=False)
     for _ in range(2):
-        step._heard(command).execute(state, SimpleNamespace(run_shell_command=run), {})
+        commands.heard(command, step._note).execute(
+            state, SimpleNamespace(run_shell_command=run), {}
+        )
     assert heard == ["no space left"], "one that succeeds says nothing"
     stdin = None if isinstance(command, str) else "x"
     assert ran == [("false", stdin)] * 2
     other = FunctionCommand(print, [], {})
-    assert step._heard(other) is other
+    assert commands.heard(other, step._note) is other
 
 
 # --- heads that are kept elsewhere ---------------------------------------------------------------
