@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from koprogo_deploy.data import hashes, tree
-from koprogo_deploy.data.host import Failed
+from koprogo_deploy.data.host import MB, Failed
 
 ODD = os.fsdecode(b"\xff\xfe\n\x1b[31m * '\"\\")
 
@@ -260,6 +260,18 @@ def test_what_koprogo_does_not_make_stays_out_and_is_told(
     }
     assert left.told().startswith("left out of the uploads, 7: ")
     assert left.told().endswith("; and 4 more")
+
+
+def test_files_of_holes_are_kept_up_to_what_can_be_read(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that compresses has such files of its own."""
+    monkeypatch.setattr(tree, "SPARSE_ALL", 5 * MB)
+    for number in range(3):
+        with (box.volume / str(number)).open("wb") as file:
+            file.truncate(2 * MB)
+    assert list(box.link().why.values()) == ["a file that is mostly holes"]
+    assert len(box.staged()) == 2
 
 
 def test_an_odd_name_is_no_reason_and_is_shown_harmlessly(box: Box) -> None:
