@@ -149,7 +149,7 @@ class Dashboard:
     @cached_property
     def cookie(self) -> tuple[str, str]:
         """What the link is exchanged for, once."""
-        [cookie] = httpx.get(self.link).cookies.jar
+        [cookie] = httpx2.get(self.link).cookies.jar
         return cookie.name, str(cookie.value)
 
     @property
