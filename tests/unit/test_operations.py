@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from koprogo_deploy import files
+from koprogo_deploy import accounts, files
 from koprogo_deploy import machine as on_machine
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.host import HostState
@@ -198,6 +198,10 @@ def test_commands_are_shell_that_parses() -> None:
         settle.remove_images_command(["a b", "c'd"]),
         shell.wait_until_healthy("backend-blue", 90),
         host.swap_command(1 * GB),
+        host.place_sshd_command(accounts.SSHD_FILE),
+        accounts.leave_command("anna"),
+        accounts.return_command("anna"),
+        accounts.make_command("anna"),
         host.install_command(["curl"], lists_fresh=False),
         rendered.files["backend/start.sh"],
     ]
@@ -432,7 +436,7 @@ def test_packages_come_in_one_run_and_lists_are_fetched_when_old() -> None:
     assert host.missing_packages(["curl", "procps"], state) == ["procps"]
     fresh = host.install_command(["a", "b"], lists_fresh=True)
     assert fresh.count("apt-get") == 1
-    assert shlex.split(fresh)[-4:] == ["install", "--no-install-recommends", "a", "b"]
+    assert shlex.split(fresh)[-5:] == ["install", "--no-install-recommends", "--", "a", "b"]
     stale = host.install_command(["a"], lists_fresh=False)
     assert " update && " in stale
     assert stale.startswith("DEBIAN_FRONTEND=noninteractive apt-get")
@@ -447,10 +451,10 @@ def test_packages_follow_the_settings() -> None:
 
 
 def test_an_account_comes_with_its_keys_and_sudo() -> None:
-    settings = project.settings(admin_users={"anna": ["ssh-ed25519 AAAA anna"]})
+    settings = project.settings(admin_users={"anna": [f"{project.KEY} anna"]})
     found = {file.path: file for file in on_machine.host_files(settings)}
     assert found["/etc/sudoers.d/60-koprogo-anna"].mode == "440"
-    assert found["/etc/ssh/authorized_keys.d/anna"].content == "ssh-ed25519 AAAA anna\n"
+    assert found["/etc/ssh/koprogo-keys.d/anna"].content == f"{project.KEY} anna\n"
 
 
 def test_every_supported_system_has_an_engine() -> None:
