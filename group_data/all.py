@@ -5,6 +5,12 @@ the inventory, and by `--data name=value`. Sizes are in kB, MB or GB, powers of 
 follows the machine (koprogo_deploy/sizing.py).
 """
 
+# --- the way to the host -------------------------------------------------------------------------
+# The key of its own SSH server, as ssh-keyscan prints it after the name: "ssh-ed25519 AAAA…". None:
+# your ~/.ssh/known_hosts has to know the host. README says how to compare it.
+ssh_host_key = None
+ssh_strict_host_key_checking = "yes"
+
 # --- the machine ---------------------------------------------------------------------------------
 vps_vcpus = 1
 vps_memory = "2GB"  # the budget is proven against this, and against what the host really has

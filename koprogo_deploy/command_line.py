@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from koprogo_deploy import door
+from koprogo_deploy import door, host_keys
 from koprogo_deploy.problems import Problem, Refusal, show
 
 EXIT_REFUSED = 2
@@ -42,6 +42,9 @@ def check() -> None:
         opened = door.open_environment(
             Path(parameters["inventory"]).stem, overrides(parameters.get("data") or ())
         )
+        if not opened.host.startswith("@local") and opened.settings.environment != "sandbox":
+            name = opened.settings.environment
+            host_keys.write(opened.host, opened.connection, name, door.ROOT)
         if opened.settings.plan:
             from koprogo_deploy.plan import given
 

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from koprogo_deploy import door, host_keys
 from koprogo_deploy.door import Environment
 from koprogo_deploy.problems import Problem, Refusal
 
@@ -22,6 +23,7 @@ _OPTIONS = {
     "ssh_known_hosts_file": "UserKnownHostsFile",
     "ssh_strict_host_key_checking": "StrictHostKeyChecking",
 }
+_FILES = ("ssh_key", "ssh_known_hosts_file")
 _LONGEST = 104  # a socket's path on macOS, its final zero included; 108 on Linux
 _FALLBACK = "/tmp"  # noqa: S108 - where TMPDIR is too long; what is there is looked at first
 _SUFFIX = 17  # while OpenSSH makes the socket its name is longer
@@ -37,7 +39,13 @@ def ssh_config(environment: Environment) -> str:
     lines = [f"Host {environment.host}"]
     for key, option in _OPTIONS.items():
         if key in environment.connection:
-            lines.append(f"  {option} {environment.connection[key]}")
+            value = environment.connection[key]
+            if key in _FILES:
+                # As pyinfra takes it, from wherever this is called.
+                value = f'"{door.ROOT / Path(str(value)).expanduser()}"'
+            lines.append(f"  {option} {value}")
+    if "ssh_known_hosts_file" in environment.connection:
+        lines.append("  GlobalKnownHostsFile /dev/null")
     if "ssh_key" in environment.connection:
         lines.append("  IdentitiesOnly yes")
     lines += [
@@ -88,6 +96,10 @@ def ssh_config_file(environment: Environment) -> Path:
         Refusal: there is no private folder for it.
     """
     text = ssh_config(environment)
+    if environment.settings.environment != "sandbox":
+        host_keys.write(
+            environment.host, environment.connection, environment.settings.environment, door.ROOT
+        )
     directory = private_directory()
     path = directory / f"ssh-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     # Whole or not at all: another ssh may read it right now.

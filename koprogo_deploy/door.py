@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import re
 import runpy
 import traceback
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from koprogo_deploy import backups, budget, render, secrets, tuning
+from koprogo_deploy import backups, budget, host_keys, render, secrets, tuning
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.secrets import Secrets
 from koprogo_deploy.settings import Contradictions, Settings, contradictions, valid_part
@@ -65,6 +66,7 @@ def open_environment(
     if values:  # else a file could not be read, and every setting would be missing
         settings, found = check(values, environment)
         problems += found + _certificate(values, environment, root)
+        problems += _way_to_the_host(host, values, environment, root)
     kept, found = secrets.read(environment, root)
     problems += found
     if settings and kept:
@@ -180,6 +182,30 @@ def _certificate(values: Mapping[str, _Value], environment: str, root: Path) -> 
 def _is_connection(key: str) -> bool:
     # What belongs to pyinfra: its SSH connector's keys and its global arguments.
     return key.startswith(("ssh_", "_"))
+
+
+def _way_to_the_host(
+    host: str, values: Mapping[str, _Value], environment: str, root: Path
+) -> list[Problem]:
+    """What of the inventory's connection data another host, or an option of ssh, could come by."""
+    if not host or "example.invalid" in host:
+        return []  # what is wrong there is said already
+    connection = {key: v.value for key, v in values.items() if _is_connection(key)}
+    problems = []
+    for key in ("ssh_hostname", "ssh_user", "ssh_key", "ssh_known_hosts_file"):
+        value = connection.get(key)
+        if value is not None and not re.fullmatch(r"(?!-)[^\x00-\x1f\x7f\"]+", str(value)):
+            fix = "one line that does not begin with -, without quotes"
+            problems.append(Problem(f"{values[key].where} = {value!r}", "no such thing", fix))
+    if not re.fullmatch(r"@?(?!-)[A-Za-z0-9._:/-]+", host):
+        fix = "an address or a name, such as 203.0.113.7"
+        problems.append(Problem(f"inventories/{environment}.py", f"{host!r} is no host", fix))
+    if problems or environment == "sandbox" or host.startswith("@local"):
+        return problems  # the sandbox's own key is made with it, and pinned in its inventory
+    return [
+        Problem(values[key].where if key in values else f"group_data/all.py: {key}", what, fix)
+        for key, what, fix in host_keys.wrong(host, connection, environment, root)
+    ]
 
 
 def check(values: Mapping[str, _Value], environment: str) -> tuple[Settings | None, list[Problem]]:

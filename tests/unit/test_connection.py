@@ -23,7 +23,7 @@ def test_the_inventorys_connection_data_become_an_ssh_config() -> None:
     text = connection.ssh_config(environment(ssh_port=2222, ssh_user="debian", ssh_key="/k"))
     lines = [line.strip() for line in text.splitlines()]
     assert lines[0] == "Host 203.0.113.7"
-    assert {"Port 2222", "User debian", "IdentityFile /k", "IdentitiesOnly yes"} <= set(lines)
+    assert {"Port 2222", "User debian", 'IdentityFile "/k"', "IdentitiesOnly yes"} <= set(lines)
     assert "BatchMode yes" in lines, "nobody is there to answer a question"
     silent = {"ConnectTimeout 10", "ServerAliveInterval 10", "ServerAliveCountMax 3"}
     assert silent <= set(lines), "a network that goes silent is noticed"

@@ -39,7 +39,8 @@ def test_the_strongest_value_wins(project: Project) -> None:
     assert opened.settings.backend_memory == 103 * MB
     assert (opened.settings.seed_number, opened.settings.seed_scale) == (2, 1)
     assert project.open(backend_memory="104MB").settings.backend_memory == 104 * MB
-    assert opened.connection == {"ssh_user": "debian", "_sudo": True}
+    way = {name: opened.connection[name] for name in ("ssh_user", "_sudo")}
+    assert way == {"ssh_user": "debian", "_sudo": True}
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
