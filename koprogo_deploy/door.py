@@ -162,6 +162,7 @@ def host_groups(environment: str, root: Path) -> tuple[dict[str, list[Any]], lis
     return groups, trouble
 
 
+_PRIVATE = ("tls_key", "backup_ssh_key")
 _PEM_FILES = ("tls_certificate", "tls_key", "acme_ca_certificate", "ca_certificate")
 
 
@@ -176,7 +177,27 @@ def _certificate(values: Mapping[str, _Value], environment: str, root: Path) -> 
             kind = "PEM file" if field in _PEM_FILES else "private key"
             fix = f"write the path of a {kind}, from the project's root or absolute"
             problems.append(_at(ours, field, f'no file "{named}" to read', fix, environment))
+        elif isinstance(named, str) and not unused and field in _PRIVATE:
+            problems += _seen_by_others(ours, field, root / named, environment)
+    named = ours["ssh_key"].value if "ssh_key" in ours else None
+    if isinstance(named, str) and (root / Path(named).expanduser()).is_file():
+        path = root / Path(named).expanduser()  # pyinfra tells of one that is not there
+        problems += _seen_by_others(ours, "ssh_key", path, environment)
     return problems
+
+
+def _seen_by_others(
+    ours: Mapping[str, _Value], field: str, path: Path, environment: str
+) -> list[Problem]:
+    """A private key that others may read or change. A link counts as the file it leads to."""
+    found = path.stat()
+    if found.st_mode & 0o077:
+        what = f"others may read {path.name} (mode {found.st_mode & 0o777:04o})"
+        return [_at(ours, field, what, f"chmod 600 {path}", environment)]
+    if found.st_uid not in (os.getuid(), 0):
+        what = f"{path.name} belongs to somebody else"
+        return [_at(ours, field, what, "make it your own file", environment)]
+    return []
 
 
 def _is_connection(key: str) -> bool:
