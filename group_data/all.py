@@ -91,7 +91,7 @@ pool_max_connections = "auto"  # 8 for each vCPU, at most 8 for each 2GB of RAM
 pool_min_connections = 2
 pool_acquire_timeout = "30s"
 superadmin_guard = True  # KoproGo resets admin@koprogo.com to a public password at every start
-frontend_read_only = False  # KoproGo's image writes config.js into its own root at start
+frontend_read_only = True  # config.js, which KoproGo's image writes at its start, is mounted
 
 # --- Postgres: computed from the limit above; koprogo plan shows each value and its reason -------
 postgres_connections_reserve = 9  # 3 superuser, and backup, monitor, migration, psql

@@ -9,7 +9,6 @@ api_domain = "api.koprogo.localhost"
 tls = "files"
 
 seed_enabled = True
-frontend_read_only = True
 
 # The box shares its kernel with the machine it runs on: what is not of its own network
 # namespace is the machine's, and is left alone.

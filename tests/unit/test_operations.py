@@ -122,6 +122,11 @@ def test_configuration_lies_in_directories_named_by_content() -> None:
     changed = project.settings(postgres_settings={"work_mem": "5MB"})
     after = release.config_directories(project.release(changed))
     assert {service for service in before if before[service] != after[service]} == {"postgres"}
+    other = release.config_directories(project.release(project.settings(api_domain="a.koprogo.be")))
+    assert other["frontend"] != before["frontend"]
+    old = project.release(BASE)
+    del old.definitions["frontend"]["volumes"]
+    assert set(release.config_directories(old)) == {"traefik", "postgres", "backend"}
     assert all(name.startswith(f"{service}-") for service, name in before.items())
 
 
@@ -175,7 +180,7 @@ def test_a_release_is_on_the_disk_before_it_has_its_name() -> None:
     written = command.index("find $new -depth -exec sync {} +")
     assert command.index("config -q") < written < command.index("mv -T $new releases/r1; sync")
     assert command.index("mv -T $new") < command.index("mv -T candidate.new candidate; sync .")
-    for mounted in ("traefik", "postgres", "backend"):
+    for mounted in ("traefik", "postgres", "backend", "frontend"):
         incoming = f"config/.incoming-{mounted}"
         synced = command.index(f"find {incoming} -depth -exec sync")
         assert command.index(f"mkdir {incoming}") < synced < command.index(f"mv -T {incoming}")
