@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from koprogo_deploy import accounts, backups
 from koprogo_deploy.data.host import CLIENTS, DEPLOY_WAIT
@@ -197,7 +198,7 @@ def image_note(settings: Settings, image: str = "") -> RemoteFile:
     return RemoteFile(f"{settings.install_root}/traefik/image", f"{image}\n")
 
 
-def compared(settings: Settings) -> dict[str, tuple[str, ...]]:
+def compared(settings: Settings) -> dict[str, Any]:
     """What the stages compare, as the host fact is asked for it: all of it in one look."""
     files = [
         *host_files(settings),
@@ -214,4 +215,5 @@ def compared(settings: Settings) -> dict[str, tuple[str, ...]]:
         "units": ("docker.service", *TIMERS),
         "users": tuple(settings.admin_users),
         "patterns": accounts.FILES,
+        "root": settings.install_root,
     }

@@ -57,6 +57,7 @@ class HostState:
         units: `active enabled` of each systemd unit asked for.
         accounts: by name those that exist of those asked for, and those that are or were ours.
         matches: files that match the patterns asked for, and keys where earlier versions put them.
+        loose: folders from the install root upwards in which others than root may write.
         connected: the account that asks, before sudo.
         own_keys: lines of its own authorized_keys.
     """
@@ -80,6 +81,7 @@ class HostState:
     units: dict[str, str] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
     matches: set[str] = field(default_factory=set)
+    loose: list[str] = field(default_factory=list)
     connected: str = ""
     own_keys: int = 0
 
@@ -130,6 +132,8 @@ def parse(lines: Iterable[str]) -> HostState:
                 state.accounts[name] = account
             case "connected":
                 state.connected, state.own_keys = values[0], int(values[1] or 0)
+            case "loose":
+                state.loose.append(value)
             case "match":
                 state.matches.add(value)
             case _:
@@ -149,6 +153,7 @@ class Host(FactBase[HostState]):
         units: tuple[str, ...] = (),
         users: tuple[str, ...] = (),
         patterns: tuple[str, ...] = (),
+        root: str = "",
     ) -> StringCommand:
         """The script, and a loop for each kind of thing asked for."""
         parts = [_SCRIPT]
@@ -174,6 +179,12 @@ class Host(FactBase[HostState]):
                 '"$(systemctl is-enabled "$u" 2>/dev/null)"; done'
             )
         parts.append(accounts.look(users))
+        # As they are now; those that are not there yet are made by root.
+        parts.append(
+            f'd={shlex.quote(root)}; while [ -n "$d" ]; do '
+            '[ -z "$(find -H "$d" -maxdepth 0 \\( ! -uid 0 -o -perm /022 \\) 2>/dev/null)" ] || '
+            "printf 'loose\\t%s\\n' \"$d\"; d=${d%/*}; done"
+        )
         if patterns:
             # Ours, not quoted: the shell expands them.
             parts.append(

@@ -74,6 +74,9 @@ def host_problems(
     if what := no_room(state.disk_free, needs):
         fix = "make room: journalctl --vacuum-size=100M, docker image ls, a lower releases_kept"
         problems.append(Problem("disk", what, fix))
+    for folder in state.loose:
+        fix = f"on the host: chown root:root {folder}; chmod go-w {folder}; or choose another place"
+        problems.append(Problem("install_root", f"others than root may write in {folder}", fix))
     skew = abs(state.clock - now)
     if skew > _CLOCK_TOLERANCE:
         fix = "timedatectl on the host; certificates and tokens depend on the clock"

@@ -37,6 +37,7 @@ HOST = [
     "account\tbert\tmarked\t\t",
     "account\tdebian\tforeign\t\t",
     "connected\tdebian\t2",
+    "loose\t/srv/anna",
     "match\t/etc/ssh/authorized_keys.d/bert",
 ]
 
@@ -60,6 +61,7 @@ def test_the_host_is_read_line_by_line() -> None:
         "bert": Account(marked=True),
         "debian": Account(),
     }
+    assert state.loose == ["/srv/anna"]
     assert (state.connected, state.own_keys) == ("debian", 2)
     assert state.matches == {"/etc/ssh/authorized_keys.d/bert"}
 
@@ -238,3 +240,18 @@ def test_a_manifest_that_a_loss_of_power_emptied_is_told_and_no_traceback() -> N
 def test_what_a_killed_dump_left_is_no_dump() -> None:
     found = stack.parse_stack(["dumps\tr1.dump r1.json r2.dump.part "])
     assert (found.dumps, found.torn_dumps) == (["r1"], ["r2.dump.part"])
+
+
+def test_a_folder_that_others_may_write_in_is_found_whatever_lies_below(tmp_path: Path) -> None:
+    root = tmp_path / "loose" / "a" / "koprogo"
+    root.parent.mkdir(parents=True)
+    (tmp_path / "loose").chmod(0o775)
+    root.parent.chmod(0o757)
+    script = host.Host().command(root=str(root)).get_raw_value()
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    found = host.parse(done.stdout.splitlines()).loose
+    assert found[:2] == [str(root.parent), str(tmp_path / "loose")]
+    assert str(root) not in found, "it is not there yet"
+    script = host.Host().command(root="/opt/koprogo").get_raw_value()
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert host.parse(done.stdout.splitlines()).loose == []

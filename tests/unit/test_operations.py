@@ -431,6 +431,9 @@ def test_a_disk_with_next_to_no_room_is_told_once_and_one_with_room_is_not(
 def test_everything_about_a_host_is_told_at_once() -> None:
     state = machine(os="arch", memory=MB, disk_free=0, clock=0, postgres_version="9.6")
     assert len(refusals(state)) == 5
+    (loose,) = refusals(machine(loose=["/srv/anna"]))
+    assert loose.where == "install_root"
+    assert "chown root:root /srv/anna" in loose.fix
 
 
 # --- host, engine, files -------------------------------------------------------------------------
