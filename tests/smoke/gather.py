@@ -84,6 +84,12 @@ for file in sorted(root.glob("secrets/*/*")):
     secrets[str(file)] = [oct(stat.st_mode & 0o777), stat.st_uid]
 
 listeners = re.findall(r"^LISTEN\s+\d+\s+\d+\s+(\S+):(\d+)", run("ss", "-Hltn"), re.M)
+group = run("getent", "group", "koprogo-admins").rpartition(":")[2]
+managed = {
+    name: run("sshd", "-T", "-C", f"user={name},host=x,addr=192.0.2.1")
+    for name in group.split(",")
+    if name
+}
 units = ["docker", "koprogo-traefik-binary", "ssh", "systemd-timesyncd", "unattended-upgrades"]
 print(
     json.dumps(
@@ -99,6 +105,7 @@ print(
             "units": {unit: run("systemctl", "is-active", unit) for unit in units},
             "enabled": {unit: run("systemctl", "is-enabled", unit) for unit in units},
             "sshd": run("sshd", "-T"),
+            "managed": managed,
             "journald": run("systemd-analyze", "cat-config", "systemd/journald.conf"),
             "swaps": read("/proc/swaps"),
             "sysctl": dict(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from koprogo_deploy import door, render
+from koprogo_deploy.accounts import KEYS
 from koprogo_deploy.database import not_migrated, observer_problems, versions
 from koprogo_deploy.monitor.thresholds import SPACE, memory_bounds
 from koprogo_deploy.operations.shell import observer_psql
@@ -186,6 +187,13 @@ def test_ssh_takes_keys_only(seen: Any) -> None:
     assert "passwordauthentication no" in lines
     assert "kbdinteractiveauthentication no" in lines
     assert "permitrootlogin without-password" in lines or "permitrootlogin no" in lines
+    # Of accounts that are ours, those that left included: no key in a folder of their own counts.
+    own = {
+        name
+        for name, found in seen["managed"].items()
+        if f"authorizedkeysfile {KEYS}/%u" not in found
+    }
+    assert own == set()
 
 
 @pytest.mark.of_the_host

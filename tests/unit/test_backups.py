@@ -35,7 +35,7 @@ from koprogo_deploy.settings import Contradictions
 from tests import project
 
 SETTINGS = project.settings()
-KEY = "ssh-ed25519 " + "A" * 68
+KEY = project.KEY
 SFTP: dict[str, Any] = {
     "backup_repository": "sftp:store@storage.example.be:/backups/koprogo",
     "backup_ssh_key": "backup_key",
@@ -56,7 +56,7 @@ HOUR, DAY = 3600, 86400
         "sftp:u123@u123.storage.example.be:koprogo",
         "sftp://u123@storage.example.be:23/koprogo",
         "s3:https://s3.example.be/bucket/koprogo",
-        "s3:http://10.0.0.7:9000/bucket",
+        "s3:https://10.0.0.7:9000/bucket",
     ],
 )
 def test_places_that_restic_knows(place: str) -> None:
