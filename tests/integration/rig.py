@@ -377,10 +377,11 @@ class Watch:
         self._settings = rig.environment.settings
         self._pause = pause
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(kept,)) for kept in (True, False)]
+        self._threads = [threading.Thread(target=self._run, args=(kept,)) for kept in (True, False)]
         self._began = time.monotonic()
-        self.answered = 0
-        self.failures: list[str] = []
+        self._answered = {True: 0, False: 0}
+        self._failures: dict[bool, list[str]] = {True: [], False: []}
+        self._broken: list[BaseException] = []
 
     def __enter__(self) -> Watch:
         for thread in self._threads:
@@ -397,24 +398,49 @@ class Watch:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def answered(self) -> int:
+        """How many requests were answered 200."""
+        return sum(self._answered.values())
+
+    @property
+    def failures(self) -> list[str]:
+        """Requests that were not answered 200, in words.
+
+        Raises:
+            AssertionError: on either sort of connection nothing was asked, or not to the end: that
+                nothing failed would say nothing.
+        """
+        assert not self._broken, f"the watch itself broke off: {self._broken}"
+        for kept, answered in self._answered.items():
+            connections = "a kept connection" if kept else "new connections"
+            assert answered or self._failures[kept], f"nothing was asked on {connections}"
+        return self._failures[True] + self._failures[False]
+
+    def _run(self, kept: bool) -> None:
+        try:
+            self._ask(kept)
+        except BaseException as error:
+            self._broken.append(error)
+
     def _ask(self, kept: bool) -> None:
         outside = Outside(self._settings, timeout=10)
         while not self._stop.is_set():
             try:
                 answer = outside.api.get("/health")
                 if answer.status_code == 200:
-                    self.answered += 1
+                    self._answered[kept] += 1
                 else:
-                    self._failed(f"{answer.status_code} {answer.text[:80]}")
+                    self._failed(kept, f"{answer.status_code} {answer.text[:80]}")
             except httpx.HTTPError as error:
-                self._failed(repr(error))
+                self._failed(kept, repr(error))
             if not kept:
                 outside.api.close()
                 outside = Outside(self._settings, timeout=10)
             self._stop.wait(self._pause)
 
-    def _failed(self, what: str) -> None:
-        self.failures.append(f"at {time.monotonic() - self._began:.1f} s: {what}")
+    def _failed(self, kept: bool, what: str) -> None:
+        self._failures[kept].append(f"at {time.monotonic() - self._began:.1f} s: {what}")
 
 
 @dataclass
