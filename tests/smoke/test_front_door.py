@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from koprogo_deploy.outside import Outside
+from tests.smoke import judge
 
 CLOSED = (
     ("POST", "/api/v1/auth/register"),
@@ -24,6 +25,8 @@ CLOSED = (
     ("POST", "/api/v1/seed/clear"),
     ("GET", "/metrics"),
     ("GET", "/swagger-ui/"),
+    ("GET", "/api-docs/openapi.json"),
+    ("GET", "/mcp/info"),
     ("TRACE", "/api/v1/health"),
 )
 MANGLED = ("/api/v1/auth%2fregister", "/api/v1/x/..%2fauth/register", "/api/v1/auth%5cregister")
@@ -143,8 +146,19 @@ def test_the_proxys_counters_are_not_public(api: httpx.Client, outside: Outside)
 
 
 def test_only_gzip_is_offered(outside: Outside) -> None:
-    answer = outside.frontend.get("/", headers={"Accept-Encoding": "br, zstd"})
-    assert answer.headers.get("content-encoding") is None
+    def encoding(path: str, accepted: str) -> str:
+        answer = outside.frontend.get(path, headers={"Accept-Encoding": accepted})
+        return str(answer.headers.get("content-encoding", "none"))
+
+    plain = {"Accept-Encoding": "identity"}
+    paths = ["/", *judge.linked(outside.frontend.get("/", headers=plain).text)]
+    texts = [
+        path for path in paths if judge.worth_compressing(outside.frontend.get(path, headers=plain))
+    ]
+    if not texts:
+        pytest.skip(f"no text of the site is as long as what is compressed: {', '.join(paths)}")
+    assert {encoding(path, "gzip") for path in texts[:3]} == {"gzip"}
+    assert {encoding(path, "br, zstd") for path in texts[:3]} == {"none"}
 
 
 @pytest.mark.of_the_host
