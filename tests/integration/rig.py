@@ -55,6 +55,11 @@ class Run:
         return sum(row[4] != "-" for row in self._rows())
 
     @property
+    def begun(self) -> list[str]:
+        """Operations that began, in their order."""
+        return re.findall(r"^--> Starting operation: (.*?) *$", self.output, re.MULTILINE)
+
+    @property
     def would_change(self) -> list[str]:
         """Operations that `--dry` says would change something."""
         found = re.findall(r"^ {4}(\S.*? \| .*?) {2,}(\d+ \(|-)", self.output, re.MULTILINE)
@@ -351,6 +356,21 @@ print(json.dumps({
     "pgmajfault": int(stat[names[1] + "pgmajfault"]),
 }))
 """
+
+
+def said(process: subprocess.Popen[str], words: str) -> list[str]:
+    """Wait for a run to say this; what it said so far, by line.
+
+    Raises:
+        AssertionError: it ended without a word of it.
+    """
+    assert process.stdout
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return lines
+    raise AssertionError(f"{words!r} was never said:\n{''.join(lines)[-4000:]}")
 
 
 def end(process: subprocess.Popen[str]) -> None:
