@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sandbox import authority
 from tests.integration.rig import Rig, empty_host
 from tests.project import OTHER_KEY, ROOT, Project
 
@@ -42,12 +43,29 @@ def test_host_that_refuses_ssh(undeployed: Rig) -> None:
     assert "sandbox" in run.output and "Unable to connect" in run.output
 
 
-def test_host_with_another_key_is_refused(undeployed: Rig) -> None:
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [
+        ("", r"No host key for \[127\.0\.0\.1\]:{port} found in known_hosts"),
+        ("another", r"Host key for 127\.0\.0\.1 does not match"),
+    ],
+)
+def test_host_with_another_key_is_refused(
+    undeployed: Rig, tmp_path: Path, known: str, told: str
+) -> None:
+    """But for its key it is the host of the next test, which is not refused."""
+    known_hosts = tmp_path / "known_hosts"
     with empty_host(undeployed) as data:
-        del data["ssh_known_hosts_file"]
-        run = undeployed.deploy(within=60, **data)
-    assert run.code not in (0, 2), run.output
+        port = data["ssh_port"]
+        key = authority.ssh_key(tmp_path / "key", "somebody else's") if known else ""
+        known_hosts.write_text(f"[127.0.0.1]:{port} {key}\n" if key else "")
+        data["ssh_known_hosts_file"] = str(known_hosts)
+        run = undeployed.deploy("--dry", within=60, **data)
+    assert run.code == 1, run.output
+    assert re.search(told.format(port=port), run.output), run.output
+    assert "Starting operation" not in run.output
     assert "Traceback" not in run.output
+    assert known_hosts.read_text().count("\n") <= 1, "and nobody learns its key"
 
 
 def test_production_believes_no_server_whose_key_nobody_compared(

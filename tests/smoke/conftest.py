@@ -68,9 +68,11 @@ def host(environment: door.Environment) -> Any:
 @pytest.fixture(scope="session")
 def seen(environment: door.Environment, host: Any) -> Any:
     """Everything the tests look at on the host, gathered in one command."""
-    root = environment.settings.install_root
+    asked = environment.settings
+    listed = next(iter(asked.superadmin_addresses), "127.0.0.1").partition("/")[0]
     script = (
-        f"ROOT, VERIFYING = {root!r}, {VERIFYING}\n"
+        f"ROOT, VERIFYING = {asked.install_root!r}, {VERIFYING}\n"
+        f"API, LISTED = {asked.api_domain!r}, {listed!r}\n"
         + (Path(__file__).parent / "gather.py").read_text()
     )
     return json.loads(host.check_output(f"sudo -n python3 -c {shlex.quote(script)}"))
