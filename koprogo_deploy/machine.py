@@ -22,8 +22,8 @@ DATA_MODULES = (
     "__init__",
     "database",
     "journal",
-    *(f"data/{name}" for name in ("__init__", "backup", "dump", "hashes", "host", "live")),
-    *(f"data/{name}" for name in ("main", "repository", "scratch", "upgrade")),
+    *(f"data/{name}" for name in ("__init__", "backup", "confined", "dump", "hashes")),
+    *(f"data/{name}" for name in ("host", "live", "main", "repository", "scratch", "upgrade")),
     *(f"on_host/{name}" for name in ("__init__", "ask")),
 )
 TIMERS = tuple(f"koprogo-{kind}.timer" for kind in backups.KINDS)

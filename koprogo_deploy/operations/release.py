@@ -36,6 +36,11 @@ CONFIG_FILES = {
     "backend": ("backend/start.sh",),
 }
 ROOM = 1 * MB  # for the files of a release
+# For a program of an image that only reads what lies in it.
+CONFINED = (
+    "--network none --cap-drop ALL --security-opt no-new-privileges:true --read-only "
+    "--user 65534:65534 --pids-limit 16"
+)
 
 
 def manifest(
@@ -235,7 +240,7 @@ def push_command(root: str, identity: str, release: render.Release, seconds: int
     # The backend migrates at boot; its image carries a copy of the files it embeds.
     backend = shlex.quote(release.images["backend"])
     lines += [
-        f"docker run --rm --network none --memory 64m --entrypoint ls {backend} -1 "
+        f"docker run --rm {CONFINED} --memory 64m --entrypoint ls {backend} -1 "
         "/app/migrations > $new/migrations.txt",
         "docker compose --progress quiet -f $new/compose.yaml config -q",
         on_disk("$new"),
