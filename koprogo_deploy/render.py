@@ -194,7 +194,7 @@ def render(
     mounted = _mounted(settings, sets, colours)
     hashes = {
         "traefik": short_hash(mounted["traefik/traefik.yaml"]),
-        "postgres": short_hash(*(mounted[f"postgres/{n}"] for n in _POSTGRES_FILES)),
+        "postgres": short_hash(*(mounted[f"postgres/{n}"] for n in POSTGRES_FILES)),
         "backend": short_hash(mounted["backend/start.sh"]),
     }
     directories = secret_directories(sets)
@@ -304,7 +304,7 @@ def choose_colours(
     return colours
 
 
-_POSTGRES_FILES = ("postgresql.conf", "pg_hba.conf", "pg_ident.conf")
+POSTGRES_FILES = ("postgresql.conf", "pg_hba.conf", "pg_ident.conf", "start.sh")
 
 
 def _mounted(
@@ -331,6 +331,7 @@ def _mounted(
         ),
         "postgres/pg_hba.conf": template("postgres/pg_hba.conf"),
         "postgres/pg_ident.conf": template("postgres/pg_ident.conf"),
+        "postgres/start.sh": template("scripts/postgres.sh"),
         "backend/start.sh": template("scripts/start.sh", exported=sorted(exported)),
     }
 

@@ -32,7 +32,7 @@ from koprogo_deploy.units import MB
 
 CONFIG_FILES = {
     "traefik": ("traefik/traefik.yaml",),
-    "postgres": ("postgres/postgresql.conf", "postgres/pg_hba.conf", "postgres/pg_ident.conf"),
+    "postgres": tuple(f"postgres/{name}" for name in render.POSTGRES_FILES),
     "backend": ("backend/start.sh",),
 }
 ROOM = 1 * MB  # for the files of a release
@@ -230,7 +230,8 @@ def push_command(root: str, identity: str, release: render.Release, seconds: int
         unpack_command("$new"),
     ]
     for service, directory in config_directories(release).items():
-        files = " ".join(f"$new/{file}" for file in CONFIG_FILES[service])
+        # One of before may have fewer.
+        files = " ".join(f"$new/{f}" for f in CONFIG_FILES[service] if f in release.files)
         lines.append(
             f"if [ ! -d config/{directory} ]; then mkdir config/.incoming-{service}; "
             f"cp {files} config/.incoming-{service}/; {on_disk(f'config/.incoming-{service}')}; "
