@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from koprogo_deploy import backups, cut, direct, maintenance
+from koprogo_deploy import backups, cut, database, direct, maintenance
 from koprogo_deploy.data.host import DEPLOY_LOCK as LOCK
 from koprogo_deploy.data.host import is_at_the_data
 from koprogo_deploy.facts.stack import Container, StackState, not_serving, unreadable
 from koprogo_deploy.journal import Journal
+from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SERVICES
 from koprogo_deploy.units import megabytes
@@ -41,6 +43,7 @@ class Now:
         running: who holds the deploy's lock and since when; empty if nobody does.
         replaced: what served before restores and rollbacks with data, and is still there, by name.
         applied: versions of the migrations in the database; empty where it does not answer.
+        trust: what `database.trust_query` gave; None where it does not answer.
         clusters: bytes of each cluster that served before an upgrade of Postgres, by name.
     """
 
@@ -51,6 +54,7 @@ class Now:
     running: str = ""
     replaced: list[str] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
+    trust: dict[str, Any] | None = None
     clusters: dict[str, int] = field(default_factory=dict)
     kept: list[Kept] = field(default_factory=list)
 
@@ -59,6 +63,7 @@ def look_command(root: str) -> str:
     """Shell command whose output `parse` reads; changes nothing."""
     return (
         f"root={shlex.quote(root)}; lock={LOCK}\n"
+        f"database=$({psql()} -c {shlex.quote(database.applied_query())} </dev/null 2>/dev/null)\n"
         r"""
 printf 'clock\t%s\n' "$(date +%s)"
 printf 'disk\t%s\n' "$(df -PB1 / | awk 'NR==2 {print $2 "\t" $4}')"
@@ -74,8 +79,7 @@ fi
   # A rollback with its data leaves a database and no uploads.
   docker exec koprogo-postgres-1 psql -XqAt -U postgres -l 2>/dev/null | cut -d '|' -f 1
 } | grep '^koprogo_before_' | sort -u | sed 's/^/replaced\t/'
-printf 'applied\t%s\n' "$(docker exec koprogo-postgres-1 psql -XqAt -U postgres -d koprogo_db \
-  -c 'TABLE public._sqlx_migrations' 2>/dev/null | cut -d '|' -f 1 | tr '\n' ' ')"
+[ -z "$database" ] || printf 'database\t%s\n' "$(printf %s "$database" | tr -d '\n')"
 for old in /var/lib/docker/volumes/koprogo_postgres_data/koprogo_before_*; do
   [ -d "$old" ] && printf 'cluster\t%s\t%s\n' "${old##*/}" "$(du -sB1 "$old" | cut -f1)"
 done
@@ -105,8 +109,10 @@ def parse(lines: Iterable[str]) -> Now:
                 now.running = values[0]
             case "replaced":
                 now.replaced.append(values[0])
-            case "applied":
-                now.applied = values[0].split()
+            case "database":
+                found = json.loads(values[0])
+                now.applied = list(database.parse_migrations(found["migrations"]))
+                now.trust = found["trust"]
             case "cluster":
                 now.clusters[values[0]] = int(values[1])
             case "kept":
@@ -129,7 +135,9 @@ def problems(stack: StackState, now: Now, journal: Journal) -> list[str]:
     return [trouble.what for trouble in troubles(stack, now, journal, "production")]
 
 
-def troubles(stack: StackState, now: Now, journal: Journal, environment: str) -> list[Trouble]:
+def troubles(
+    stack: StackState, now: Now, journal: Journal, environment: str, guarded: bool = False
+) -> list[Trouble]:
     """What is not well, and what to do; empty when all is.
 
     Args:
@@ -137,6 +145,7 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
         now: disk, and whether a deploy runs.
         journal: its chain followed.
         environment: its name, for the commands.
+        guarded: the superadmin's password should be kept.
     """
     deploy = f"pyinfra inventories/{environment}.py deploys/full.py"
     ssh = f"koprogo ssh {environment}"
@@ -185,6 +194,10 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
         if wrong := _wrong(container, live["specs"][service]):
             logs = f"{ssh}, sudo docker logs koprogo-{name}-1; then " if container else ""
             found.append(Trouble(f"{name}: {wrong}", f"{logs}{deploy} brings it up"))
+    if now.trust and not now.running and not data:
+        for what in database.trust_problems(now.trust, guarded):
+            do = f"find out who did that and how: koprogo debug logs, {ssh}; then {deploy}"
+            found.append(Trouble(f"Postgres: {what}", do))
     newer = direct.lacking(stack, dict.fromkeys(now.applied, True))
     if newer and not now.running and not data:
         what = direct.lacks(live["id"], newer)
@@ -318,6 +331,7 @@ def report(
     environment: str = "production",
     longest: Mapping[str, int] | None = None,
     warning: str = "",
+    guarded: bool = False,
 ) -> dict[str, Any]:
     """Everything, as JSON has it: `advice` is what to do about each of `problems`.
 
@@ -328,6 +342,7 @@ def report(
         environment: its name, for the commands.
         longest: after how many seconds a backup and a drill are too old; None: not judged.
         warning: what is to be said of where backups go.
+        guarded: the superadmin's password should be kept.
     """
     live = stack.live
     services = {}
@@ -345,7 +360,7 @@ def report(
             "up": up_seconds(container, now) if container else None,
             "wrong": _wrong(container, live["specs"][service]) or None,
         }
-    wrong = troubles(stack, now, journal, environment)
+    wrong = troubles(stack, now, journal, environment, guarded)
     wrong += data_troubles(stack, now, journal, environment, longest or {})
     return {
         "well": not wrong,

@@ -136,6 +136,7 @@ def status(environment: Environment, as_json: Json = False) -> None:
         environment=environment,
         longest=backups.longest(opened.settings),
         warning=backups.not_off_site(opened.settings),
+        guarded=opened.settings.superadmin_guard,
     )
     if as_json:
         _print_json(found)

@@ -205,7 +205,7 @@ def _inside(
     """Confine this process and have it become the program; returns only by an error."""
     uid, gid = ids
     variables = dict(word.split("=", 1) for word in run[: run.index("--")])
-    command = run[run.index("--") + 1 :]
+    command = list(run[run.index("--") + 1 :])
     kernel.control(_SET_DUMPABLE, 0)
     kernel.bound_nothing()
     sys.path.clear()  # from here on they would be the image's
@@ -222,8 +222,8 @@ def _inside(
     failed: OSError | None = None
     for folder in [""] if "/" in command[0] else variables["PATH"].split(":"):
         try:
-            program = f"{folder}/{command[0]}" if folder else command[0]
-            os.execve(program, command, variables)  # noqa: S606 - no shell is wanted
+            file = f"{folder}/{command[0]}" if folder else command[0]
+            os.execve(file, command, variables)  # noqa: S606 - no shell is wanted
         except FileNotFoundError as error:
             failed = failed or error
     raise failed or FileNotFoundError(command[0])

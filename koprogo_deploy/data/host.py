@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from koprogo_deploy.database import OWNER, SESSION
+
 SETTINGS = "data/settings.json"  # below the install root
 SWAP = "data/restore.json"  # there while a restore has database and uploads change places
 RETURN = "data/return.json"  # there while a rollback brings its data back, until it is verified
@@ -221,14 +223,36 @@ def entered(found: str, container: str, *command: str) -> list[str]:
             "not root's, is a program run from here"
         )
     path = next((v for v in json.loads(variables) if v.startswith("PATH=")), "PATH=/usr/bin:/bin")
-    variables = (path, "LC_ALL=C.UTF-8")
-    return [*CONFINED, pid, *ids, *variables, "--", *command]
+    given = (path, "LC_ALL=C.UTF-8", f"PGOPTIONS={SESSION}")
+    return [*CONFINED, pid, *ids, *given, "--", *command]
+
+
+def psql(database: str, user: str = "postgres") -> tuple[str, ...]:
+    """Command line of psql that stops at an error; the script comes on standard input."""
+    return ("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", user, "-d", database)
 
 
 def sql(container: str, text: str, database: str = DATABASE) -> str:
-    """What a script prints, run as the superuser of a Postgres container; stops at an error."""
-    command = ("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database)
-    return run(*inside(container, *command), stdin=text).strip()
+    """What a script prints, run as the superuser of a Postgres container; stops at an error.
+
+    For catalogs, roles, databases. What sets off anything of the application's is `owner_sql`'s.
+    """
+    return run(*inside(container, *psql(database)), stdin=text).strip()
+
+
+def owner_sql(container: str, text: str, database: str = DATABASE) -> str:
+    """As `sql`, as the application's own role: triggers, functions and operators run as that."""
+    return run(*inside(container, *psql(database, OWNER)), stdin=text).strip()
+
+
+def quoted(name: str) -> str:
+    """A name as SQL takes it, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as SQL takes it, whatever is in it."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def sync(path: Path) -> None:

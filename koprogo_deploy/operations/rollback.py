@@ -237,7 +237,7 @@ def _dump_to_return(
     if not missing:
         return ""
     dump = fitting_dump(to, look(Dumps, root=root) if state.dumps else {})
-    lost = look(Database, query=database.written_since(dump["at"])) if dump else {}
+    lost = look(Database, query=database.written_since(dump["at"]), owner=True) if dump else {}
     if dump is None or not settings.restore_dump:
         raise OperationError(f"{no}: {two_ways(to, missing, dump, lost, settings)}")
     logger.warning("    the data is of %s again. %s", dump["at"], database.lost_told(lost))

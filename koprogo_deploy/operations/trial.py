@@ -41,9 +41,9 @@ def login() -> dict[str, Any] | None:
     environment = context.current()
     settings = environment.settings
     # By name, for an empty answer is no answer about a seed.
-    there = answered(seed.STATE_SQL) if settings.seed_enabled else {}
+    there = answered(seed.STATE_SQL, owner=True) if settings.seed_enabled else {}
     guard = answered(database.migrations_query()).get("guard")
-    return direct.login(settings, environment.secrets, there.get("password_hash"), guard)
+    return direct.login(settings, environment.secrets, there.get("password_told"), guard)
 
 
 def failures(**services: str) -> tuple[list[str], list[str]]:

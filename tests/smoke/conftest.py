@@ -83,7 +83,7 @@ def database(environment: door.Environment, host: Any) -> Any:
     from koprogo_deploy.operations.shell import psql
 
     names = "SELECT json_object_agg(lower(name), current_setting(name)) FROM pg_settings"
-    command = psql().replace("docker exec -i", "sudo -n docker exec")
+    command = f"sudo -n {psql()} </dev/null"
     in_force, schema = host.check_output(
         f"{command} -c {shlex.quote(names)} -c {shlex.quote(migrations_query())}"
     ).splitlines()

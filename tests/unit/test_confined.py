@@ -34,7 +34,7 @@ def judged(machine: str, number: int, first: int = 0, architecture: int | None =
             case 0x45:
                 at += yes if loaded & value else no
             case 0x06:
-                return value
+                return int(value)
 
 
 @pytest.mark.parametrize(("machine", "column"), [("x86_64", 0), ("aarch64", 1)])

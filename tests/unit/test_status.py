@@ -201,7 +201,9 @@ def test_the_look_reads_releases_marks_and_lock(tmp_path: Path) -> None:
     ]
     assert found.since > 0
     assert found.disk_size > found.disk_free > 0
-    assert status.parse(["applied\t0001 0002 "]).applied == ["0001", "0002"]
+    answer = {"migrations": "0001:true 0002:true", "trust": {"guard": True}}
+    asked = status.parse([f"database\t{json.dumps(answer)}"])
+    assert (asked.applied, asked.trust) == (["0001", "0002"], {"guard": True})
     with pytest.raises(ValueError, match="unexpected"):
         status.parse(["what"])
 
@@ -305,7 +307,7 @@ def test_a_database_that_a_rollback_left_is_told_though_no_uploads_lie_beside_it
     tmp_path: Path,
 ) -> None:
     docker = tmp_path / "docker"
-    docker.write_text("#!/bin/sh\necho koprogo_before_20260101t000000\n")
+    docker.write_text('#!/bin/sh\ncase "$*" in *-l) echo koprogo_before_20260101t000000 ;; esac\n')
     docker.chmod(0o755)
     done = subprocess.run(
         ["sh", "-c", status.look_command(str(tmp_path))],
@@ -319,3 +321,17 @@ def test_a_database_that_a_rollback_left_is_told_though_no_uploads_lie_beside_it
     [told] = status.notes(stack(), found, EMPTY)
     assert "koprogo_before_20260101t000000" in told
     assert "--data backup=drop_old" in told
+
+
+def test_a_guard_that_is_gone_or_a_second_superuser_is_not_well() -> None:
+    well = {"guard": True, "shadows": [], "powers": []}
+    assert status.report(stack(), now(trust=well), EMPTY, guarded=True)["well"]
+    gone = status.report(stack(), now(trust={**well, "guard": False}), EMPTY, guarded=True)
+    assert not gone["well"]
+    assert "the guard of the superadmin's password is gone" in gone["problems"][0]
+    assert "deploys/full.py" in gone["advice"][0]
+    power = {**well, "powers": ["koprogo is superuser"]}
+    [told] = status.report(stack(), now(trust=power), EMPTY)["problems"]
+    assert told == "Postgres: koprogo is superuser, which only postgres should be"
+    # A deploy that is under way may be about to put it there.
+    assert status.problems(stack(), now(trust=power, running="anna"), EMPTY) == []
