@@ -168,11 +168,38 @@ def secret_sets(
 
 
 def secret_directories(sets: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Directory name of each service's secrets: changes when one of them does."""
+    """Directory name of each service's secrets: changes when one of them does.
+
+    The names are no secret. Where a set is one password that somebody may have chosen, its name is
+    of a slow hash, which makes it no use for guessing; in the others there is a random key.
+    """
     return {
-        service: f"{service}-{short_hash(*(f'{k}={v}' for k, v in sorted(files.items())))}"
-        for service, files in sets.items()
+        **earlier_directories(sets),
+        **{
+            service: f"{service}-{_slow_hash(*_values(sets[service]))}"
+            for service in _CHOSEN & {*sets}
+        },
     }
+
+
+def earlier_directories(sets: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """As `secret_directories`, as releases were made before there were slow hashes."""
+    return {service: f"{service}-{short_hash(*_values(files))}" for service, files in sets.items()}
+
+
+_CHOSEN = {"postgres"}
+
+
+def _values(files: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(f"{name}={value}" for name, value in sorted(files.items()))
+
+
+@cache
+def _slow_hash(*texts: str) -> str:
+    """Twelve hexadecimal digits of scrypt over the texts; some 50 ms and 16 MB."""
+    salt = b"koprogo-deploy: name of a directory of secrets"
+    text = "\0".join(texts).encode()
+    return hashlib.scrypt(text, salt=salt, n=1 << 14, r=8, p=1, dklen=6).hex()
 
 
 def render(
