@@ -25,8 +25,8 @@ DATA_MODULES = (
     "__init__",
     "database",
     "journal",
-    *(f"data/{name}" for name in ("__init__", "backup", "dump", "hashes", "host", "live")),
-    *(f"data/{name}" for name in ("main", "repository", "scratch", "tree", "upgrade")),
+    *(f"data/{name}" for name in ("__init__", "backup", "confined", "dump", "hashes", "host")),
+    *(f"data/{name}" for name in ("live", "main", "repository", "scratch", "tree", "upgrade")),
     *(f"on_host/{name}" for name in ("__init__", "ask")),
 )
 TIMERS = tuple(f"koprogo-{kind}.timer" for kind in backups.KINDS)

@@ -19,7 +19,7 @@ from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.releases import Images
 from koprogo_deploy.facts.stack import Stack, StackState, parse_stack
 from koprogo_deploy.operations import context
-from koprogo_deploy.operations.shell import psql
+from koprogo_deploy.operations.shell import owner_psql
 from koprogo_deploy.plan import make
 from koprogo_deploy.plan.gather import gather
 from koprogo_deploy.plan.host import cut_problems, disk_needs, host_problems, login_problems
@@ -89,7 +89,7 @@ def seed_state(environment: Environment) -> seed.State:
     Raises:
         Refusal: the host or its database cannot be asked.
     """
-    answer = run(environment, f"sudo -n {psql()}", seed.STATE_SQL)
+    answer = run(environment, f"sudo -n {owner_psql()}", seed.STATE_SQL)
     try:
         return seed.parse_state(answer)
     except seed.SeedError as error:

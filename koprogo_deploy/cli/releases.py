@@ -206,6 +206,7 @@ def status_of(opened: door.Environment) -> dict[str, Any]:
             environment=name,
             longest=backups.longest(opened.settings),
             warnings=backups.warnings(opened.settings),
+            guarded=opened.settings.superadmin_guard,
             fronts=outside.result(),
         )
 

@@ -30,9 +30,17 @@ _HOUR = 3600  # a snapshot's time is somewhat after that of its uploads
 _EMPTY = 16 * MB  # of a database without data
 _HELD = "somebody keeps it from being read"
 
-_MIGRATIONS = (
-    "SELECT coalesce(json_agg(version ORDER BY version), '[]') FROM public._sqlx_migrations"
-)
+
+def applied(container: str) -> list[str]:
+    """Versions of the migrations of a server's database.
+
+    Raises:
+        Failed: something else stands in the place of their table.
+    """
+    found = database.parse_migrations(sql(container, database.MIGRATIONS_SQL))
+    if not all(version.isdigit() for version in found):
+        raise Failed("public._sqlx_migrations is not the table that the application makes")
+    return list(found)
 
 
 def volume() -> Path:
@@ -88,7 +96,7 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
     """
     began = time.monotonic()
     settled(config)
-    scratch.down()  # one that was cut shares our line of memory
+    scratch.down(config)  # one that was cut shares our line of memory
     serving = release(config)
     fresh = repository.ensure(config)
     left = tree.LeftOut()
@@ -106,7 +114,7 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
             "made": made.isoformat(timespec="seconds"),
             "release": serving,
             "postgres": sql(POSTGRES, "SHOW server_version"),
-            "migrations": [str(v) for v in json.loads(sql(POSTGRES, _MIGRATIONS))],
+            "migrations": sorted(applied(POSTGRES), key=int),
             "dump": {"bytes": dumped["bytes"], "sha256": dumped["sha256"]},
             "database": {"bytes": dumped["database"]},
             "tables": dumped["tables"],
@@ -476,7 +484,7 @@ def drill(config: Config, _staged: object = None) -> dict[str, Any]:
     """
     began = time.monotonic()
     settled(config)
-    scratch.down()
+    scratch.down(config)
     repository.check(config)
     with staged() as stage:
         snapshot, manifest = fetch(config, "latest", stage / DUMP)
@@ -486,13 +494,13 @@ def drill(config: Config, _staged: object = None) -> dict[str, Any]:
             scratch.up(config)
             dump.restore(stage / DUMP)
             found = hashes.tables(scratch.NAME)
-            applied = [str(v) for v in json.loads(sql(scratch.NAME, _MIGRATIONS))]
-            up = scratch.try_backend(backend(config))
+            there = sorted(applied(scratch.NAME), key=int)
+            up = scratch.try_backend(config, backend(config))
             wrong = scratch.ask_backend()
         finally:
-            scratch.down()
+            scratch.down(config)
     problems = hashes.differences(manifest["tables"], found, "table")
-    if applied != manifest["migrations"]:
+    if there != manifest["migrations"]:
         problems.append("its migrations are not those of the manifest")
     if problems:
         raise Failed(f"backup {snapshot['short_id']} does not restore: {told(problems)}")
@@ -535,9 +543,9 @@ def write_down(config: Config, kind: str, by: str, **values: Any) -> None:  # no
     run("sh", "-c", journal.append_command(str(config.root)), stdin=line)
 
 
-def clean(kind: str) -> None:
+def clean(config: Config, kind: str) -> None:
     """What one that was killed left behind goes."""
     with contextlib.suppress(Failed):
         tree.remove(stage_directory())
     if kind == "drill":
-        scratch.down()
+        scratch.down(config)

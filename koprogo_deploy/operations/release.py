@@ -32,11 +32,16 @@ from koprogo_deploy.units import MB
 
 CONFIG_FILES = {
     "traefik": ("traefik/traefik.yaml",),
-    "postgres": ("postgres/postgresql.conf", "postgres/pg_hba.conf", "postgres/pg_ident.conf"),
+    "postgres": tuple(f"postgres/{name}" for name in render.POSTGRES_FILES),
     "backend": ("backend/start.sh",),
     "frontend": ("frontend/config.js",),
 }
 ROOM = 1 * MB  # for the files of a release
+# For a program of an image that only reads what lies in it.
+CONFINED = (
+    "--network none --cap-drop ALL --security-opt no-new-privileges:true --read-only "
+    "--user 65534:65534 --pids-limit 16"
+)
 
 
 def manifest(
@@ -226,7 +231,8 @@ def push_command(root: str, identity: str, release: render.Release, seconds: int
         unpack_command("$new"),
     ]
     for service, directory in config_directories(release).items():
-        files = " ".join(f"$new/{file}" for file in CONFIG_FILES[service])
+        # One of before may have fewer.
+        files = " ".join(f"$new/{f}" for f in CONFIG_FILES[service] if f in release.files)
         lines.append(
             f"if [ ! -d config/{directory} ]; then mkdir config/.incoming-{service}; "
             f"cp {files} config/.incoming-{service}/; {on_disk(f'config/.incoming-{service}')}; "
@@ -236,7 +242,7 @@ def push_command(root: str, identity: str, release: render.Release, seconds: int
     # The backend migrates at boot; its image carries a copy of the files it embeds.
     backend = shlex.quote(release.images["backend"])
     lines += [
-        f"docker run --rm --network none --memory 64m --entrypoint ls {backend} -1 "
+        f"docker run --rm {CONFINED} --memory 64m --entrypoint ls {backend} -1 "
         "/app/migrations > $new/migrations.txt",
         "docker compose --progress quiet -f $new/compose.yaml config -q",
         on_disk("$new"),

@@ -42,14 +42,14 @@ def login() -> dict[str, Any] | None:
     environment = context.current()
     settings = environment.settings
     # By name, for an empty answer is no answer about a seed.
-    there = answered(seed.STATE_SQL) if settings.seed_enabled else {}
+    there = answered(seed.STATE_SQL, owner=True) if settings.seed_enabled else {}
     guard = answered(database.migrations_query()).get("guard")
-    return direct.login(settings, environment.secrets, there.get("password_hash"), guard)
+    return direct.login(settings, environment.secrets, there.get("password_told"), guard)
 
 
 def reader() -> dict[str, Any] | None:
     """What a tenant of the data that is there has to see; None where there is none."""
-    return direct.reader(look(Database, query=database.tenant_query()))
+    return direct.reader(look(Database, query=database.tenant_query(), owner=True))
 
 
 def failures(**services: str) -> tuple[list[str], list[str]]:

@@ -24,7 +24,7 @@ import httpx2
 
 from koprogo_deploy import connection, door
 from koprogo_deploy.operations import lock
-from koprogo_deploy.operations.shell import psql
+from koprogo_deploy.operations.shell import container
 from koprogo_deploy.outside import Outside
 from koprogo_deploy.render import container_names
 from sandbox import box, client, engine, lifecycle
@@ -34,6 +34,13 @@ ROOT = door.ROOT
 PYINFRA = str(Path(sys.executable).with_name("pyinfra"))
 ENVIRONMENT = {**os.environ, "PYINFRA_PROGRESS": "off", "PYTHONUNBUFFERED": "1"}
 _ROW = re.compile(r"^ {4}(\S.*?) {2,}(\d+|-) +(\d+|-) +(\d+|-) +(\d+|-) *$", re.MULTILINE)
+
+
+# As a person at the host asks, with the application's tables in the path.
+PSQL = (
+    f"docker exec -i {container('postgres')} "
+    "psql -XqAt -v ON_ERROR_STOP=1 -U postgres -d koprogo_db"
+)
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ class Rig:
 
     def sql(self, statements: str) -> str:
         """What the application's database answers, asked as superuser."""
-        return self.on_host(psql(), stdin=statements).strip()
+        return self.on_host(PSQL, stdin=statements).strip()
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """`docker inspect` of the project's containers, by Compose service."""

@@ -10,7 +10,7 @@ import pytest
 
 from koprogo_deploy import door, render
 from koprogo_deploy.accounts import KEYS
-from koprogo_deploy.database import not_migrated, observer_problems, versions
+from koprogo_deploy.database import not_migrated, observer_problems, trust_problems, versions
 from koprogo_deploy.monitor.thresholds import SPACE, memory_bounds
 from koprogo_deploy.operations.shell import observer_psql
 from koprogo_deploy.render import container_names
@@ -166,6 +166,10 @@ def test_postgres_settings_are_in_force(settings: Any, database: Any) -> None:
 
 def test_schema_is_migrated_and_indexed(seen: Any, database: Any) -> None:
     assert not_migrated(database["schema"], versions(seen["migrations"])) == []
+
+
+def test_nobody_but_postgres_is_its_superuser(settings: Any, database: Any) -> None:
+    assert trust_problems(database["schema"]["trust"], settings.superadmin_guard) == []
 
 
 def test_the_observer_reads_and_cannot_write(host: Any, database: Any) -> None:

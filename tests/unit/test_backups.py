@@ -1051,7 +1051,7 @@ def test_what_was_killed_is_written_down_by_its_unit(
     written: list[dict[str, Any]] = []
     monkeypatch.setattr(backup, "write_down", lambda _c, _kind, _by, **v: written.append(v))
     cleaned: list[bool] = []
-    monkeypatch.setattr(backup, "clean", lambda _kind: cleaned.append(bool(written)))
+    monkeypatch.setattr(backup, "clean", lambda _config, _kind: cleaned.append(bool(written)))
     monkeypatch.setenv("SERVICE_RESULT", result)
     main.ended(CONFIG, "backup")
     assert cleaned == [bool(told)], "the line comes first: Docker may not answer"

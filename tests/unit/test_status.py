@@ -203,7 +203,13 @@ def test_the_look_reads_releases_marks_and_lock(tmp_path: Path) -> None:
     ]
     assert found.since > 0
     assert found.disk_size > found.disk_free > 0
-    assert status.parse(["applied\t0001 0002 "]).applied == ["0001", "0002"]
+    answer = {"migrations": "0001:true 0002:true", "trust": {"guard": True}}
+    asked = status.parse([f"database\t{json.dumps(answer)}"])
+    assert (asked.database, asked.applied, asked.trust) == (
+        True,
+        ["0001", "0002"],
+        {"guard": True},
+    )
 
 
 @pytest.mark.parametrize("line", ["what", "disk\t", "disk\t\t", "clock\tnow", "kept\ta"])
@@ -328,9 +334,10 @@ def test_a_host_that_cannot_be_asked_is_not_well_and_the_site_is_told_all_the_sa
 
 
 def test_the_look_says_what_the_database_units_kernel_and_engine_say(tmp_path: Path) -> None:
+    answered = json.dumps({"migrations": "0001:true 0002:true", "trust": {"guard": True}})
     answers = {
-        "docker": """case "$*" in
-  *"SELECT 1"*) echo 1; echo "0001|x"; echo "0002|y" ;;
+        "docker": f"""case "$*" in
+  *json_build_object*) echo '{answered}' ;;
   "ps -aq"*) echo id ;;
   inspect*) echo traefik=3 ;;
 esac""",
@@ -427,7 +434,7 @@ def test_a_database_that_a_rollback_left_is_told_though_no_uploads_lie_beside_it
     tmp_path: Path,
 ) -> None:
     docker = tmp_path / "docker"
-    docker.write_text("#!/bin/sh\necho koprogo_before_20260101t000000\n")
+    docker.write_text('#!/bin/sh\ncase "$*" in *-l) echo koprogo_before_20260101t000000 ;; esac\n')
     docker.chmod(0o755)
     done = subprocess.run(
         ["sh", "-c", status.look_command(str(tmp_path))],
@@ -441,3 +448,17 @@ def test_a_database_that_a_rollback_left_is_told_though_no_uploads_lie_beside_it
     [told] = status.notes(stack(), found, QUIET)
     assert "koprogo_before_20260101t000000" in told
     assert "--data backup=drop_old" in told
+
+
+def test_a_guard_that_is_gone_or_a_second_superuser_is_not_well() -> None:
+    well = {"guard": True, "shadows": [], "powers": []}
+    assert status.report(stack(), now(trust=well), QUIET, guarded=True)["well"]
+    gone = status.report(stack(), now(trust={**well, "guard": False}), QUIET, guarded=True)
+    assert not gone["well"]
+    assert "the guard of the superadmin's password is gone" in gone["problems"][0]
+    assert "deploys/full.py" in gone["advice"][0]
+    power = {**well, "powers": ["koprogo is superuser"]}
+    [told] = status.report(stack(), now(trust=power), QUIET)["problems"]
+    assert told == "Postgres: koprogo is superuser, which only postgres should be"
+    # A deploy that is under way may be about to put it there.
+    assert status.problems(stack(), now(trust=power, running="anna"), QUIET) == []
