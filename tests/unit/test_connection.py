@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,13 @@ from koprogo_deploy import connection
 from koprogo_deploy.door import Environment
 from koprogo_deploy.problems import Refusal
 from tests import project
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A temporary folder whose name leaves room for a socket's: pytest's own may be too long."""
+    with tempfile.TemporaryDirectory(prefix="k", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 def environment(host: str = "203.0.113.7", **data: Any) -> Environment:
@@ -36,10 +45,8 @@ def test_what_is_not_ours_to_tell_is_left_to_openssh() -> None:
     assert "sudo" not in text
 
 
-def test_the_ssh_config_is_a_file_of_our_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_the_ssh_config_is_a_file_of_our_own(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(short))
     path = connection.ssh_config_file(environment())
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert path == connection.ssh_config_file(environment())
@@ -52,9 +59,9 @@ def test_a_command_goes_over_ssh_or_stays_here() -> None:
     assert connection.testinfra_target(environment("@local")) == ("local://", {})
 
 
-def test_nobody_reads_half_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_reads_half_a_config(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The dashboard looks at three things at once; an empty config is "could not resolve hostname".
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(short))
     path = connection.ssh_config_file(environment())
     whole, done = path.read_text(), threading.Event()
     torn: list[str] = []
@@ -79,39 +86,39 @@ def control_path(text: str) -> str:
 
 
 def test_the_control_socket_lies_in_a_folder_of_our_own_by_a_short_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(short))
     path = Path(control_path(connection.ssh_config(environment())))
-    assert path.parent == tmp_path / f"koprogo-{os.getuid()}"
+    assert path.parent == short / f"koprogo-{os.getuid()}"
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert control_path(connection.ssh_config(environment(ssh_port=1))) != str(path)
     # As long as on macOS, where a socket's path ends at 104: OpenSSH adds 17 while it makes one.
-    long = tmp_path / ("x" * 60)
+    long = short / ("x" * 60)
     long.mkdir(parents=True)
     monkeypatch.setattr("tempfile.tempdir", str(long))
-    monkeypatch.setattr(connection, "_FALLBACK", str(tmp_path))
+    monkeypatch.setattr(connection, "_FALLBACK", str(short))
     assert Path(control_path(connection.ssh_config(environment()))) == path
 
 
 def test_a_folder_that_others_may_enter_or_a_link_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = tmp_path / f"koprogo-{os.getuid()}"
+    monkeypatch.setattr("tempfile.tempdir", str(short))
+    folder = short / f"koprogo-{os.getuid()}"
     folder.mkdir()
     for mode in (0o777, 0o750, 0o701):
         folder.chmod(mode)
         with pytest.raises(Refusal, match="nobody else can enter"):
             connection.ssh_config_file(environment())
     folder.rmdir()
-    (tmp_path / "elsewhere").mkdir(mode=0o700)
-    folder.symlink_to(tmp_path / "elsewhere")
+    (short / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(short / "elsewhere")
     with pytest.raises(Refusal, match="not a folder of yours"):
         connection.ssh_config_file(environment())
     folder.unlink()
     connection.ssh_config_file(environment())
     monkeypatch.setattr("os.getuid", lambda: 4_000_000)
-    folder.rename(tmp_path / "koprogo-4000000")
+    folder.rename(short / "koprogo-4000000")
     with pytest.raises(Refusal, match="not a folder of yours"):
         connection.ssh_config_file(environment())
