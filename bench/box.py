@@ -25,7 +25,7 @@ import yaml
 
 from bench.figures import Failed, err, timed
 from koprogo_deploy import connection, door, remote
-from koprogo_deploy.operations.shell import container, psql
+from koprogo_deploy.operations.shell import container, owner_psql, psql
 from koprogo_deploy.outside import Outside
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.render import traefik_address
@@ -81,9 +81,14 @@ class Box:
         """
         return remote.run(self.environment, f"sudo -n sh -c {shlex.quote(command)}", stdin)
 
-    def sql(self, statements: str) -> str:
-        """What the application's database answers, asked as superuser."""
-        return remote.run(self.environment, f"sudo -n {psql()}", statements).strip()
+    def sql(self, statements: str, psql: str = "") -> str:
+        """What the application's database answers, asked as its owner.
+
+        Args:
+            statements: a script of psql.
+            psql: command that asks as somebody else.
+        """
+        return remote.run(self.environment, f"sudo -n {psql or owner_psql()}", statements).strip()
 
     def python(self, file: Path, *arguments: str) -> list[str]:
         """The command line that runs a Python file of ours as root in the box."""
@@ -146,14 +151,14 @@ class Box:
         """
         listed = ", ".join(f"'{name}'" for name in names)
         query = "SELECT name, current_setting(name) FROM pg_settings WHERE name IN "
-        rows = self.sql(f"{query} ({listed});")
+        rows = self.sql(f"{query} ({listed});", psql())
         return dict(row.split("|", 1) for row in rows.splitlines())
 
     def postgres_defaults(self, names: Sequence[str]) -> dict[str, str]:
         """Postgres' own value of these settings, in the setting's base unit."""
         listed = ", ".join(f"'{name}'" for name in names)
         query = "SELECT name, coalesce(boot_val, '') FROM pg_settings WHERE name IN"
-        rows = self.sql(f"{query} ({listed});")
+        rows = self.sql(f"{query} ({listed});", psql())
         return dict(row.split("|", 1) for row in rows.splitlines())
 
     @property

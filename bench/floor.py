@@ -28,7 +28,7 @@ from koprogo_deploy.machine import (
 )
 from koprogo_deploy.operations import context, release
 from koprogo_deploy.operations.host import APT
-from koprogo_deploy.operations.shell import psql
+from koprogo_deploy.operations.shell import owner_psql, psql
 from koprogo_deploy.plan.wanted import Wanted
 from koprogo_deploy.pyinfra_adapter import commands
 from koprogo_deploy.settings import SERVICES, SWITCHED
@@ -63,7 +63,8 @@ def cold_script(environment: door.Environment) -> str:
     verifier = database.scram_verifier(environment.secrets["DATABASE_PASSWORD"])
     login = database.login_name(render.secret_directories(sets)["backend"])
     roles = database.login_sql(login, verifier) + database.DATABASE_SQL
-    rows = database.EXTENSION_SQL + database.guard_sql(guard.decode()) + seed.insert_sql(data)
+    ours = database.EXTENSION_SQL + database.guard_sql(guard.decode())
+    rows = database.GUARDED_SQL + seed.insert_sql(data)
     pulls = "\n".join(
         f'docker pull -q {shlex.quote(image)} & jobs="$jobs $!"'
         for image in sorted(images.values())
@@ -91,7 +92,10 @@ systemctl enable --now koprogo-traefik-binary.service
 {roles}
 SQL
 {compose}
-{psql()} <<'SQL' >/dev/null
+{psql()} <<'SQL'
+{ours}
+SQL
+{owner_psql()} <<'SQL' >/dev/null
 {rows}
 SQL
 """
@@ -134,7 +138,7 @@ def look_script(environment: door.Environment) -> str:
         Stack().command(root=settings.install_root),
         Database().command(query=database.ROLE_QUERY, database="postgres"),
         Database().command(query=database.migrations_query()),
-        Database().command(query=seed.STATE_SQL),
+        Database().command(query=seed.STATE_SQL, owner=True),
     ]
     return "\n".join(f"(\n{commands.text(look)}\n)" for look in looks) + "\n"
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from koprogo_deploy import door
+from koprogo_deploy import door, host_keys
 from koprogo_deploy.problems import Problem, Refusal, show
 from koprogo_deploy.pyinfra_adapter import command_line as pyinfra_adapter
 from koprogo_deploy.pyinfra_adapter import sha1
@@ -51,6 +51,9 @@ def check() -> None:
         opened = door.open_environment(
             Path(parameters["inventory"]).stem, overrides(parameters.get("data") or ())
         )
+        if not opened.host.startswith("@local") and opened.settings.environment != "sandbox":
+            name = opened.settings.environment
+            host_keys.write(opened.host, opened.connection, name, door.ROOT)
         if opened.settings.plan:
             from koprogo_deploy.plan import given
 

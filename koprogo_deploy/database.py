@@ -60,6 +60,18 @@ OBSERVER_SETTINGS = {
 # Any role may make large objects, a transaction that says it may write even as a reader.
 _LARGE_OBJECTS = ("lo_creat(integer)", "lo_create(oid)", "lo_from_bytea(oid, bytea)")
 
+# Of every session of the superuser: names and operators are the catalog's, whatever the application
+# put into its own schema, and whatever it set for its database, which it owns.
+SESSION = "-c search_path=pg_catalog,pg_temp -c role=none -c standard_conforming_strings=on"
+
+# What would lie in the server's log, where more than the superuser read: the statement of an error
+# or of a slow run, as it stands. For scripts that hold a hash.
+_UNLOGGED = """SET log_min_error_statement = panic;
+SET log_min_duration_statement = -1;
+SET log_min_duration_sample = -1;
+SET log_statement = 'none';
+"""
+
 # Whose rows are somebody's data; one that is not there is left out. The superadmin is everywhere.
 _HELD = {
     **{name: name for name in OBSERVER_TABLES if name != "_sqlx_migrations"},
@@ -80,18 +92,59 @@ SELECT json_build_object('rows', coalesce(json_object_agg(name, n), '{{}}')) FRO
    WHERE to_regclass('public.' || name) IS NOT NULL) AS counted"""  # noqa: S608 - names of ours
 
 
+# Lists that a tenant asks, and where their rows are.
+TENANT_LISTS = {
+    f"/{table}": table for table in ("buildings", "units", "owners", "expenses", "meetings")
+}
+
+
+def tenant_query() -> str:
+    """One JSON object: `organization`, the one with most kinds of rows, and `rows` of it by list.
+
+    Empty where there is no organisation; works on an empty database. It reads no row's content.
+    """
+    tables = ("organizations", *TENANT_LISTS.values())
+    names = ", ".join(f"'public.{table}'" for table in tables)
+    of = "WHERE organization_id = o.id"
+    there = " + ".join(
+        f"(EXISTS (SELECT FROM public.{table} {of}))::int" for table in TENANT_LISTS.values()
+    )
+    counts = ", ".join(
+        f"'{path}', (SELECT count(*) FROM public.{table} {of})"  # noqa: S608 - names of ours
+        for path, table in TENANT_LISTS.items()
+    )
+    # As hexadecimal through XML, which would escape what is in it.
+    inner = f"""SELECT encode(convert_to(json_build_object(
+  'organization', o.id, 'rows', json_build_object({counts}))::text, 'UTF8'), 'hex') AS j
+  FROM (SELECT id FROM public.organizations AS o
+         ORDER BY {there} DESC, (SELECT count(*) FROM public.units {of}) DESC, id LIMIT 1) AS o"""  # noqa: S608
+    return f"""
+SELECT coalesce(CASE WHEN (SELECT bool_and(to_regclass(t) IS NOT NULL) FROM unnest(ARRAY[{names}])
+    AS t) THEN convert_from(decode(substring(query_to_xml($q${inner}$q$, false, true, '')::text
+    FROM '<j>([0-9a-f]*)</j>'), 'hex'), 'UTF8')::json END, '{{}}'::json)"""  # noqa: S608
+
+
 # Owns the database and all that is in it. A backend logs in as a member of it that is made for its
 # release's set of secrets: where the password changes, either colour can log in with its own.
 OWNER = "koprogo"
 USER = "DATABASE_USER"  # in the backend's environment
 
+# The owner itself logs in without a password: only from inside the container, as the superuser
+# does, for our own work on what is the application's.
+_LOGINS = rf"""rolcanlogin AND rolname ~ '^{OWNER}(_[0-9a-f]+)?$'
+   AND (rolname <> '{OWNER}' OR rolpassword IS NOT NULL)"""
 LOGINS_QUERY = f"""
 SELECT coalesce(json_object_agg(rolname, rolpassword), '{{}}') FROM pg_authid
- WHERE rolcanlogin AND rolname ~ '^{OWNER}(_[0-9a-f]+)?$'"""  # noqa: S608 - a name of ours
+ WHERE {_LOGINS}"""  # noqa: S608 - a name of ours
 
+# What is told of a verifier: how to make it from the password, and a hash of the whole of it.
+_TOLD_VERIFIER = """substring(rolpassword FROM '^SCRAM-SHA-256[$][0-9]+:[^$]+') || ' '
+    || encode(sha256(convert_to(rolpassword, 'UTF8')), 'hex')"""
 ROLE_QUERY = f"""
 SELECT json_build_object(
-  'logins', ({LOGINS_QUERY}),
+  'logins', (SELECT coalesce(json_object_agg(rolname, {_TOLD_VERIFIER}), '{{}}')
+             FROM pg_authid WHERE {_LOGINS}),
+  'owner', EXISTS (SELECT 1 FROM pg_authid WHERE rolname = '{OWNER}' AND rolcanlogin),
   'database', EXISTS (SELECT 1 FROM pg_database WHERE datname = 'koprogo_db'))
 """  # noqa: S608 - names of ours
 
@@ -126,32 +179,84 @@ _OBSERVER_QUERY = f"""(SELECT json_build_object(
    FROM pg_authid AS r WHERE rolname = '{OBSERVER}')"""  # noqa: S608 - names of ours
 
 
+# The application owns its table of migrations, and may put anything in its place, even while it is
+# read. Held by its name, found to be a plain table of plain types, it is read without running
+# anything of the application's.
+_HOLD = """BEGIN;
+DO $$ BEGIN
+  IF to_regclass('public._sqlx_migrations') IS NOT NULL THEN
+    LOCK TABLE public._sqlx_migrations IN ACCESS SHARE MODE;
+  END IF;
+END $$;"""
+_PLAIN = """(SELECT count(*) = 2 FROM pg_class c JOIN pg_attribute ON attrelid = c.oid
+    WHERE c.oid = to_regclass('public._sqlx_migrations') AND relkind = 'r'
+      AND (attname, atttypid) IN (('version', 'int8'::regtype), ('success', 'bool'::regtype)))"""
+_APPLIED = f"""CASE WHEN {_PLAIN} THEN
+    (xpath('/table/row/m/text()', query_to_xml(
+      'SELECT string_agg(version || '':'' || success, '' '' ORDER BY version) AS m
+       FROM ONLY public._sqlx_migrations', false, false, '')))[1]::text
+    WHEN to_regclass('public._sqlx_migrations') IS NULL THEN '' ELSE 'unreadable:false' END"""  # noqa: S608
+
+
 def migrations_query() -> str:
     """One JSON object about schema, extension, guard, observer; works on an empty database.
 
-    `query_to_xml` runs the inner query only when the table exists; a plain subselect would not
-    even parse without it.
+    For the superuser; it looks at catalogs, and runs nothing of the application's. `query_to_xml`
+    runs the inner query only when the table exists; a plain subselect would not even parse
+    without it.
     """
-    return f"""
+    return f"""{_HOLD}
 SELECT json_build_object(
-  'migrations', CASE WHEN to_regclass('public._sqlx_migrations') IS NULL THEN '' ELSE
-    (xpath('/table/row/m/text()', query_to_xml(
-      'SELECT string_agg(version || '':'' || success, '' '' ORDER BY version) AS m
-       FROM public._sqlx_migrations', false, false, '')))[1]::text END,
+  'migrations', {_APPLIED},
   'indexes', (SELECT coalesce(json_agg(indexname ORDER BY indexname), '[]')
               FROM pg_indexes WHERE schemaname = 'public'),
   'statements', EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'pg_stat_statements'),
-  'guard', CASE WHEN to_regclass('koprogo_deploy.superadmin') IS NULL THEN NULL ELSE
+  'guard', CASE WHEN to_regclass('{SCHEMA}.superadmin') IS NULL THEN NULL ELSE
     (xpath('/table/row/h/text()', query_to_xml(
-      'SELECT password_hash AS h FROM koprogo_deploy.superadmin', false, false, '')))[1]::text END,
-  'guard_trigger', EXISTS (SELECT 1 FROM pg_trigger WHERE tgname = 'koprogo_deploy_superadmin'),
+      'SELECT {digest("password_hash", doubled=True)} AS h FROM {SCHEMA}.superadmin',
+      false, false, '')))[1]::text END,
+  'trust', {trust_query()},
   'observer', {_OBSERVER_QUERY},
   'tables', (SELECT coalesce(json_agg(relname ORDER BY relname), '[]') FROM pg_class
              WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')),
   'user_columns', (SELECT coalesce(json_agg(attname ORDER BY attname), '[]') FROM pg_attribute
                    WHERE attrelid = to_regclass('public.users')
-                     AND attnum > 0 AND NOT attisdropped))
+                     AND attnum > 0 AND NOT attisdropped));
+COMMIT;
 """  # noqa: S608 - names of ours
+
+
+def applied_query() -> str:
+    """One JSON object for a look from afar: `migrations`, as `version:success`, and `trust`."""
+    return f"""{_HOLD}
+SELECT json_build_object('migrations', {_APPLIED}, 'trust', {trust_query()});
+COMMIT;
+"""
+
+
+MIGRATIONS_SQL = f"""{_HOLD}
+SELECT {_APPLIED};
+COMMIT;
+"""
+"""Prints `version:success` pairs; an empty line where there are none, or none can be read."""
+
+
+def digest(column: str, doubled: bool = False) -> str:
+    """SQL of what is told of a bcrypt hash: its salt, and a hash of the whole of it.
+
+    Who has the password can tell that it is the one; the hash itself stays where it is.
+
+    Args:
+        column: where it stands.
+        doubled: the SQL stands in a literal itself.
+    """
+    text = f"left({column}, 29) || encode(sha256(convert_to({column}, 'UTF8')), 'hex')"
+    return text.replace("'", "''") if doubled else text
+
+
+def told(password_hash: str) -> str:
+    """What `digest` makes of a bcrypt hash."""
+    return password_hash[:29] + hashlib.sha256(password_hash.encode()).hexdigest()
 
 
 def parse_migrations(text: str | None) -> dict[str, bool]:
@@ -231,6 +336,8 @@ def _literal(text: str) -> str:
 
 def lost_told(counted: Mapping[str, str | None]) -> str:
     """What a restore would lose, from the answer to `written_since`, and how it was counted."""
+    if not counted:  # every table has its answer
+        return "What would be lost since then nobody knows: the database did not answer"
     found, silent = [], []
     for table, counts in sorted(counted.items()):
         if counts is None:
@@ -266,13 +373,19 @@ def scram_verifier(password: str, salt: bytes | None = None, iterations: int = 4
     return f"SCRAM-SHA-256${iterations}:{parts[0]}${parts[1]}:{parts[2]}"
 
 
-def scram_matches(password: str, verifier: str | None) -> bool:
-    """Whether a verifier, as in pg_authid, was made from this password."""
-    match = re.fullmatch(r"SCRAM-SHA-256\$(\d+):([^$]+)\$([^:]+):(.+)", verifier or "")
+def told_verifier(verifier: str) -> str:
+    """What `ROLE_QUERY` tells of a verifier."""
+    whole = hashlib.sha256(verifier.encode()).hexdigest()
+    return f"{verifier.rpartition('$')[0]} {whole}"
+
+
+def scram_is_told(password: str, found: str | None) -> bool:
+    """Whether a verifier of which this is told was made from the password."""
+    match = re.fullmatch(r"SCRAM-SHA-256\$(\d+):([^$ ]+) [0-9a-f]{64}", found or "")
     if not match:
         return False
-    salt = base64.b64decode(match[2])
-    return hmac.compare_digest(scram_verifier(password, salt, int(match[1])), verifier or "")
+    again = scram_verifier(password, base64.b64decode(match[2]), int(match[1]))
+    return hmac.compare_digest(told_verifier(again), found or "")
 
 
 def login_name(directory: str) -> str:
@@ -304,17 +417,27 @@ def login_sql(login: str, verifier: str) -> str:
     )
     # pg_stat_statements keeps such a statement as it is, and more than the superuser reads it.
     return f"""SET pg_stat_statements.track_utility = off;
-BEGIN;
-{made}ALTER ROLE {login} LOGIN PASSWORD '{verifier}';
+{_UNLOGGED}BEGIN;
+{made}ALTER ROLE {OWNER} LOGIN;
+ALTER ROLE {login} LOGIN PASSWORD '{verifier}';
 ALTER ROLE {login} SET idle_in_transaction_session_timeout = '60s';
 {owner}COMMIT;
 """
 
 
+# From inside the container alone, where it needs no password (pg_ident.conf).
+OWNER_LOGIN_SQL = f"ALTER ROLE {OWNER} LOGIN;\n"
+
+
+def unlogged(script: str) -> str:
+    """A superuser's script that holds hashes, such that none of it comes into a log."""
+    return f"SET pg_stat_statements.track_utility = off;\n{_UNLOGGED}{script}"
+
+
 def no_login_sql(logins: Sequence[str]) -> str:
-    """Nobody logs in as these any more; what one of them made is the owner's, whatever it did."""
+    """Nobody logs in with these passwords any more; what such a role made is the owner's."""
     return "".join(
-        f"ALTER ROLE {login} NOLOGIN PASSWORD NULL;\n"
+        f"ALTER ROLE {login} PASSWORD NULL;\n"
         if login == OWNER
         else f"REASSIGN OWNED BY {login} TO {OWNER};\nDROP OWNED BY {login};\nDROP ROLE {login};\n"
         for login in logins
@@ -326,40 +449,137 @@ CREATE DATABASE koprogo_db OWNER koprogo;
 REVOKE CONNECT, TEMPORARY ON DATABASE koprogo_db FROM PUBLIC;
 """
 
-EXTENSION_SQL = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements;\n"
+EXTENSION_SQL = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements WITH SCHEMA public;\n"
+
+SCHEMA = "koprogo_deploy"  # of our own in the application's database
+TRIGGER = "koprogo_deploy_superadmin"
+WATCH = "koprogo_deploy_guard"  # the event trigger
+# Whose rights the guard has: to read the one hash, and no more. It runs in the application's
+# sessions, on columns whose types are the application's own.
+GUARD_ROLE = "koprogo_guard"
+
+_GUARDED = f"""EXISTS (SELECT FROM pg_catalog.pg_trigger
+    WHERE tgrelid = pg_catalog.to_regclass('public.users') AND tgname = '{TRIGGER}'
+      AND tgfoid = pg_catalog.to_regproc('{SCHEMA}.keep_superadmin_password')
+      AND tgenabled IN ('O', 'A') AND tgtype = 23 AND tgqual IS NULL AND tgnargs = 0
+      AND tgattr = ''::int2vector)"""
+_GUARD_TRIGGER = f"""CREATE OR REPLACE TRIGGER {TRIGGER} BEFORE INSERT OR UPDATE ON public.users
+  FOR EACH ROW EXECUTE FUNCTION {SCHEMA}.keep_superadmin_password()"""
 
 
 def guard_sql(password_hash: str) -> str:
     """Keep the superadmin's password ours: KoproGo resets it to a public one at every start.
 
     A trigger on `users` puts our hash in place of whatever is written for that row. The hash lies
-    in a schema of our own, which the application's role cannot read or change.
+    in a schema of our own, which the application's role cannot read or change. It owns `users`,
+    and so could drop or switch off that trigger: an event trigger, which only the superuser may
+    touch, has it there again before that command ends. For the superuser; `GUARDED_SQL` follows.
     """
-    return f"""
+    return f"""{_UNLOGGED}SET client_min_messages = warning;
 BEGIN;
-CREATE SCHEMA IF NOT EXISTS koprogo_deploy;
-CREATE TABLE IF NOT EXISTS koprogo_deploy.superadmin (password_hash text NOT NULL);
-DELETE FROM koprogo_deploy.superadmin;
-INSERT INTO koprogo_deploy.superadmin VALUES ('{password_hash}');
-CREATE OR REPLACE FUNCTION koprogo_deploy.keep_superadmin_password() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = koprogo_deploy, pg_temp AS $$
+DO $$ BEGIN CREATE ROLE {GUARD_ROLE}; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+-- Whoever made what lies there: the application could have been first.
+{UNGUARD_SQL}CREATE SCHEMA {SCHEMA};
+CREATE TABLE {SCHEMA}.superadmin (password_hash text NOT NULL);
+INSERT INTO {SCHEMA}.superadmin VALUES ('{password_hash}');
+CREATE FUNCTION {SCHEMA}.keep_superadmin_password() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  SELECT password_hash INTO STRICT NEW.password_hash FROM koprogo_deploy.superadmin;
+  IF lower(NEW.email) = 'admin@koprogo.com' THEN
+    SELECT password_hash INTO STRICT NEW.password_hash FROM {SCHEMA}.superadmin;
+  END IF;
   RETURN NEW;
 END $$;
-GRANT USAGE ON SCHEMA koprogo_deploy TO koprogo;
-CREATE OR REPLACE TRIGGER koprogo_deploy_superadmin BEFORE INSERT OR UPDATE ON public.users
-  FOR EACH ROW WHEN (lower(NEW.email) = 'admin@koprogo.com')
-  EXECUTE FUNCTION koprogo_deploy.keep_superadmin_password();
-UPDATE public.users SET updated_at = updated_at WHERE lower(email) = 'admin@koprogo.com';
+CREATE FUNCTION {SCHEMA}.keep_guard() RETURNS event_trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('public.users') AND relkind IN ('r', 'p'))
+     AND NOT {_GUARDED} THEN
+    {_GUARD_TRIGGER};
+  END IF;
+EXCEPTION WHEN OTHERS THEN
+  -- A migration of the application's does not fail for it; koprogo status says that it is gone.
+  RAISE WARNING 'the guard of the superadmin is gone: %', SQLERRM;
+END $$;
+GRANT USAGE ON SCHEMA {SCHEMA} TO {GUARD_ROLE}, {OWNER};
+GRANT SELECT ON {SCHEMA}.superadmin TO {GUARD_ROLE};
+ALTER FUNCTION {SCHEMA}.keep_superadmin_password() OWNER TO {GUARD_ROLE};
+{_GUARD_TRIGGER};
+CREATE EVENT TRIGGER {WATCH} ON ddl_command_end EXECUTE FUNCTION {SCHEMA}.keep_guard();
 COMMIT;
 """  # noqa: S608 - a bcrypt hash, made by us
 
 
-UNGUARD_SQL = """
-DROP TRIGGER IF EXISTS koprogo_deploy_superadmin ON public.users;
-DROP SCHEMA IF EXISTS koprogo_deploy CASCADE;
+UNGUARD_SQL = f"""DROP EVENT TRIGGER IF EXISTS {WATCH};
+DROP SCHEMA IF EXISTS {SCHEMA} CASCADE;
 """
+
+# In a session of the owner: the row is touched, and the guard gives it its password.
+GUARDED_SQL = """UPDATE public.users SET updated_at = updated_at
+ WHERE lower(email) = 'admin@koprogo.com';
+"""
+
+
+def trust_query() -> str:
+    """SQL of one JSON object: who could do in Postgres what only the superuser should. Catalogs.
+
+    `guard`: null without one; whether all of it is there. `shadows`: what is called as something
+    of Postgres' own. `powers`: what a role of the application's may do beyond its database.
+    """
+    return f"""(SELECT json_build_object(
+    'guard', CASE WHEN to_regclass('{SCHEMA}.superadmin') IS NOT NULL THEN
+      {_GUARDED} AND EXISTS (SELECT FROM pg_event_trigger WHERE evtname = '{WATCH}'
+        AND evtenabled IN ('O', 'A') AND evtevent = 'ddl_command_end' AND evttags IS NULL
+        AND evtfoid = to_regproc('{SCHEMA}.keep_guard')) AND EXISTS (SELECT FROM pg_proc
+        WHERE oid = to_regproc('{SCHEMA}.keep_superadmin_password')
+          AND proowner = to_regrole('{GUARD_ROLE}')) END,
+    'shadows', (SELECT coalesce(json_agg(s ORDER BY s), '[]') FROM (
+      SELECT 'function ' || p.oid::regprocedure AS s FROM pg_proc p
+       WHERE pronamespace NOT IN ({_OURS}) AND NOT EXISTS (SELECT FROM pg_depend
+             WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
+         AND EXISTS (SELECT FROM pg_proc o WHERE o.proname = p.proname
+                     AND o.pronamespace = 'pg_catalog'::regnamespace)
+      UNION ALL
+      SELECT 'operator ' || p.oid::regoperator FROM pg_operator p
+       WHERE oprnamespace NOT IN ({_OURS}) AND NOT EXISTS (SELECT FROM pg_depend
+             WHERE classid = 'pg_operator'::regclass AND objid = p.oid AND deptype = 'e')
+         AND EXISTS (SELECT FROM pg_operator o WHERE o.oprname = p.oprname
+                     AND o.oprnamespace = 'pg_catalog'::regnamespace)) AS called),
+    'powers', (SELECT coalesce(json_agg(p ORDER BY p), '[]') FROM (
+      SELECT rolname || ' is ' || attribute AS p FROM pg_roles, LATERAL (VALUES
+        (rolsuper, 'superuser'), (rolcreaterole, 'createrole'), (rolcreatedb, 'createdb'),
+        (rolreplication, 'replication'), (rolbypassrls, 'bypassrls')) AS may (it, attribute)
+       WHERE it AND rolname <> 'postgres' AND rolname !~ '^pg_'
+      UNION ALL
+      SELECT m.rolname || ' is a member of ' || g.rolname FROM pg_auth_members
+        JOIN pg_roles g ON g.oid = roleid JOIN pg_roles m ON m.oid = member
+       WHERE (g.rolname ~ '^pg_' OR g.rolname = 'postgres') AND m.rolname !~ '^pg_'
+         AND m.rolname <> 'postgres' AND (m.rolname, g.rolname) <> ('{OBSERVER}', 'pg_monitor')
+      ) AS all_of_them)))"""  # noqa: S608 - names of ours
+
+
+_OURS = f"""SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_'
+         OR nspname IN ('information_schema', '{SCHEMA}')"""  # noqa: S608 - a name of ours
+
+
+def trust_problems(found: Mapping[str, Any], guarded: bool) -> list[str]:
+    """Who could do what only the superuser should, a line each; empty when nobody can.
+
+    Args:
+        found: what `trust_query` gave.
+        guarded: the superadmin's password should be kept.
+    """
+    problems = [f"{each}, which only postgres should be" for each in found.get("powers") or ()]
+    problems += [
+        f"{each} has the name of one of Postgres' own: whoever made it may want it to be taken "
+        "for that"
+        for each in found.get("shadows") or ()
+    ]
+    if guarded and not found.get("guard"):
+        problems.append(
+            "the guard of the superadmin's password is gone: its public password may work"
+        )
+    return problems
 
 
 def observer_privileges(state: Mapping[str, Any]) -> set[str]:

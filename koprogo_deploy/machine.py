@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from koprogo_deploy import backups
+from koprogo_deploy import accounts, backups
 from koprogo_deploy.data.host import CLIENTS, DEPLOY_WAIT, RUN
 from koprogo_deploy.data.repository import is_local
 from koprogo_deploy.files import RemoteFile
@@ -15,7 +16,6 @@ from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import show_size
 
 SWAP_FILE = "/swapfile"
-ACCOUNT_FILES = ("/etc/sudoers.d/60-koprogo-*", "/etc/ssh/authorized_keys.d/*")
 CONTAINER_UNITS = "/etc/systemd/system/docker-.scope.d/50-koprogo.conf"
 RUN_FILE = "/etc/tmpfiles.d/koprogo.conf"
 BINARY_UNIT = "/etc/systemd/system/koprogo-traefik-binary.service"
@@ -25,8 +25,8 @@ DATA_MODULES = (
     "__init__",
     "database",
     "journal",
-    *(f"data/{name}" for name in ("__init__", "backup", "dump", "hashes", "host", "live")),
-    *(f"data/{name}" for name in ("main", "repository", "scratch", "tree", "upgrade")),
+    *(f"data/{name}" for name in ("__init__", "backup", "confined", "dump", "hashes", "host")),
+    *(f"data/{name}" for name in ("live", "main", "repository", "scratch", "tree", "upgrade")),
     *(f"on_host/{name}" for name in ("__init__", "ask")),
 )
 TIMERS = tuple(f"koprogo-{kind}.timer" for kind in backups.KINDS)
@@ -63,6 +63,8 @@ def packages(settings: Settings) -> list[str]:
         wanted.append("unattended-upgrades")
     if settings.time_synchronisation:
         wanted.append("systemd-timesyncd")
+    if settings.admin_users:
+        wanted.append("sudo")
     return sorted({*wanted, *settings.extra_packages})
 
 
@@ -77,18 +79,22 @@ def host_files(settings: Settings) -> list[RemoteFile]:
             "/etc/systemd/journald.conf.d/60-koprogo.conf",
             template("host/journald.conf", limit=journal),
         ),
-        RemoteFile("/etc/ssh/sshd_config.d/00-koprogo.conf", template("host/sshd.conf")),
+        sshd_file(),
         RemoteFile(RUN_FILE, template("host/tmpfiles.conf", run=RUN)),
     ]
     if settings.unattended_upgrades:
         files.append(RemoteFile("/etc/apt/apt.conf.d/60-koprogo", template("host/apt.conf")))
     for name, keys in sorted(settings.admin_users.items()):
         sudo = f"{name} ALL=(ALL:ALL) NOPASSWD: ALL\n"
-        files.append(RemoteFile(f"/etc/sudoers.d/60-koprogo-{name}", sudo, "440"))
-        files.append(
-            RemoteFile(f"/etc/ssh/authorized_keys.d/{name}", "".join(f"{k}\n" for k in keys))
-        )
+        files.append(RemoteFile(f"{accounts.SUDOERS}{name}", sudo, "440"))
+        files.append(RemoteFile(f"{accounts.KEYS}/{name}", "".join(f"{k}\n" for k in keys)))
     return files + data_files(settings)
+
+
+def sshd_file() -> RemoteFile:
+    """sshd's configuration: keys only, and for managed accounts those of ours alone."""
+    text = template("host/sshd.conf", group=accounts.GROUP, keys=accounts.KEYS)
+    return RemoteFile(accounts.SSHD_FILE, text)
 
 
 def daemon_file() -> RemoteFile:
@@ -211,7 +217,7 @@ def image_note(settings: Settings, image: str = "") -> RemoteFile:
     return RemoteFile(f"{settings.install_root}/traefik/image", f"{image}\n")
 
 
-def compared(settings: Settings) -> dict[str, tuple[str, ...]]:
+def compared(settings: Settings) -> dict[str, Any]:
     """What the stages compare, as the host fact is asked for it: all of it in one look."""
     files = [
         *host_files(settings),
@@ -228,5 +234,6 @@ def compared(settings: Settings) -> dict[str, tuple[str, ...]]:
         "sysctl": tuple(settings.sysctl),
         "units": ("docker.service", *TIMERS),
         "users": tuple(settings.admin_users),
-        "patterns": ACCOUNT_FILES,
+        "patterns": accounts.FILES,
+        "root": settings.install_root,
     }

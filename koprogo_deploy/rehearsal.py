@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from koprogo_deploy.database import not_migrated
+from koprogo_deploy.data.scratch import FILES, SECRETS
+from koprogo_deploy.database import OWNER, USER, not_migrated
 from koprogo_deploy.on_host.rehearse import BACKEND, ROWS
 
 NETWORK = "koprogo-scratch"
@@ -21,14 +22,28 @@ def pending(applied: Mapping[str, bool], image: set[str]) -> list[str]:
     return sorted(image - set(applied)) if applied else []
 
 
-def run_command(definition: Mapping[str, Any], name: str = BACKEND) -> list[str]:
-    """Command line that runs a release's backend on the copy, confined and limited as the real one.
-
-    Its secrets are the same files. It is on the scratch network alone, where `postgres` is the
-    scratch server: it cannot reach the real one, and has no uploads.
+def let_in(definition: Mapping[str, Any]) -> list[str]:
+    """Arguments of `koprogo-data` that make what a release's backend needs to work on the copy.
 
     Args:
         definition: the backend's, of the release's manifest.
+    """
+    login = definition["environment"].get(USER, OWNER)
+    uid = definition["user"].partition(":")[0]
+    names = [file.rpartition("/")[2] for file in definition["secrets"]]
+    return ["scratch", "let-in", "--role", login, "--owner", uid, "--secrets", *names]
+
+
+def run_command(definition: Mapping[str, Any], root: str, name: str = BACKEND) -> list[str]:
+    """Command line that runs a release's backend on the copy, confined and limited as the real one.
+
+    Its secrets are the copy's own, which `let_in` made: what it signs, nothing else takes. It is on
+    the scratch network alone, where `postgres` is the scratch server: it cannot reach the real one,
+    and has no uploads.
+
+    Args:
+        definition: the backend's, of the release's manifest.
+        root: the install root.
         name: of the container.
     """
     limit = definition["mem_limit"]
@@ -44,7 +59,8 @@ def run_command(definition: Mapping[str, Any], name: str = BACKEND) -> list[str]
     for key, value in definition["environment"].items():
         options += ["--env", f"{key}={_plain(value)}"]
     for file in definition["secrets"]:
-        options += ["--volume", f"{file}:/run/secrets/{file.rpartition('/')[2]}:ro"]
+        secret = file.rpartition("/")[2]
+        options += ["--volume", f"{root}/{FILES}/backend/{secret}:{SECRETS}{secret}:ro"]
     owner = definition["user"].replace(":", ",gid=")
     for volume in definition["volumes"]:
         source, target, *_ = volume.split(":")

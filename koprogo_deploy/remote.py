@@ -14,14 +14,15 @@ from typing import Any
 from pyinfra.api import FactBase
 
 from koprogo_deploy import connection, journal, seed, status
+from koprogo_deploy.accounts import Arrival
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.releases import Images
 from koprogo_deploy.facts.stack import Stack, StackState, parse_stack
 from koprogo_deploy.operations import context
-from koprogo_deploy.operations.shell import psql
+from koprogo_deploy.operations.shell import owner_psql
 from koprogo_deploy.plan import make
 from koprogo_deploy.plan.gather import gather
-from koprogo_deploy.plan.host import cut_problems, disk_needs, host_problems
+from koprogo_deploy.plan.host import cut_problems, disk_needs, host_problems, login_problems
 from koprogo_deploy.plan.model import Plan
 from koprogo_deploy.plan.wanted import to_pull
 from koprogo_deploy.problems import Problem, Refusal
@@ -88,7 +89,7 @@ def seed_state(environment: Environment) -> seed.State:
     Raises:
         Refusal: the host or its database cannot be asked.
     """
-    answer = run(environment, f"sudo -n {psql()}", seed.STATE_SQL)
+    answer = run(environment, f"sudo -n {owner_psql()}", seed.STATE_SQL)
     try:
         return seed.parse_state(answer)
     except seed.SeedError as error:
@@ -142,6 +143,9 @@ def plan(environment: Environment) -> Plan:
     images = look(environment, Images) if stack.docker and to_pull(settings, stack) else []
     needs = disk_needs(settings, found.machine, stack, images)
     refusals = host_problems(found.machine, settings, int(time.time()), needs)
+    # OpenSSH comes by a key, since nobody answers its questions; which one it does not say.
+    local = connection.is_local(environment)
+    refusals += login_problems(settings, found.machine, Arrival("local" if local else "publickey"))
     refusals += cut_problems(settings, stack)
     planner = make.Planner(datetime.now(UTC), context.who(), context.revision())
     return make.make(environment, sets, found, planner, refusals=refusals)

@@ -32,7 +32,7 @@ TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 UPLOADS = "/app/uploads"  # of the backend's container; a volume
 
 # Who reads a service's secrets, and whom the container runs as.
-USERS = {"traefik": 65532, "postgres": 999, "backend": 1000}
+USERS = {"traefik": 65532, "postgres": 999, "backend": 1000, "frontend": 10001}
 
 CLOSED_PATHS = (
     "/api/v1/auth/register",
@@ -178,11 +178,38 @@ def secret_sets(
 
 
 def secret_directories(sets: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Directory name of each service's secrets: changes when one of them does."""
+    """Directory name of each service's secrets: changes when one of them does.
+
+    The names are no secret. Where a set is one password that somebody may have chosen, its name is
+    of a slow hash, which makes it no use for guessing; in the others there is a random key.
+    """
     return {
-        service: f"{service}-{short_hash(*(f'{k}={v}' for k, v in sorted(files.items())))}"
-        for service, files in sets.items()
+        **earlier_directories(sets),
+        **{
+            service: f"{service}-{_slow_hash(*_values(sets[service]))}"
+            for service in _CHOSEN & {*sets}
+        },
     }
+
+
+def earlier_directories(sets: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """As `secret_directories`, as releases were made before there were slow hashes."""
+    return {service: f"{service}-{short_hash(*_values(files))}" for service, files in sets.items()}
+
+
+_CHOSEN = {"postgres"}
+
+
+def _values(files: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(f"{name}={value}" for name, value in sorted(files.items()))
+
+
+@cache
+def _slow_hash(*texts: str) -> str:
+    """Twelve hexadecimal digits of scrypt over the texts; some 50 ms and 16 MB."""
+    salt = b"koprogo-deploy: name of a directory of secrets"
+    text = "\0".join(texts).encode()
+    return hashlib.scrypt(text, salt=salt, n=1 << 14, r=8, p=1, dklen=6).hex()
 
 
 def render(
@@ -204,8 +231,9 @@ def render(
     mounted = _mounted(settings, sets, colours)
     hashes = {
         "traefik": short_hash(mounted["traefik/traefik.yaml"]),
-        "postgres": short_hash(*(mounted[f"postgres/{n}"] for n in _POSTGRES_FILES)),
+        "postgres": short_hash(*(mounted[f"postgres/{n}"] for n in POSTGRES_FILES)),
         "backend": short_hash(mounted["backend/start.sh"]),
+        "frontend": short_hash(mounted["frontend/config.js"]),
     }
     directories = secret_directories(sets)
     context: dict[str, object] = {
@@ -314,7 +342,7 @@ def choose_colours(
     return colours
 
 
-_POSTGRES_FILES = ("postgresql.conf", "pg_hba.conf", "pg_ident.conf")
+POSTGRES_FILES = ("postgresql.conf", "pg_hba.conf", "pg_ident.conf", "start.sh")
 
 
 def _mounted(
@@ -342,7 +370,9 @@ def _mounted(
         ),
         "postgres/pg_hba.conf": template("postgres/pg_hba.conf"),
         "postgres/pg_ident.conf": template("postgres/pg_ident.conf"),
+        "postgres/start.sh": template("scripts/postgres.sh"),
         "backend/start.sh": template("scripts/start.sh", exported=sorted(exported)),
+        "frontend/config.js": template("frontend/config.js", api_url=settings.api_url),
     }
 
 

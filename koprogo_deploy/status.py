@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from koprogo_deploy import backups, cut, direct, front, maintenance
+from koprogo_deploy import backups, cut, database, direct, front, maintenance
 from koprogo_deploy.data.host import DEPLOY_LOCK as LOCK
 from koprogo_deploy.data.host import is_at_the_data
 from koprogo_deploy.facts.stack import Container, StackState, not_serving, unreadable
 from koprogo_deploy.front import Front
 from koprogo_deploy.journal import Journal
+from koprogo_deploy.monitor.thresholds import SPACE
+from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SERVICES
 from koprogo_deploy.units import megabytes
 
-DISK_ALERT = 0.85
+DISK_ALERT = SPACE.alert / 100
+# Units whose failure the journal tells, until one of them succeeds, whoever started that.
+_TOLD = ("koprogo-backup.service", "koprogo-drill.service")
 GOOD = ("deployed", "rolled back", "done")  # outcomes after which nobody has to look
 
 
@@ -43,6 +48,7 @@ class Now:
         running: who holds the deploy's lock and since when; empty if nobody does.
         replaced: what served before restores and rollbacks with data, and is still there, by name.
         applied: versions of the migrations in the database; empty where it does not answer.
+        trust: what `database.trust_query` gave; None where it does not answer.
         clusters: bytes of each cluster that served before an upgrade of Postgres, by name.
         database: the application's database answers a query.
         failed: systemd units that failed; None where systemd could not be asked.
@@ -58,6 +64,7 @@ class Now:
     running: str = ""
     replaced: list[str] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
+    trust: dict[str, Any] | None = None
     clusters: dict[str, int] = field(default_factory=dict)
     database: bool = False
     failed: list[str] | None = None
@@ -70,7 +77,9 @@ class Now:
 def look_command(root: str) -> str:
     """Shell command whose output `parse` reads; changes nothing."""
     return (
-        f"root={shlex.quote(root)}; lock={LOCK}\n"  # noqa: S608 - looks only
+        f"root={shlex.quote(root)}; lock={LOCK}\n"
+        f"database=$(timeout 5 {psql()} -c {shlex.quote(database.applied_query())} "
+        "</dev/null 2>/dev/null)\n"
         r"""
 printf 'clock\t%s\n' "$(date +%s)"
 printf 'disk\t%s\n' "$(df -PB1 / | awk 'NR==2 {print $2 "\t" $4}')"
@@ -87,11 +96,7 @@ fi
   # A rollback with its data leaves a database and no uploads.
   timeout 5 docker exec koprogo-postgres-1 psql -XqAt -U postgres -l 2>/dev/null | cut -d '|' -f 1
 } | grep '^koprogo_before_' | sort -u | sed 's/^/replaced\t/'
-said=$(timeout 5 docker exec koprogo-postgres-1 psql -XqAt -U postgres -d koprogo_db \
-  -c 'SELECT 1' -c 'TABLE public._sqlx_migrations' 2>/dev/null)
-[ "$(printf '%s\n' "$said" | head -n 1)" = 1 ] && printf 'database\tyes\n'
-printf 'applied\t%s\n' \
-  "$(printf '%s\n' "$said" | tail -n +2 | cut -d '|' -f 1 | tr '\n' ' ')"
+[ -z "$database" ] || printf 'database\t%s\n' "$(printf %s "$database" | tr -d '\n')"
 for old in /var/lib/docker/volumes/koprogo_postgres_data/koprogo_before_*; do
   [ -d "$old" ] && printf 'cluster\t%s\t%s\n' "${old##*/}" "$(du -sB1 "$old" | cut -f1)"
 done
@@ -148,12 +153,13 @@ def _parse(lines: Iterable[str]) -> Now:
                 now.running = values[0]
             case "replaced":
                 now.replaced.append(values[0])
-            case "applied":
-                now.applied = values[0].split()
+            case "database":
+                found = json.loads(values[0])
+                now.applied = list(database.parse_migrations(found["migrations"]))
+                now.trust = found["trust"]
+                now.database = True
             case "cluster":
                 now.clusters[values[0]] = int(values[1])
-            case "database":
-                now.database = values == ["yes"]
             case "failed":
                 now.failed = values[0].split()
             case "reboot":
@@ -204,10 +210,11 @@ def host_troubles(now: Now, environment: str) -> list[Trouble]:
     if now.failed is None:
         do = f"{ssh}, systemctl is-system-running"
         return [Trouble("systemd does not answer, so nobody knows which units failed", do)]
-    if not now.failed:
+    failed = [unit for unit in now.failed if unit not in _TOLD]
+    if not failed:
         return []
-    do = f"{ssh}, systemctl status {now.failed[0]}; once mended: sudo systemctl reset-failed"
-    return [Trouble(f"failed units of the system: {', '.join(now.failed)}", do)]
+    do = f"{ssh}, systemctl status {failed[0]}; once mended: sudo systemctl reset-failed"
+    return [Trouble(f"failed units of the system: {', '.join(failed)}", do)]
 
 
 def problems(stack: StackState, now: Now, journal: Journal) -> list[str]:
@@ -215,7 +222,9 @@ def problems(stack: StackState, now: Now, journal: Journal) -> list[str]:
     return [trouble.what for trouble in troubles(stack, now, journal, "production")]
 
 
-def troubles(stack: StackState, now: Now, journal: Journal, environment: str) -> list[Trouble]:
+def troubles(
+    stack: StackState, now: Now, journal: Journal, environment: str, guarded: bool = False
+) -> list[Trouble]:
     """What is not well, and what to do; empty when all is.
 
     Args:
@@ -223,6 +232,7 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
         now: disk, and whether a deploy runs.
         journal: its chain followed.
         environment: its name, for the commands.
+        guarded: the superadmin's password should be kept.
     """
     deploy = f"pyinfra inventories/{environment}.py deploys/full.py"
     ssh = f"koprogo ssh {environment}"
@@ -233,6 +243,10 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
         )
         for gap in journal.broken
     ]
+    if stack.current and not journal.entries and not journal.broken:
+        what = f"release {stack.current['id']} counts, and the journal is empty"
+        do = f"find out who took it away: koprogo history {environment} --check"
+        found.append(Trouble(what, do))
     used = 1 - now.disk_free / now.disk_size
     if used > DISK_ALERT:
         room = "sudo journalctl --vacuum-size=100M, docker image ls; then a lower releases_kept"
@@ -276,6 +290,10 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
         if wrong := _wrong(container, live["specs"][service]):
             logs = f"{ssh}, sudo docker logs koprogo-{name}-1; then " if container else ""
             found.append(Trouble(f"{name}: {wrong}", f"{logs}{deploy} brings it up"))
+    if now.trust and not now.running and not data:
+        for what in database.trust_problems(now.trust, guarded):
+            do = f"find out who did that and how: koprogo debug logs, {ssh}; then {deploy}"
+            found.append(Trouble(f"Postgres: {what}", do))
     newer = direct.lacking(stack, dict.fromkeys(now.applied, True))
     if newer and not now.running and not data:
         what = direct.lacks(live["id"], newer)
@@ -432,6 +450,7 @@ def report(
     longest: Mapping[str, int] | None = None,
     warnings: Sequence[str] = (),
     fronts: Sequence[Front] = (),
+    guarded: bool = False,
 ) -> dict[str, Any]:
     """Everything, as JSON has it: `advice` is what to do about each of `problems`.
 
@@ -443,6 +462,7 @@ def report(
         longest: after how many seconds a backup and a drill are too old; None: not judged.
         warnings: what is to be said of every backup.
         fronts: what the site answers from outside.
+        guarded: the superadmin's password should be kept.
     """
     live = stack.live
     services = {}
@@ -461,7 +481,7 @@ def report(
             "wrong": _wrong(container, live["specs"][service]) or None,
         }
     wrong = front_troubles(fronts, stack, environment) if live else []
-    wrong += troubles(stack, now, journal, environment) + host_troubles(now, environment)
+    wrong += troubles(stack, now, journal, environment, guarded) + host_troubles(now, environment)
     wrong += data_troubles(stack, now, journal, environment, longest or {})
     return {
         "well": not wrong,

@@ -156,6 +156,7 @@ def _computed(s: Settings) -> list[Setting]:
         Setting("pg_stat_statements.max", "1000", "a small application"),
         Setting("track_io_timing", "on", "cheap on this clock, tells disk from CPU"),
         Setting("log_min_duration_statement", "250ms", "slow queries are worth a line"),
+        Setting("log_error_verbosity", "terse", "a DETAIL is somebody's row, hash and all"),
         Setting("log_parameter_max_length", "0", "values of statements are people's data"),
         Setting("log_parameter_max_length_on_error", "0", "the same for errors"),
         Setting("log_checkpoints", "on", "explains a pause"),

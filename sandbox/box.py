@@ -127,11 +127,11 @@ def furnishing(sandbox: Sandbox) -> Files:
     return files
 
 
-def banner(port: int) -> bool:
+def banner(port: int, within: float = 2.0) -> bool:
     """Whether an SSH server answers on this port."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
-            connection.settimeout(2)
+        with socket.create_connection(("127.0.0.1", port), timeout=within) as connection:
+            connection.settimeout(within)
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False
@@ -151,7 +151,8 @@ def ssh(state: State, *command: str, timeout: float = 20.0) -> subprocess.Comple
     """Run a command in the box, over SSH."""
     try:
         return subprocess.run(
-            ["ssh", "-F", state.ssh_config, "-o", "ConnectTimeout=5", "-o", "BatchMode=yes",
+            ["ssh", "-F", state.ssh_config, "-o", f"ConnectTimeout={timeout / 4:.0f}",
+             "-o", "BatchMode=yes",
              "vps", *command],
             capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout,
         )  # fmt: skip
@@ -176,7 +177,13 @@ def wait(docker: Docker, sandbox: Sandbox, state: State) -> None:
     )
 
 
-def await_login(state: State, within: float, ended: Callable[[], str | None], hint: str) -> None:
+def await_login(
+    state: State,
+    within: float,
+    ended: Callable[[], str | None],
+    hint: str,
+    patience: float = 1.0,
+) -> None:
     """Wait until a VPS has booted and lets the user in.
 
     Args:
@@ -184,6 +191,8 @@ def await_login(state: State, within: float, ended: Callable[[], str | None], hi
         within: seconds.
         ended: why it will never boot; None while it may.
         hint: what to look at if it does not.
+        patience: how many times longer one try may take, and one waits for the next. Each costs
+            the VPS a process: a slow one that is asked too often has time for nothing else.
 
     Raises:
         SandboxError: it ended, or did not let us in.
@@ -191,16 +200,17 @@ def await_login(state: State, within: float, ended: Callable[[], str | None], hi
     deadline = time.monotonic() + within
     reason = ""
     while time.monotonic() < deadline:
-        if banner(state.ssh_port):
+        if banner(state.ssh_port, 2 * patience):
             # pam_nologin turns users away until the boot is over.
-            done = ssh(state, "sudo -n true && systemctl is-system-running || true")
+            ask = "sudo -n true && systemctl is-system-running || true"
+            done = ssh(state, ask, timeout=20 * patience)
             reason = done.stderr.strip()
             if done.returncode == 0 and done.stdout.strip() in {"running", "degraded"}:
                 return
             reason = reason or f"system is {done.stdout.strip()}"
         if over := ended():
             raise SandboxError(over)
-        time.sleep(0.2)
+        time.sleep(0.2 * patience)
     raise SandboxError(
         f"the {state.kind} did not let us in within {within:.0f} s: {reason or 'no SSH banner'}",
         hint,

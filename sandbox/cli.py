@@ -133,11 +133,12 @@ def logs(context: typer.Context) -> None:
     """The VPS's journal; options are journalctl's: `logs -f -u ssh`."""
     found = existing(here())
     options = context.args or ["--lines=200"]
+    interactive = sys.stdout.isatty() and sys.stdin.isatty()
     if found.kind is Kind.vm:
-        command = vm.journal(found, options)
+        command = vm.journal(found, options, terminal=interactive)
         os.execvp(command[0], command)  # noqa: S606
     docker = engine.require()
-    terminal = ["-t"] if sys.stdout.isatty() and sys.stdin.isatty() else []
+    terminal = ["-t"] if interactive else []
     os.execv(  # noqa: S606
         docker.binary,
         [docker.binary, "exec", "-i", *terminal, here().vps, "journalctl", "--no-pager", *options],
@@ -209,7 +210,7 @@ def status() -> None:
         image = entry["Config"]["Labels"].get("koprogo-sandbox.built-from", "") if entry else ""
         table.add_row(part, state if state == "running" else f"[red]{state}[/]", image)
     if found:
-        answers = box.banner(found.ssh_port)
+        answers = lifecycle.answers(found)
         healthy = healthy and answers
         table.add_row(
             "ssh", "answers" if answers else "[red]silent[/]",

@@ -54,9 +54,15 @@ def is_up(sandbox: Sandbox, plan: images.Plan, kind: Kind) -> State | None:
         and found.box_image == vps_image(plan, kind)
         and found.registry_image == plan.images["registry"].tag
         and all(pair and authority.lasts(pair[0], authority.RENEW_DAYS) for pair in certificates)
-        and box.banner(found.ssh_port)
+        and answers(found)
     )
     return found if current else None
+
+
+def answers(state: State) -> bool:
+    """Whether the SSH server of the VPS does, in the time that its kind needs."""
+    patience = vm.PATIENCE[qemu.Accelerator(state.accelerator)] if state.kind is Kind.vm else 1.0
+    return box.banner(state.ssh_port, 2 * patience)
 
 
 def present(sandbox: Sandbox) -> Kind | None:
@@ -179,7 +185,6 @@ def start_vm(
         chosen, why = vm.choose_accelerator(sandbox)
         ports = states.choose_ports(previous)
         connected = vm.connect(docker, sandbox)
-        vm.start(sandbox, chosen, ports, connected=connected)
         remarks = ["made" if new else "was off, started", f"{chosen}: {why}"]
         current = replace(
             describe(sandbox, prefix, ports),
@@ -190,6 +195,9 @@ def start_vm(
             box_address=f"{prefix}.{parts.BOX}" if connected else "",
             box_image=tag if new or previous is None else previous.box_image,
         )
+        # Before it starts: one that runs and that no state describes would have to be ended.
+        states.save(sandbox, current)
+        vm.start(sandbox, current)
     if current.box_image != tag:
         remarks.append("its image has changed: `down` and `up` for a new one")
     return (

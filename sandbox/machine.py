@@ -61,7 +61,7 @@ def apt_install(*packages: str) -> None:
     if not shutil.which("apt-get"):
         raise SandboxError(
             f"{' and '.join(packages)} not found and there is no apt-get here",
-            "install Docker by your system's own means, start it, and run `up` again",
+            "install that by your system's own means, start it if it is Docker, and run `up` again",
         )
     as_root("apt-get", "update", "-qq", why="refreshing the package lists")
     as_root(

@@ -23,9 +23,10 @@ from sandbox.parts import BOX, REGISTRY
 from sandbox.qemu import Accelerator
 from sandbox.state import Sandbox, State
 
-# From a quarter of a minute to two, and longer where the machine is busy.
-BOOT_WITHIN = {Accelerator.kvm: 120.0, Accelerator.tcg: 600.0}
-POWER_OFF_WITHIN = 180.0
+# Seconds to boot, and how much slower than a box it is; both with a busy machine in mind.
+BOOT_WITHIN = {Accelerator.kvm: 120.0, Accelerator.tcg: 900.0}
+PATIENCE = {Accelerator.kvm: 1.0, Accelerator.tcg: 10.0}
+POWER_OFF_WITHIN = 300.0
 TUN = Path("/dev/net/tun")
 DEVICES = Path("/sys/class/net")
 
@@ -105,9 +106,11 @@ def disconnect(sandbox: Sandbox) -> bool:
     return True
 
 
-def start(sandbox: Sandbox, chosen: Accelerator, ports: dict[str, int], *, connected: bool) -> None:
-    """Start it, on a CPU of its own where there are two or more."""
-    link = sandbox.tap if connected else ""
+def start(sandbox: Sandbox, state: State) -> None:
+    """Start it as its state says, on a CPU of its own where there are two or more."""
+    ports = {name: getattr(state, f"{name}_port") for name in qemu.INNER}
+    link = sandbox.tap if state.box_address else ""
+    chosen = Accelerator(state.accelerator)
     qemu.start(sandbox, qemu.command_line(sandbox, chosen, ports, link))
     if pinned := box.cpus():
         qemu.pin(sandbox, pinned[0])
@@ -132,12 +135,9 @@ def wait(sandbox: Sandbox, state: State) -> None:
             return None
         return f"QEMU ended while the machine booted:\n{console(sandbox)}"
 
-    box.await_login(
-        state,
-        BOOT_WITHIN[Accelerator(state.accelerator)],
-        ended,
-        f"see: {sandbox.vm / 'console.log'}; python -m sandbox logs",
-    )
+    runs_by = Accelerator(state.accelerator)
+    hint = f"see: {sandbox.vm / 'console.log'}; python -m sandbox logs"
+    box.await_login(state, BOOT_WITHIN[runs_by], ended, hint, PATIENCE[runs_by])
 
 
 def console(sandbox: Sandbox) -> str:
@@ -152,29 +152,29 @@ def restart(sandbox: Sandbox, state: State, *, hard: bool) -> None:
     """Reboot: by the power button, with a clean stop before it; or by the reset button.
 
     The latter loses the guest's page cache, as it does on a real machine.
+
+    Raises:
+        SandboxError: it is off, or does not stop.
     """
-    if hard:
-        with qemu.monitor(sandbox) as session:
-            session.execute("system_reset")
-        return
     pid = qemu.running(sandbox)
     if pid is None:
-        raise SandboxError("the virtual machine is off", "run: make sandbox-up")
+        raise SandboxError("the virtual machine is off", "run: python -m sandbox up")
     with qemu.monitor(sandbox) as session:
-        session.execute("system_powerdown")
+        session.execute("system_reset" if hard else "system_powerdown")
+    if hard:
+        return
     if not qemu.gone(pid, sandbox.vps, POWER_OFF_WITHIN):
         raise SandboxError(
             f"the machine did not stop within {POWER_OFF_WITHIN:.0f} s of its power button",
             "run: python -m sandbox reboot --hard",
         )
-    ports = {name: getattr(state, f"{name}_port") for name in qemu.INNER}
-    connected = bool(state.box_address)
-    start(sandbox, Accelerator(state.accelerator), ports, connected=connected)
+    start(sandbox, state)
 
 
 def limits(state: State) -> tuple[int, int]:
     """CPUs and bytes of memory that its kernel has."""
-    done = box.ssh(state, "nproc; grep ^MemTotal: /proc/meminfo")
+    asked = "nproc; grep ^MemTotal: /proc/meminfo"
+    done = box.ssh(state, asked, timeout=20 * PATIENCE[Accelerator(state.accelerator)])
     try:
         cpus, _, kilobytes, _ = done.stdout.split()
         return int(cpus), int(kilobytes) * 1024
@@ -182,8 +182,7 @@ def limits(state: State) -> tuple[int, int]:
         raise SandboxError(f"the machine did not say: {done.stderr.strip()}") from None
 
 
-def journal(state: State, options: list[str]) -> list[str]:
+def journal(state: State, options: list[str], *, terminal: bool) -> list[str]:
     """The command that shows its journal, over SSH: it has no other door."""
-    terminal = ["-t"] if Path("/dev/tty").exists() and "-f" in options else []
     line = shlex.join(["sudo", "journalctl", "--no-pager", *options])
-    return ["ssh", "-F", state.ssh_config, *terminal, "vps", line]
+    return ["ssh", "-F", state.ssh_config, *(["-t"] if terminal else []), "vps", line]

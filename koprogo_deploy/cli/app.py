@@ -22,7 +22,7 @@ from koprogo_deploy.cli import (
     show,
 )
 from koprogo_deploy.cli.common import Environment, out
-from koprogo_deploy.operations.shell import psql
+from koprogo_deploy.operations.shell import owner_psql
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.screen import machine
 
@@ -158,7 +158,7 @@ def seed_clear(
     if typed != environment:
         fix = f"koprogo seed clear {environment} --yes {environment}"
         raise Refusal("Seed", [Problem("confirmation", f'"{typed}" is not {environment}', fix)])
-    done = remote.run(opened, f"sudo -n {psql()}", seed.clear_sql())
+    done = remote.run(opened, f"sudo -n {owner_psql()}", seed.clear_sql())
     out.print(done.strip() or "nothing was seeded", markup=False)
 
 

@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from koprogo_deploy import backups, door
-from koprogo_deploy.cli.common import Environment, out
-from koprogo_deploy.cli.releases import Json
+from koprogo_deploy.cli.common import Environment, Json, out
 from koprogo_deploy.data.host import LIST_WAIT
 from koprogo_deploy.journal import Journal
 from koprogo_deploy.screen import foreign, machine_json
@@ -33,17 +32,24 @@ def list_backups(environment: Environment, as_json: Json = False) -> None:
     from koprogo_deploy import remote
 
     opened = door.open_environment(environment)
-    program = f"{opened.settings.install_root}/bin/koprogo-data list"
-    # Whatever holds it up on the host ends before this does, and says why.
-    within = LIST_WAIT + opened.settings.backup_list_timeout + remote.TIMEOUT
-    listed = json.loads(remote.as_root(opened, program, within=within))
-    found = rows(listed, remote.journal_of(opened))
+    found = rows(backups_of(opened), remote.journal_of(opened))
     if as_json:
         machine_json(found)
         return
     show(out, found, backups.place(opened.settings))
     for warning in backups.warnings(opened.settings):
         out.print(Text(warning, style="yellow"))
+
+
+def backups_of(opened: door.Environment) -> list[dict[str, Any]]:
+    """The backups in the repository, as restic lists them, oldest first."""
+    from koprogo_deploy import remote
+
+    program = f"{opened.settings.install_root}/bin/koprogo-data list"
+    # Whatever holds it up on the host ends before this does, and says why.
+    within = LIST_WAIT + opened.settings.backup_list_timeout + remote.TIMEOUT
+    found: list[dict[str, Any]] = json.loads(remote.as_root(opened, program, within=within))
+    return found
 
 
 def rows(snapshots: list[dict[str, Any]], journal: Journal) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ Environment = Annotated[Where, typer.Argument(help="whose inventory and group da
 EnvironmentOption = Annotated[
     Where, typer.Option("--env", "-e", help="whose inventory and group data to use")
 ]
+Json = Annotated[bool, typer.Option("--json", help="for machines")]
 DataOption = Annotated[
     list[str] | None,
     typer.Option("--data", metavar="NAME=VALUE", help="another value of a setting"),

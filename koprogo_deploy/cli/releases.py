@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -11,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from koprogo_deploy import backups, door
-from koprogo_deploy.cli.common import Environment, out
-from koprogo_deploy.journal import Journal
-from koprogo_deploy.problems import Refusal
+from koprogo_deploy.cli.backups import backups_of
+from koprogo_deploy.cli.common import Environment, Json, out
+from koprogo_deploy.journal import Head, Journal, head_of, missing_heads
+from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.rehearsal import tables
 from koprogo_deploy.screen import foreign, machine_json
 from koprogo_deploy.visible import visible
@@ -22,7 +24,6 @@ _STYLES = {
     "deployed": "green", "rolled back": "cyan", "done": "green", "passed": "green",
     "on": "yellow", "off": "green",
 }  # fmt: skip
-Json = Annotated[bool, typer.Option("--json", help="for machines")]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,15 +35,32 @@ def register(app: typer.Typer) -> None:
 def history(
     environment: Environment,
     limit: Annotated[int, typer.Option(min=1, help="so many of the newest lines")] = 20,
+    check: Annotated[
+        bool, typer.Option("--check", help="compare with the heads that the backups keep")
+    ] = False,
+    head: Annotated[
+        list[str] | None,
+        typer.Option("--head", metavar="HASH", help="and with this one, of a run's output"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what was done on the host, newest last, and check the journal's chain.
 
-    Exits 1 if a line of the journal was changed, added or taken out.
+    The chain alone shows a change in its middle. That its end was cut off, or all of it written
+    anew by root of the host, shows against a head that was kept elsewhere: **--check** asks the
+    backups' repository, **--head** takes one from the output of a run.
+
+    Exits 1 if a line was changed, added or taken out, or there is nothing to check against.
     """
     from koprogo_deploy import remote
 
-    journal = remote.journal_of(door.open_environment(environment))
+    opened = door.open_environment(environment)
+    journal = remote.journal_of(opened)
+    given = [_given_head(word) for word in head or ()]
+    kept = given + (kept_heads(opened) if check else [])
+    gone = missing_heads(journal, kept)
+    if check and not kept:
+        gone = ["no backup keeps a head of it yet, so nothing could be compared"]
     if as_json:
         machine_json(
             {
@@ -50,12 +68,39 @@ def history(
                 "broken": journal.broken,
                 "torn": journal.torn,
                 "head": journal.head,
+                "compared": len(kept),
+                "missing": gone,
                 "entries": journal.entries[-limit:],
             }
         )
     else:
         show_history(out, journal, limit)
-    raise typer.Exit(1 if journal.broken else 0)
+        for each in gone:
+            out.print(foreign(each, "red"))
+        if kept and not gone:
+            out.print(foreign(f"{len(kept)} heads that were kept elsewhere are in it"))
+        if check and not backups.off_site(opened.settings):
+            words = "the repository is on the host itself: who edits the journal can edit it too"
+            out.print(words, style="yellow")
+    raise typer.Exit(1 if journal.broken or gone else 0)
+
+
+def _given_head(word: str) -> Head:
+    if not re.fullmatch("[0-9a-f]{32,64}", word):
+        what = f'"{word}" is no head'
+        raise Refusal(
+            "Command line", [Problem("--head", what, "32 to 64 digits of a run's output")]
+        )
+    return Head("", 0, word, "the run whose head was given")
+
+
+def kept_heads(opened: door.Environment) -> list[Head]:
+    """Heads of the journal that the backups in the repository keep, oldest first."""
+    return [
+        head
+        for each in backups_of(opened)
+        if (head := head_of(each["tags"], f"backup {each['short_id']} of {each['time'][:16]}"))
+    ]
 
 
 def show_history(out: Console, journal: Journal, limit: int) -> None:
@@ -75,7 +120,7 @@ def show_history(out: Console, journal: Journal, limit: int) -> None:
     for gap in journal.broken:
         out.print(foreign(f"the chain is broken: {gap}", "red"))
     if not journal.broken:
-        out.print(f"the chain of {len(journal.entries)} lines holds; newest {journal.head[:12]}")
+        out.print(f"the chain of {len(journal.heads)} lines holds; head {journal.head}")
 
 
 def _row(entry: dict[str, Any]) -> tuple[str | Text, ...]:
@@ -89,6 +134,7 @@ def _row(entry: dict[str, Any]) -> tuple[str | Text, ...]:
         _rehearsed(entry.get("rehearsal", {})),
         _upgraded(entry.get("upgrade", {})),
         f"smoke: {smoke['tests']}" if smoke else "",
+        *smoke.get("untried", ()),
         str(entry.get("measured", "")),
         *(
             f"{service} restarted: interrupted for {seconds:.1f} s"
@@ -160,6 +206,7 @@ def status_of(opened: door.Environment) -> dict[str, Any]:
             environment=name,
             longest=backups.longest(opened.settings),
             warnings=backups.warnings(opened.settings),
+            guarded=opened.settings.superadmin_guard,
             fronts=outside.result(),
         )
 

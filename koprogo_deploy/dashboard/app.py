@@ -47,6 +47,7 @@ class Guard:
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self.app = app
         self.keys = keys
+        self.used = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -55,7 +56,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         cookie = cookie_parser(headers.get("cookie", "")).get(self.keys.cookie)
-        refused = guard.refusal(self.keys, scope["method"], headers, cookie)
+        refused = guard.refusal(self.keys, scope["method"], headers, cookie, scope["path"])
         if refused is not None:
             response = self._entrance(scope, headers) or _refused(refused, headers)
             await response(scope, receive, functools.partial(_sealed, send))
@@ -67,12 +68,15 @@ class Guard:
         await self.app(scope, receive, functools.partial(_sealed, send))
 
     def _entrance(self, scope: Scope, headers: Headers) -> Response | None:
-        """The cookie for the link's token, and away from the link."""
+        """The cookie for the link's token, once, and away from the link."""
         token = Request(scope).query_params.get("token")
         if scope["path"] != "/" or scope["method"] != "GET":
             return None
         if not guard.opens(self.keys, headers.get("host"), token):
             return None
+        if self.used:
+            return _refused(guard.USED, headers)
+        self.used = True
         # A browser keeps a Strict cookie back on a redirect that another site's link began.
         plain = headers.get("sec-fetch-site", "none") in ("none", "same-origin")
         return _to_the_page(self.keys, plain)

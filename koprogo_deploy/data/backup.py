@@ -30,9 +30,17 @@ _HOUR = 3600  # a snapshot's time is somewhat after that of its uploads
 _EMPTY = 16 * MB  # of a database without data
 _HELD = "somebody keeps it from being read"
 
-_MIGRATIONS = (
-    "SELECT coalesce(json_agg(version ORDER BY version), '[]') FROM public._sqlx_migrations"
-)
+
+def applied(container: str) -> list[str]:
+    """Versions of the migrations of a server's database.
+
+    Raises:
+        Failed: something else stands in the place of their table.
+    """
+    found = database.parse_migrations(sql(container, database.MIGRATIONS_SQL))
+    if not all(version.isdigit() for version in found):
+        raise Failed("public._sqlx_migrations is not the table that the application makes")
+    return list(found)
 
 
 def volume() -> Path:
@@ -88,7 +96,7 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
     """
     began = time.monotonic()
     settled(config)
-    scratch.down()  # one that was cut shares our line of memory
+    scratch.down(config)  # one that was cut shares our line of memory
     serving = release(config)
     fresh = repository.ensure(config)
     left = tree.LeftOut()
@@ -99,20 +107,22 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
         tree.link(volume(), stage / FILES, left, outside=(INCOMING,))
         dumped = dump.dump(stage / DUMP, compress=0, hashed=True)
         tree.link(volume(), stage / FILES, left, outside=(INCOMING,))
+        head = audit_head(config)
         manifest = {
             "format": 1,
             "environment": config.environment,
             "made": made.isoformat(timespec="seconds"),
             "release": serving,
             "postgres": sql(POSTGRES, "SHOW server_version"),
-            "migrations": [str(v) for v in json.loads(sql(POSTGRES, _MIGRATIONS))],
+            "migrations": sorted(applied(POSTGRES), key=int),
             "dump": {"bytes": dumped["bytes"], "sha256": dumped["sha256"]},
             "database": {"bytes": dumped["database"]},
             "tables": dumped["tables"],
             "uploads": hashed(stage / FILES, left),
+            "journal": {"first": head.first, "lines": head.lines, "head": head.head},
         }
         staged_now()
-        stored = stored_whole(config, stage, manifest, left)
+        stored = stored_whole(config, stage, manifest, left, head.tag)
     repository.forget(config)
     return {
         "backup": stored["id"][:8],
@@ -145,7 +155,7 @@ def warnings(config: Config, left: tree.LeftOut) -> list[str]:
 
 
 def stored_whole(
-    config: Config, stage: Path, manifest: dict[str, Any], left: tree.LeftOut
+    config: Config, stage: Path, manifest: dict[str, Any], left: tree.LeftOut, *tags: str
 ) -> dict[str, Any]:
     """Have what is staged in the repository, and read every byte of it back.
 
@@ -158,6 +168,7 @@ def stored_whole(
         stage: dump and uploads.
         manifest: of them; what is said of an upload that changed is set right.
         left: what stays out.
+        tags: of the snapshot, besides its own.
 
     Returns:
         The snapshot.
@@ -168,7 +179,7 @@ def stored_whole(
     bad = ""
     try:
         for last in (False, True):
-            stored = _stored(config, stage, manifest, left)
+            stored = _stored(config, stage, manifest, left, *tags)
             if bad:
                 repository.discard(config, bad)
             bad = stored["id"]
@@ -187,14 +198,14 @@ def stored_whole(
 
 
 def _stored(
-    config: Config, stage: Path, manifest: dict[str, Any], left: tree.LeftOut
+    config: Config, stage: Path, manifest: dict[str, Any], left: tree.LeftOut, *tags: str
 ) -> dict[str, Any]:
     manifest["warnings"] = warnings(config, left)
     (stage / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     if repository.is_local(config.backup["repository"]):
         room_for(config, stage, manifest["dump"]["bytes"])
     try:
-        return repository.store(config, stage, manifest["release"]["id"])
+        return repository.store(config, stage, manifest["release"]["id"], *tags)
     except Failed:
         (stage / DUMP).unlink()  # the repository may be on this disk, and tidying needs room
         with contextlib.suppress(Failed):
@@ -473,7 +484,7 @@ def drill(config: Config, _staged: object = None) -> dict[str, Any]:
     """
     began = time.monotonic()
     settled(config)
-    scratch.down()
+    scratch.down(config)
     repository.check(config)
     with staged() as stage:
         snapshot, manifest = fetch(config, "latest", stage / DUMP)
@@ -483,13 +494,13 @@ def drill(config: Config, _staged: object = None) -> dict[str, Any]:
             scratch.up(config)
             dump.restore(stage / DUMP)
             found = hashes.tables(scratch.NAME)
-            applied = [str(v) for v in json.loads(sql(scratch.NAME, _MIGRATIONS))]
-            up = scratch.try_backend(backend(config))
+            there = sorted(applied(scratch.NAME), key=int)
+            up = scratch.try_backend(config, backend(config))
             wrong = scratch.ask_backend()
         finally:
-            scratch.down()
+            scratch.down(config)
     problems = hashes.differences(manifest["tables"], found, "table")
-    if applied != manifest["migrations"]:
+    if there != manifest["migrations"]:
         problems.append("its migrations are not those of the manifest")
     if problems:
         raise Failed(f"backup {snapshot['short_id']} does not restore: {told(problems)}")
@@ -509,6 +520,15 @@ def drill(config: Config, _staged: object = None) -> dict[str, Any]:
     }
 
 
+def audit_head(config: Config) -> journal.Head:
+    """The end of the journal as it is now: a backup keeps it where root of this host may not be."""
+    try:
+        content = (config.root / journal.FILE).read_bytes()
+    except FileNotFoundError:
+        content = b""
+    return journal.read(content).kept_head
+
+
 def backend(config: Config) -> str:
     """Name of the serving release's backend container."""
     text = (config.root / "current/manifest.json").read_text(encoding="utf-8")
@@ -523,9 +543,9 @@ def write_down(config: Config, kind: str, by: str, **values: Any) -> None:  # no
     run("sh", "-c", journal.append_command(str(config.root)), stdin=line)
 
 
-def clean(kind: str) -> None:
+def clean(config: Config, kind: str) -> None:
     """What one that was killed left behind goes."""
     with contextlib.suppress(Failed):
         tree.remove(stage_directory())
     if kind == "drill":
-        scratch.down()
+        scratch.down(config)

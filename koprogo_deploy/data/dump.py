@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,20 +23,24 @@ from koprogo_deploy.data.host import (
     Failed,
     inside,
     last_words,
+    literal,
+    psql,
     run,
     sql,
     sync,
 )
+from koprogo_deploy.database import OWNER, SCHEMA, TRIGGER, WATCH
 
 STAYS_FREE = 200 * MB  # of the disk: logs and WAL go on meanwhile
 _CHUNK = 1 << 20
+_HEAD = 1 << 20  # bytes of a dump in which its list of contents is expected
 
 
 @contextlib.contextmanager
 def snapshot(container: str = POSTGRES) -> Iterator[str]:
     """Hold a transaction open, and give the id by which others see exactly what it sees."""
     client = subprocess.Popen(
-        inside(container, "psql", "-XqAt", "-U", "postgres", "-d", DATABASE),
+        inside(container, *psql(DATABASE)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -56,7 +63,7 @@ def snapshot(container: str = POSTGRES) -> Iterator[str]:
 
 def size(container: str = POSTGRES) -> int:
     """Bytes of the database on the disk: a dump of it is smaller."""
-    return int(sql(container, f"SELECT pg_database_size('{DATABASE}')"))
+    return int(sql(container, f"SELECT pg_database_size({literal(DATABASE)})"))
 
 
 def room(directory: Path, needed: int, what: str, stays: int = STAYS_FREE) -> None:
@@ -178,20 +185,93 @@ def restore(file: Path, container: str = scratch.NAME, database: str = DATABASE)
         database: its name.
     """
     began = time.monotonic()
-    with file.open("rb") as content:
-        _read(inside(container, *restore_command(database)), content, "pg_restore")
+
+    def whole() -> IO[bytes]:
+        return file.open("rb")
+
+    with whole() as content:
+        listed = _read(inside(container, *LIST), content, "pg_restore")
+    first, rest = entries(listed.decode())
+    for names, role in ((first, "postgres"), (rest, OWNER)):
+        if not names:
+            continue
+        with whole() as content, _restoring(container, database, role, names) as program:
+            _read(program.command, content, "pg_restore", program.kept)
     return {"file": str(file), "database": database, "seconds": round(time.monotonic() - began, 1)}
 
 
-def restore_command(database: str = DATABASE) -> list[str]:
-    """Command line of pg_restore from standard input."""
-    return ["pg_restore", "-U", "postgres", "-d", database, "--exit-on-error"]
+LIST = ("pg_restore", "-l")
+_ENTRY = re.compile(r"\d+; \d+ \d+ (?P<what>.*)")
+# What only the superuser may make, and what is not the application's at all: our own schema with
+# the superadmin's guard, which the live database gives a restored one, and what the observer may,
+# which a deploy gives it.
+_SUPERUSER = re.compile(r"(EXTENSION - |COMMENT - EXTENSION )")
+_NOT_THEIRS = re.compile(
+    rf"([A-Z ]+ {SCHEMA} |[A-Z]+ - (SCHEMA )?{SCHEMA}( |$)|ACL pg_catalog |"
+    rf"(EVENT TRIGGER|COMMENT) - (EVENT TRIGGER )?{WATCH}|"
+    rf"(TRIGGER|COMMENT) public (TRIGGER )?users {TRIGGER})"
+)
 
 
-def _read(program: list[str], content: IO[bytes] | None, what: str) -> None:
-    done = subprocess.run(program, stdin=content, capture_output=True, check=False)
+def entries(listed: str) -> tuple[list[str], list[str]]:
+    """Lines of a dump's list of contents: what the superuser restores, and what the owner. Pure.
+
+    Everything else is the owner's: constraints, generated columns and domains of the application
+    run its functions while rows come in, and they run as whoever restores.
+
+    Args:
+        listed: what `pg_restore -l` printed.
+    """
+    first: list[str] = []
+    rest: list[str] = []
+    for line in listed.splitlines():
+        entry = _ENTRY.fullmatch(line)
+        if entry is None or _NOT_THEIRS.match(entry["what"]):
+            continue
+        (first if _SUPERUSER.match(entry["what"]) else rest).append(line)
+    return first, rest
+
+
+def restore_command(database: str, role: str, names: int) -> list[str]:
+    """Command line of pg_restore from standard input.
+
+    Args:
+        database: an empty one.
+        role: that restores.
+        names: descriptor of a file with the lines of the list of contents that it restores.
+    """
+    # Whoever it was in the dump: everything is the owner's, as the application leaves it.
+    options = ("--exit-on-error", "--no-owner", "-L", f"/proc/self/fd/{names}")
+    return ["pg_restore", "-U", role, "-d", database, *options]
+
+
+@dataclass(frozen=True)
+class _Program:
+    command: list[str]
+    kept: tuple[int, ...]  # descriptors that it needs
+
+
+@contextlib.contextmanager
+def _restoring(
+    container: str, database: str, role: str, names: Iterable[str]
+) -> Iterator[_Program]:
+    # In memory: there is no path that both we and the container see.
+    descriptor = os.memfd_create("contents", 0)
+    try:
+        os.write(descriptor, "".join(f"{line}\n" for line in names).encode())
+        command = inside(container, *restore_command(database, role, descriptor))
+        yield _Program(command, (descriptor,))
+    finally:
+        os.close(descriptor)
+
+
+def _read(
+    program: list[str], content: IO[bytes] | None, what: str, kept: tuple[int, ...] = ()
+) -> bytes:
+    done = subprocess.run(program, stdin=content, capture_output=True, check=False, pass_fds=kept)
     if done.returncode:
         raise Failed(f"{what}: {last_words(done.stderr.decode(errors='replace'), done.returncode)}")
+    return done.stdout
 
 
 def copy(hashed: bool = False) -> dict[str, Any]:
@@ -211,29 +291,74 @@ def copy(hashed: bool = False) -> dict[str, Any]:
     room(Path(run("docker", "info", "-f", "{{.DockerRootDir}}").strip()), scratch_size, "the copy")
     result: dict[str, Any] = {"bytes": scratch_size}
     with snapshot() as seen:
-        _piped(inside(POSTGRES, *command(0, seen)), inside(scratch.NAME, *restore_command()))
+        _piped(inside(POSTGRES, *command(0, seen)))
         if hashed:
             result["tables"] = hashes.tables(POSTGRES, seen)
     return {**result, "seconds": round(time.monotonic() - began, 1)}
 
 
-def _piped(dumping: list[str], restoring: list[str]) -> None:
+def _piped(dumping: list[str]) -> None:
     with (
         tempfile.TemporaryFile() as said,
         subprocess.Popen(dumping, stdout=subprocess.PIPE, stderr=said) as reader,
     ):
+        assert reader.stdout is not None
         failed = None
         try:
-            _read(restoring, reader.stdout, "pg_restore")
+            _into_scratch(reader.stdout)
         except Failed as error:
             failed = error
             end(reader)
-        assert reader.stdout is not None
         reader.stdout.close()
         code = reader.wait()
         said.seek(0)
         words = last_words(said.read().decode(errors="replace"), code)
+    if code > 0:  # what it says is why the other end failed, too
+        raise Failed(f"pg_dump: {words}")
     if failed:
         raise failed
-    if code:
-        raise Failed(f"pg_dump: {words}")
+
+
+def _into_scratch(dumped: IO[bytes]) -> None:
+    """Restore a stream: its beginning is read once more for each of who restores."""
+    head = b""
+    while True:
+        more = dumped.read(_HEAD)
+        head += more
+        try:
+            listed = _fed(inside(scratch.NAME, *LIST), head)
+            break
+        except Failed:  # the list of contents goes on, or the dump ended before it
+            if not more:
+                raise
+    first, rest = entries(listed.decode())
+    if first:
+        with _restoring(scratch.NAME, DATABASE, "postgres", first) as program:
+            _fed(program.command, head, program.kept)
+    with _restoring(scratch.NAME, DATABASE, OWNER, rest) as program:
+        _fed(program.command, head, program.kept, dumped)
+
+
+def _fed(
+    program: list[str], head: bytes, kept: tuple[int, ...] = (), more: IO[bytes] | None = None
+) -> bytes:
+    """What a program prints that reads this, and then the rest of a stream."""
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as printed:
+        with subprocess.Popen(
+            program, stdin=subprocess.PIPE, stdout=printed, stderr=said, pass_fds=kept
+        ) as client:
+            assert client.stdin is not None
+            # One that has what it wants reads no further; one that fails says so below.
+            with contextlib.suppress(BrokenPipeError):
+                client.stdin.write(head)
+                if more is not None:
+                    shutil.copyfileobj(more, client.stdin, _CHUNK)
+                client.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):
+                client.stdin.close()
+        said.seek(0)
+        printed.seek(0)
+        if client.returncode:
+            words = said.read().decode(errors="replace")
+            raise Failed(f"pg_restore: {last_words(words, client.returncode)}")
+        return printed.read()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from koprogo_deploy.data import tree
-from koprogo_deploy.data.host import DATABASE, Failed, inside, last_words, sql
+from koprogo_deploy.data.host import DATABASE, Failed, inside, last_words, psql, quoted, sql
 
 _MODULUS = 1 << 256
 _END = b"\\!"  # no row begins so: COPY doubles a backslash or puts a letter behind it
@@ -79,11 +79,6 @@ def script(tables: Iterable[Table], snapshot: str = "") -> str:
     return "\n".join([*lines, "COMMIT;", ""])
 
 
-def quoted(name: str) -> str:
-    """A name as SQL takes it, whatever is in it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def tables(container: str, snapshot: str = "", database: str = DATABASE) -> dict[str, Any]:
     """Rows and hash of every table of a server's database, by `schema.table`.
 
@@ -96,13 +91,12 @@ def tables(container: str, snapshot: str = "", database: str = DATABASE) -> dict
         Failed: the server does not answer, or a table cannot be read.
     """
     known: list[Table] = json.loads(sql(container, _TABLES, database))
-    command = ("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database)
     found = {}
     with tempfile.TemporaryFile() as text, tempfile.TemporaryFile() as said:
         text.write(script(known, snapshot).encode())
         text.seek(0)
         with subprocess.Popen(
-            inside(container, *command), stdin=text, stdout=subprocess.PIPE, stderr=said
+            inside(container, *psql(database)), stdin=text, stdout=subprocess.PIPE, stderr=said
         ) as client:
             assert client.stdout is not None
             try:

@@ -8,12 +8,15 @@ import json
 import os
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from koprogo_deploy.database import OWNER, SESSION
 
 SETTINGS = "data/settings.json"  # below the install root
 SWAP = "data/restore.json"  # there while a restore has database and uploads change places
@@ -22,6 +25,8 @@ UPGRADE = "data/upgrade.json"  # there while clusters change places, or did unve
 INCOMING = ".incoming"  # in the uploads' volume: what is not an upload yet
 POSTGRES = "koprogo-postgres-1"
 DATABASE = "koprogo_db"
+# Runs a program of a container's image; -S: it needs nothing of site's, and starts the sooner.
+CONFINED = (sys.executable, "-I", "-S", str(Path(__file__).with_name("confined.py")))
 MB = 1024 * 1024
 
 # Of the budget's line, for this program and the clients (pg_dump, pg_restore, docker); what is
@@ -222,7 +227,8 @@ def run(*command: str, stdin: str | None = None) -> str:
     if done.returncode:
         words = last_words(done.stderr, done.returncode)
         # The clients of Postgres say who they are.
-        raise Failed(words if command[0] == "nsenter" else f"{command[0]}: {words}")
+        confined = command[: len(CONFINED)] == CONFINED
+        raise Failed(words if confined else f"{command[0]}: {words}")
     return done.stdout
 
 
@@ -233,14 +239,14 @@ def last_words(said: str, code: int) -> str:
 
 
 def inside(container: str, *command: str) -> list[str]:
-    """Command line that runs a program of a container's, as its user, in our own memory limit.
+    """Command line that runs a program of a container's, confined as it, in our own memory limit.
 
     `docker exec` would charge it to the container's limit, and is itself no small program.
 
     Raises:
         Failed: the container does not run.
     """
-    look = "{{.State.Running}} {{.State.Pid}} {{.Config.User}} {{json .Config.Env}}"
+    look = "{{.State.Running}} {{.State.Pid}} {{json .Config.User}} {{json .Config.Env}}"
     try:
         found = run("docker", "inspect", "-f", look, container)
     except Failed as error:
@@ -250,19 +256,48 @@ def inside(container: str, *command: str) -> list[str]:
 
 def entered(found: str, container: str, *command: str) -> list[str]:
     """As `inside`, from what `docker inspect` said. Pure."""
-    running, pid, user, variables = found.strip().split(" ", 3)
+    running, pid, asked, variables = found.strip().split(" ", 3)
     if running != "true":
         raise Failed(f"{container} does not run: docker logs {container}")
+    user = str(json.loads(asked))
     uid, _, gid = user.partition(":")
+    ids = (uid, gid or uid)
+    if not all(each.isdigit() and int(each) for each in ids):
+        raise Failed(
+            f'{container} runs as "{user}": only of one with a user and group by number, and '
+            "not root's, is a program run from here"
+        )
     path = next((v for v in json.loads(variables) if v.startswith("PATH=")), "PATH=/usr/bin:/bin")
-    enter = ["nsenter", "--target", pid, "--mount", "--net", "--setgid", gid or uid]
-    return [*enter, "--setuid", uid, "--", "env", "-i", path, "LC_ALL=C.UTF-8", *command]
+    given = (path, "LC_ALL=C.UTF-8", f"PGOPTIONS={SESSION}")
+    return [*CONFINED, pid, *ids, *given, "--", *command]
+
+
+def psql(database: str, user: str = "postgres") -> tuple[str, ...]:
+    """Command line of psql that stops at an error; the script comes on standard input."""
+    return ("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", user, "-d", database)
 
 
 def sql(container: str, text: str, database: str = DATABASE) -> str:
-    """What a script prints, run as the superuser of a Postgres container; stops at an error."""
-    command = ("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database)
-    return run(*inside(container, *command), stdin=text).strip()
+    """What a script prints, run as the superuser of a Postgres container; stops at an error.
+
+    For catalogs, roles, databases. What sets off anything of the application's is `owner_sql`'s.
+    """
+    return run(*inside(container, *psql(database)), stdin=text).strip()
+
+
+def owner_sql(container: str, text: str, database: str = DATABASE) -> str:
+    """As `sql`, as the application's own role: triggers, functions and operators run as that."""
+    return run(*inside(container, *psql(database, OWNER)), stdin=text).strip()
+
+
+def quoted(name: str) -> str:
+    """A name as SQL takes it, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as SQL takes it, whatever is in it."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def sync(path: Path) -> None:

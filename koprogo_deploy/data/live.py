@@ -24,6 +24,9 @@ from koprogo_deploy.data.host import (
     Config,
     Failed,
     keep,
+    literal,
+    owner_sql,
+    quoted,
     run,
     sql,
     sync,
@@ -70,9 +73,7 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
             snapshot, manifest = backup.fetch(config, asked, stage / backup.DUMP, uploads)
             backup.fits(config, manifest)
             tree.own(uploads, volume)
-            sql(POSTGRES, database.DATABASE_SQL.replace(DATABASE, NEW), "postgres")
-            dump.restore(stage / backup.DUMP, POSTGRES, NEW)
-            sql(POSTGRES, "ANALYZE", NEW)
+            bring(stage / backup.DUMP)
             found = hashes.tables(POSTGRES, database=NEW)
             problems = hashes.differences(manifest["tables"], found, "table")
             wanted = backup.only_files(manifest["uploads"])
@@ -114,14 +115,41 @@ def prepare_dump(config: Config, file: Path) -> dict[str, Any]:
     discard()
     dump.room(backup.volume(), dump.size(), "the restored database")
     try:
-        sql(POSTGRES, database.DATABASE_SQL.replace(DATABASE, NEW), "postgres")
-        dump.restore(file, POSTGRES, NEW)
-        sql(POSTGRES, "ANALYZE", NEW)
+        bring(file)
     except BaseException:
         with contextlib.suppress(Failed):
             discard()
         raise
     return {"dump": str(file), "seconds": round(time.monotonic() - began, 1)}
+
+
+def bring(file: Path) -> None:
+    """A dump into a database beside the live one, with the live one's guard of the superadmin."""
+    sql(POSTGRES, database.DATABASE_SQL.replace(DATABASE, NEW), "postgres")
+    dump.restore(file, POSTGRES, NEW)
+    guard(guarded(), NEW)
+    owner_sql(POSTGRES, "ANALYZE", NEW)
+
+
+def guarded() -> str:
+    """The hash that the live database's guard keeps as the superadmin's; empty without one."""
+    there = f"SELECT to_regclass('{database.SCHEMA}.superadmin') IS NOT NULL"
+    with contextlib.suppress(Failed):  # it cannot be read: that may be why it is replaced
+        if sql(POSTGRES, there) == "t":
+            return sql(POSTGRES, f"SELECT password_hash FROM {database.SCHEMA}.superadmin")  # noqa: S608
+    return ""
+
+
+def guard(password_hash: str, name: str = DATABASE) -> None:
+    """Have a database keep the superadmin's password, whoever writes to it from now on.
+
+    Args:
+        password_hash: bcrypt; empty: there is no guard.
+        name: of the database.
+    """
+    if password_hash:
+        sql(POSTGRES, database.guard_sql(password_hash), name)
+        owner_sql(POSTGRES, database.GUARDED_SQL, name)
 
 
 def counted_since(restored: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +174,7 @@ def rows_since(restored: dict[str, Any], live: dict[str, Any]) -> dict[str, int]
 
 def discard() -> None:
     """Remove what an earlier run restored and did not swap."""
-    sql(POSTGRES, f"DROP DATABASE IF EXISTS {NEW} WITH (FORCE)", "postgres")
+    sql(POSTGRES, f"DROP DATABASE IF EXISTS {quoted(NEW)} WITH (FORCE)", "postgres")
     tree.remove(backup.volume().parent / NEW)
 
 
@@ -170,13 +198,15 @@ def old_name(moment: datetime) -> str:
 
 def swap_sql(old: str, coming: str) -> str:
     """Rename the live database to `old` and `coming` to the live one: both, or an error. Pure."""
-    return f"""ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS false;
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ('{DATABASE}', '{coming}');
+    live = quoted(DATABASE)
+    return f"""ALTER DATABASE {live} ALLOW_CONNECTIONS false;
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE datname IN ({literal(DATABASE)}, {literal(coming)});
 BEGIN;
-ALTER DATABASE {DATABASE} RENAME TO {old};
-ALTER DATABASE {coming} RENAME TO {DATABASE};
+ALTER DATABASE {live} RENAME TO {quoted(old)};
+ALTER DATABASE {quoted(coming)} RENAME TO {live};
 COMMIT;
-"""  # noqa: S608 - names of ours
+"""  # noqa: S608 - quoted
 
 
 def swap(config: Config, before: str = "") -> dict[str, Any]:
@@ -357,7 +387,7 @@ def exchange(old: str, coming: str) -> None:
         raise Failed(f"the uploads cannot be renamed: {error}") from None
     finally:
         for name in (DATABASE, *databases()):
-            sql(POSTGRES, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true", "postgres")
+            sql(POSTGRES, f"ALTER DATABASE {quoted(name)} ALLOW_CONNECTIONS true", "postgres")
 
 
 def stop(names: list[str], grace: int) -> None:
@@ -412,7 +442,7 @@ def drop_old(config: Config) -> dict[str, Any]:
     (config.root / COMPARED).unlink(missing_ok=True)
     found = databases()
     for name in found:
-        sql(POSTGRES, f"DROP DATABASE {name} WITH (FORCE)", "postgres")
+        sql(POSTGRES, f"DROP DATABASE {quoted(name)} WITH (FORCE)", "postgres")
     dropped = sum(found.values())
     for path in sorted(backup.volume().parent.iterdir()):
         if path.name == NEW or re.fullmatch(rf"{OLD}\d+t\d+", path.name):

@@ -39,8 +39,12 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("koprogo-data", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
     server = commands.add_parser("scratch", help="a throw-away Postgres server")
-    server.add_argument("what", choices=("up", "down"))
+    server.add_argument("what", choices=("up", "down", "let-in", "login"))
     server.add_argument("--image", default="", help="other than the running server's")
+    server.add_argument("--role", default="", help="let-in: that a backend logs in as")
+    server.add_argument("--owner", type=int, default=0, help="let-in: uid that it runs as")
+    server.add_argument("--secrets", nargs="*", default=[], help="let-in: files that it reads")
+    server.add_argument("--email", default="", help="login: that gets a password of its own")
     commands.add_parser("copy", help="the real database into the scratch server")
     out = commands.add_parser("dump", help="the real database to a file")
     out.add_argument("file", type=Path)
@@ -91,8 +95,13 @@ def work(config: Config, given: argparse.Namespace, staged: Callable[[], None]) 
     match given.command:
         case "scratch" if given.what == "up":
             return scratch.up(config, given.image)
+        case "scratch" if given.what == "let-in":
+            made = scratch.let_in(config, given.role, given.secrets, given.owner)
+            return {"directory": str(made)}
+        case "scratch" if given.what == "login":
+            return scratch.known_login(given.email)
         case "scratch":
-            return {"removed": scratch.down()}
+            return {"removed": scratch.down(config)}
         case "copy":
             return dump.copy()
         case "dump":
@@ -151,7 +160,7 @@ def ended(config: Config, kind: str) -> dict[str, Any]:
             told = reason.get(result, f"it was ended: {result}")
             backup.write_down(config, kind, "the timer", outcome="failed", reason=told)
     finally:
-        backup.clean(kind)  # by Docker, which may be what does not answer
+        backup.clean(config, kind)  # by Docker, which may be what does not answer
     return {"result": result}
 
 

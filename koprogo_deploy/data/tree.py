@@ -24,7 +24,10 @@ from koprogo_deploy.data.host import MB, Failed, run
 DEEPEST = 16  # directories above each other
 LONGEST = 1024  # bytes of a path
 MOST = 25_000  # files and directories: each takes 1.3 kB of memory until the backup is done
-SPARSE = MB  # bytes from which on a file must not be mostly holes: reading those takes for ever
+# Of files that are mostly holes, as a file system that compresses has, too: reading more than that
+# takes for ever, and costs whoever made them nothing.
+SPARSE = 64 * MB  # bytes of one; KoproGo takes uploads of 50 MB
+SPARSE_ALL = 4096 * MB
 _NAMED = 1000  # of what stays out
 _PARTS = 256  # of a path in a backup: one that an earlier version made may be deeper than `DEEPEST`
 _CHUNK = 1 << 20
@@ -103,6 +106,7 @@ class _Linking:
     outside: Collection[str]
     left: LeftOut
     entries: int = 0
+    sparse: int = 0
 
 
 def link(
@@ -155,6 +159,10 @@ def _link_one(linking: _Linking, here: int, there: int, name: str, path: str, de
         if linking.entries > MOST:
             return f"more than {MOST} files"
         if stat.S_ISREG(found.st_mode):
+            if found.st_size >= max(MB, 1024 * found.st_blocks):
+                linking.sparse += found.st_size
+                if found.st_size > SPARSE or linking.sparse > SPARSE_ALL:
+                    return "a file that is mostly holes"
             # The very file that was looked at, whatever has its name by now.
             try:
                 os.link(f"/proc/self/fd/{entry}", name, dst_dir_fd=there, follow_symlinks=True)
@@ -185,8 +193,6 @@ def unfit(found: os.stat_result, device: int, path: str, depth: int) -> str:
         return "on another file system"
     if depth >= DEEPEST or len(os.fsencode(path)) > LONGEST:
         return "too deep in directories"
-    if stat.S_ISREG(found.st_mode) and found.st_size >= max(SPARSE, 1024 * found.st_blocks):
-        return "a file that is mostly holes"
     return ""
 
 

@@ -29,6 +29,7 @@ from koprogo_deploy.data.host import (
     Failed,
     inside,
     keep,
+    owner_sql,
     run,
     settled,
     sql,
@@ -61,13 +62,13 @@ SELECT coalesce(json_object_agg(rolname, json_build_object(
 FROM pg_authid AS r WHERE rolname <> 'postgres' AND rolname !~ '^pg_'
 """  # noqa: S608 - a name of ours
 
-# Not the catalogs' and no extension's.
-_OWN = """nspname !~ '^pg_' AND nspname <> 'information_schema' AND NOT EXISTS (
+# Not the catalogs', no extension's, and not the guard: that is brought, not restored.
+_OWN = """nspname !~ '^pg_' AND nspname NOT IN ('information_schema', '{schema}') AND NOT EXISTS (
     SELECT 1 FROM pg_depend
     WHERE classid = '{catalog}'::regclass AND objid = {oid} AND deptype = 'e')"""
-_OWN_CLASS = _OWN.format(catalog="pg_class", oid="c.oid")
-_OWN_CONSTRAINT = _OWN.format(catalog="pg_constraint", oid="c.oid")
-_OWN_FUNCTION = _OWN.format(catalog="pg_proc", oid="p.oid")
+_OWN_CLASS = _OWN.format(catalog="pg_class", oid="c.oid", schema=database.SCHEMA)
+_OWN_CONSTRAINT = _OWN.format(catalog="pg_constraint", oid="c.oid", schema=database.SCHEMA)
+_OWN_FUNCTION = _OWN.format(catalog="pg_proc", oid="p.oid", schema=database.SCHEMA)
 _OBJECTS = f"""
 SELECT coalesce(json_agg(o ORDER BY o), '[]') FROM (
   SELECT CASE relkind WHEN 'i' THEN 'index ' WHEN 'S' THEN 'sequence ' ELSE 'view ' END
@@ -80,7 +81,8 @@ SELECT coalesce(json_agg(o ORDER BY o), '[]') FROM (
     FROM pg_constraint c JOIN pg_namespace n ON n.oid = connamespace
    WHERE contype IN ('c', 'f', 'p', 'u', 'x') AND conrelid <> 0 AND {_OWN_CONSTRAINT}
   UNION ALL
-  SELECT 'trigger ' || tgrelid::regclass || ' ' || tgname FROM pg_trigger WHERE NOT tgisinternal
+  SELECT 'trigger ' || tgrelid::regclass || ' ' || tgname FROM pg_trigger
+   WHERE NOT tgisinternal AND tgname <> '{database.TRIGGER}'
   UNION ALL
   SELECT 'function ' || p.oid::regprocedure
     FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE {_OWN_FUNCTION}
@@ -234,7 +236,7 @@ def prepare(config: Config, release: str) -> dict[str, Any]:
     began = time.monotonic()
     settled(config, UPGRADE)
     discard()
-    scratch.down()
+    scratch.down(config)
     wanted = manifest(config, release)
     definition = wanted["definitions"]["postgres"]
     image, asked = definition["image"], int(wanted["values"]["postgres_major"])
@@ -276,18 +278,18 @@ def rehearse(config: Config, image: str) -> dict[str, Any]:
         Failed: it does not work there, or is not the same.
     """
     try:
-        scratch.up(config, image)
+        scratch.up(config, image, passwords=True)
         installed = set(json.loads(sql(POSTGRES, _EXTENSIONS)))
         if lacking := sorted(installed - set(json.loads(sql(scratch.NAME, _AVAILABLE)))):
             raise Failed(f"the image {image} lacks extensions in use: {', '.join(lacking)}")
         copied = dump.copy(hashed=True)
-        sql(scratch.NAME, "ANALYZE")
+        owner_sql(scratch.NAME, "ANALYZE")
         wanted = {"tables": copied["tables"], "roles": roles(POSTGRES)}
         found = {"tables": hashes.tables(scratch.NAME), "roles": roles(scratch.NAME)}
         refuse(different(wanted, found, (objects(POSTGRES), objects(scratch.NAME))), "the copy")
         return copied
     finally:
-        scratch.down()
+        scratch.down(config)
 
 
 def refuse(problems: list[str], what: str) -> None:
@@ -370,7 +372,7 @@ def change(
         Failed: it could not be; what served before serves.
     """
     settled(config, UPGRADE)
-    scratch.down()  # from here on its line of memory is ours
+    scratch.down(config)  # from here on its line of memory is ours
     began, now = time.monotonic(), datetime.now(UTC)
     there, serving, wanted = home(), manifest(config, "current"), manifest(config, release)
     names = kept() if back else [NEW]
@@ -423,6 +425,7 @@ def moved(config: Config, cut: Mapping[str, Any]) -> dict[str, Any]:
     file = home().parent / DUMP
     began = time.monotonic()
     dumped = dump.dump(file, compress=0, hashed=True)
+    guarded = live.guarded()
     wanted = {"tables": dumped["tables"], "roles": roles(POSTGRES)}
     names, at = objects(POSTGRES), json.loads(sql(POSTGRES, _SEQUENCES))
     # Password hashes are in there: they go from one server to the other by pipe alone.
@@ -434,12 +437,12 @@ def moved(config: Config, cut: Mapping[str, Any]) -> dict[str, Any]:
     up(config, cut["release"])
     seconds["restart"] = time.monotonic() - began
     began = time.monotonic()
-    # pg_stat_statements keeps such a statement as it is, and more than the superuser reads it.
-    untracked = "SET pg_stat_statements.track_utility = off;\n"
-    sql(POSTGRES, untracked + scratch.roles_sql(script), "postgres")
+    roles_there = f"{scratch.roles_sql(script)}{database.OWNER_LOGIN_SQL}"
+    sql(POSTGRES, database.unlogged(roles_there), "postgres")
     sql(POSTGRES, database.DATABASE_SQL, "postgres")
     dump.restore(file, POSTGRES)
-    sql(POSTGRES, "ANALYZE")
+    live.guard(guarded)
+    owner_sql(POSTGRES, "ANALYZE")
     seconds["restore"] = time.monotonic() - began
     began = time.monotonic()
     found = {"tables": hashes.tables(POSTGRES), "roles": roles(POSTGRES)}

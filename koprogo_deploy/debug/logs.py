@@ -132,6 +132,8 @@ _POSTGRES = re.compile(
     re.DOTALL,
 )
 _BELONGS = ("STATEMENT", "DETAIL", "HINT", "CONTEXT", "QUERY", "LOCATION")
+# Failing row contains (…; Key (email)=(…; COPY users, line 1: …: to the end, for it may be a row.
+_ROWS = re.compile(r"(contains \(|=\(|line \d+[^:]*: ).*", re.DOTALL)
 _DURATION = re.compile(r"duration: (?P<ms>[\d.]+) ms")
 _DIED = re.compile(r"was terminated by signal|out of memory|could not (?:fork|write)|No space left")
 _NGINX = re.compile(r"\d{4}/\d\d/\d\d [\d:]+ \[(?P<level>[a-z]+)\] (?P<text>.*)")
@@ -205,6 +207,8 @@ def _postgres(entry: Entry) -> bool:
     entry.process = match["pid"]
     level = match["level"]
     entry.text = without_literals(match["text"])
+    if level in ("DETAIL", "CONTEXT"):
+        entry.text = _ROWS.sub(r"\1…", entry.text)
     if level in _BELONGS:
         entry.text = f"{level}: {entry.text}"
         return True

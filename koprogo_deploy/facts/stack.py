@@ -10,6 +10,8 @@ from typing import Any
 from pyinfra.api import FactBase, StringCommand
 
 from koprogo_deploy.data.host import INCOMING
+from koprogo_deploy.operations.shell import owner_psql
+from koprogo_deploy.operations.shell import psql as psql_of_superuser
 from koprogo_deploy.problems import Problem
 
 _INSPECT = (
@@ -322,7 +324,7 @@ class Uploads(FactBase[tuple[int, int]]):
 
 
 class Database(FactBase[dict[str, Any]]):
-    """The JSON object that a query gives, asked as superuser inside the Postgres container.
+    """The JSON object that a query gives, asked inside the Postgres container.
 
     Empty where there is no running Postgres or no database yet.
     """
@@ -332,13 +334,21 @@ class Database(FactBase[dict[str, Any]]):
         """A new host has no database to answer."""
         return {}
 
-    def command(self, query: str, database: str = "koprogo_db") -> StringCommand:
-        """One `psql` in the container; the query holds no secret."""
+    def command(
+        self, query: str, database: str = "koprogo_db", owner: bool = False
+    ) -> StringCommand:
+        """One `psql` in the container; the query holds no secret.
+
+        Args:
+            query: gives one JSON object.
+            database: to ask.
+            owner: as the application's role, as what reads its rows must; else as superuser.
+        """
+        psql = owner_psql(database) if owner else psql_of_superuser(database)
         # 126: the engine could not start psql, once in thousands; it says so on standard output.
         return StringCommand(
             "for again in yes yes no; do\n"
-            "  said=$(docker exec koprogo-postgres-1 psql -XqAt -v ON_ERROR_STOP=1 -U postgres "
-            f"-d {shlex.quote(database)} -c {shlex.quote(query)} 2>/dev/null); code=$?\n"
+            f"  said=$({psql} -c {shlex.quote(query)} </dev/null 2>/dev/null); code=$?\n"
             "  [ $code = 126 ] && [ $again = yes ] || break\n"
             "  sleep 0.5\n"
             "done\n"

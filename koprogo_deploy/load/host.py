@@ -12,7 +12,7 @@ from koprogo_deploy import connection, remote, seed
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.host import Host, parse
 from koprogo_deploy.load import rows
-from koprogo_deploy.operations.shell import psql
+from koprogo_deploy.operations.shell import owner_psql, psql
 from koprogo_deploy.problems import Refusal
 from koprogo_deploy.pyinfra_adapter import commands
 from koprogo_deploy.runs.model import Deployed, Machine
@@ -103,4 +103,4 @@ def clean(
         Refusal: the host or the database cannot be reached, or refuses.
     """
     script = rows.clean_sql(run, tokens or [])
-    return rows.removed(remote.run(environment, f"sudo -n {psql()}", script))
+    return rows.removed(remote.run(environment, f"sudo -n {owner_psql()}", script))

@@ -20,6 +20,10 @@ from typing import Any
 
 BACKEND = "koprogo-rehearsal-1"
 SCRATCH = "koprogo-scratch-1"
+OWNER = "koprogo"
+# As in koprogo_deploy.database, which does not come along: nothing of the application's is taken
+# for something of Postgres' own.
+SESSION = "-c search_path=pg_catalog,pg_temp -c role=none -c standard_conforming_strings=on"
 INTERVAL = 0.1  # seconds between two looks at the locks
 ROOM_INTERVAL = 0.5  # and at the disk
 # Those that somebody who reads or writes a row has to wait for.
@@ -65,15 +69,17 @@ def run(*command: str, stdin: str = "") -> str:
     return done.stdout
 
 
-def psql(script: str) -> str:
-    """What the copy answers."""
-    return run(*_PSQL, stdin=script).strip()
+def psql(script: str, user: str = "postgres") -> str:
+    """What the copy answers: the superuser of catalogs, the owner of what is the application's."""
+    return run(*client(user), stdin=script).strip()
 
 
-_PSQL = (
-    *("docker", "exec", "-i", SCRATCH, "psql", "-XqAt", "-v", "ON_ERROR_STOP=1"),
-    *("-U", "postgres", "-d", "koprogo_db"),
-)
+def client(user: str = "postgres") -> list[str]:
+    """Command line of psql in the copy's server."""
+    return [
+        *("docker", "exec", "-e", f"PGOPTIONS={SESSION}", "-i", SCRATCH),
+        *("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", user, "-d", "koprogo_db"),
+    ]
 
 
 def lock_query(tables: str) -> str:
@@ -162,7 +168,7 @@ class Locks:
         self._query = lock_query(tables)
         self._found = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by end()
         self._client = subprocess.Popen(
-            _PSQL,
+            client(),
             stdin=subprocess.PIPE,
             stdout=self._found,
             stderr=subprocess.DEVNULL,
@@ -268,6 +274,7 @@ def rehearse(asked: dict[str, Any]) -> dict[str, Any]:
     try:
         timed("server", lambda: run(asked["data"], "scratch", "up"))
         timed("copy", lambda: run(asked["data"], "copy"))
+        run(asked["data"], *asked["let_in"])
         before, size = json.loads(psql(_COLUMNS)), int(psql(_SIZE))
         locks = Locks(psql(_TABLES))
         try:
@@ -279,11 +286,12 @@ def rehearse(asked: dict[str, Any]) -> dict[str, Any]:
             bears()
             return {**result, "fault": "release", "reason": reason, "log": log()}
         result["found"] = json.loads(psql(asked["query"]))
-        result["executions"] = json.loads(psql(_EXECUTIONS))
+        result["executions"] = json.loads(psql(_EXECUTIONS, OWNER))
         result["columns"] = [before, json.loads(psql(_COLUMNS))]
         result["grown"] = max(0, int(psql(_SIZE)) - size)
         program = [sys.executable, "-c", asked["ask"]]
-        answer = run(*program, stdin=json.dumps({"backend": BACKEND, "login": asked["login"]}))
+        login = asked["login"] and known(asked["data"], asked["login"])
+        answer = run(*program, stdin=json.dumps({"backend": BACKEND, "login": login}))
         result["failures"] = json.loads(answer)["failures"]
         result["log"] = log() if result["failures"] else []
         room.left()
@@ -292,6 +300,12 @@ def rehearse(asked: dict[str, Any]) -> dict[str, Any]:
     finally:
         room.end()
     return {**result, "fault": "", "reason": ""}
+
+
+def known(data: str, login: dict[str, Any]) -> dict[str, Any] | None:
+    """The login with a password that it has on the copy alone; None if the copy lacks it."""
+    made = json.loads(run(data, "scratch", "login", "--email", login["email"]))
+    return made and {**login, "password": made["password"]}
 
 
 def clean(data: str) -> None:

@@ -18,6 +18,7 @@ from pyinfra.api import StringCommand
 from pyinfra.api.exceptions import OperationError, PyinfraError
 
 from koprogo_deploy import door, journal, machine, render
+from koprogo_deploy.accounts import Arrival
 from koprogo_deploy.connection import is_local
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.problems import Problem, Refusal
@@ -172,6 +173,19 @@ def passing(own: str, listed: tuple[str, ...]) -> tuple[str, ...]:
             "superadmin_addresses"
         )
     return tuple(dict.fromkeys((*first, *listed)))
+
+
+def arrival() -> Arrival:
+    """How this run came to the current host, as its SSH client knows it."""
+    client = getattr(host.connector, "client", None)
+    transport = client.get_transport() if client is not None else None
+    if transport is None:
+        return Arrival("local")
+    handler = transport.auth_handler
+    method, key = handler.auth_method, getattr(handler, "private_key", None)
+    if method != "publickey" or key is None:
+        return Arrival(method)
+    return Arrival(method, f"{key.get_name()} {key.get_base64()}")
 
 
 def secret_sets(environment: door.Environment) -> dict[str, dict[str, str]]:

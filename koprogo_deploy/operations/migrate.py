@@ -15,7 +15,7 @@ from pyinfra import host, state
 from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy import database, maintenance
+from koprogo_deploy import database, direct, maintenance
 from koprogo_deploy.facts.stack import Database, Stack, StackState
 from koprogo_deploy.operations import context, interrupt
 from koprogo_deploy.operations.looks import look
@@ -28,7 +28,7 @@ from koprogo_deploy.operations.routes import (
     to_blame,
     traefik_answers,
 )
-from koprogo_deploy.operations.shell import compose_up, psql, wait_until_healthy
+from koprogo_deploy.operations.shell import compose_up, owner_psql, psql, wait_until_healthy
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SWITCHED, Settings
@@ -93,14 +93,18 @@ def stack(settings: Settings) -> StackState:
     return found
 
 
-def answered(query: str) -> dict[str, Any]:
+def answered(query: str, owner: bool = False) -> dict[str, Any]:
     """What the application's database answers; an empty database answers too.
+
+    Args:
+        query: gives one JSON object.
+        owner: ask as the application's role, as what reads its rows must.
 
     Raises:
         OperationError: a run that is at it gets no answer, which says nothing of what is there.
             While changes are only detected there may be no database yet.
     """
-    answer: dict[str, Any] = look(Database, query=query)
+    answer: dict[str, Any] = look(Database, query=query, owner=owner)
     if not answer and state.is_executing:
         raise OperationError(
             "Postgres does not answer, so nobody knows what the database holds, and nothing was "
@@ -129,9 +133,11 @@ def postgres_runs() -> Iterator[StringCommand | str]:
     if not roles:
         raise OperationError("Postgres runs but does not answer: docker logs koprogo-postgres-1")
     password, login = environment.secrets["DATABASE_PASSWORD"], database.login_of(target(found))
-    if not database.scram_matches(password, roles["logins"].get(login)):
+    if not database.scram_is_told(password, roles["logins"].get(login)):
         sql = database.login_sql(login, database.scram_verifier(password))
         yield StringCommand(psql("postgres"), _stdin=sql)
+    elif not roles["owner"]:
+        yield StringCommand(psql("postgres"), _stdin=database.OWNER_LOGIN_SQL)
     if not roles["database"]:
         yield StringCommand(psql("postgres"), _stdin=database.DATABASE_SQL)
 
@@ -197,7 +203,8 @@ def backend_migrated() -> Iterator[StringCommand | str]:
         yield StringCommand(psql(), _stdin=database.EXTENSION_SQL)
     sql = _guard(environment.secrets["SUPERADMIN_PASSWORD"], settings.superadmin_guard, after)
     if sql:
-        yield StringCommand(psql(), _stdin=sql)
+        applied = f" && {owner_psql()} -c {shlex.quote(database.GUARDED_SQL)}"
+        yield StringCommand(f"{psql()}{applied if settings.superadmin_guard else ''}", _stdin=sql)
     if database.observer_problems(after):
         yield StringCommand(psql(), _stdin=database.observer_sql(after))
         again = answered(database.migrations_query())
@@ -216,10 +223,9 @@ def backend_migrated() -> Iterator[StringCommand | str]:
 
 
 def _guard(password: str, wanted: bool, found: dict[str, Any]) -> str:
-    there = bool(found.get("guard") and found.get("guard_trigger"))
     if not wanted:
         return database.UNGUARD_SQL if found.get("guard") else ""
-    if there and bcrypt.checkpw(password.encode(), found["guard"].encode()):
+    if found.get("trust", {}).get("guard") and direct.is_told(password, found.get("guard")):
         return ""
     # The password is 256 random bits; a slow hash would protect nothing.
     return database.guard_sql(bcrypt.hashpw(password.encode(), bcrypt.gensalt(8)).decode())

@@ -18,7 +18,13 @@ from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.progress import show_progress
 from koprogo_deploy.operations.record import begin, listen
 from koprogo_deploy.operations.step import step
-from koprogo_deploy.plan.host import cut_problems, data_problems, disk_needs, host_problems
+from koprogo_deploy.plan.host import (
+    cut_problems,
+    data_problems,
+    disk_needs,
+    host_problems,
+    login_problems,
+)
 from koprogo_deploy.plan.wanted import to_pull
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.pyinfra_adapter import connection
@@ -35,6 +41,7 @@ def host_is_acceptable(does: str = "") -> Iterator[str]:
     images = look(Images) if found.docker and to_pull(settings, found) else []
     needs = disk_needs(settings, state, found, images)
     problems = host_problems(state, settings, int(time.time()), needs)
+    problems += login_problems(settings, state, context.arrival())
     problems += data_problems(settings, state, found, upgrading=does == cut.UPGRADE)
     problems += cut_problems(settings, found, does)
     if problems:

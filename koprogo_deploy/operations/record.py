@@ -116,6 +116,11 @@ def _write(**values: Any) -> str:  # noqa: ANN401 - whatever JSON holds
     ok, output = host.run_shell_command(StringCommand(command), _stdin=line)
     if not ok:
         raise OSError(output.stderr or f"no answer from {host.name}")
+    try:
+        lines, head = journal.written(output.stdout)
+    except ValueError as error:
+        raise OSError(str(error)) from None
+    logger.info("    the journal has %d lines; head %s", lines, head)
     return str(values["outcome"])
 
 

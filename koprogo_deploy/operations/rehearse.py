@@ -111,6 +111,11 @@ def room_for_real(grown: int) -> None:
         )
 
 
+def _without_password(known: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A login that is tried on the copy, where it gets a password of the copy's own."""
+    return {name: known[name] for name in ("email", "lists")} if known else None
+
+
 def paths(settings: Settings) -> dict[str, Any]:
     """What the host's program is told in any case."""
     root = settings.install_root
@@ -141,11 +146,12 @@ def migrations_rehearsed() -> Iterator[str]:
     logger.info("    %d pending, rehearsed on a copy of %s …", len(todo.versions), size)
     asked = {
         **paths(settings),
-        "run": rehearsal.run_command(manifest["definitions"]["backend"]),
+        "let_in": rehearsal.let_in(manifest["definitions"]["backend"]),
+        "run": rehearsal.run_command(manifest["definitions"]["backend"], settings.install_root),
         "timeout": settings.backend_start_timeout,
         "query": database.migrations_query(),
         "ask": on_host.source("ask"),
-        "login": login(),
+        "login": _without_password(login()),
         "disk": ENGINE,
         "least": _LEAST,
     }

@@ -32,10 +32,16 @@ from koprogo_deploy.units import MB
 
 CONFIG_FILES = {
     "traefik": ("traefik/traefik.yaml",),
-    "postgres": ("postgres/postgresql.conf", "postgres/pg_hba.conf", "postgres/pg_ident.conf"),
+    "postgres": tuple(f"postgres/{name}" for name in render.POSTGRES_FILES),
     "backend": ("backend/start.sh",),
+    "frontend": ("frontend/config.js",),
 }
 ROOM = 1 * MB  # for the files of a release
+# For a program of an image that only reads what lies in it.
+CONFINED = (
+    "--network none --cap-drop ALL --security-opt no-new-privileges:true --read-only "
+    "--user 65534:65534 --pids-limit 16"
+)
 
 
 def manifest(
@@ -225,7 +231,8 @@ def push_command(root: str, identity: str, release: render.Release, seconds: int
         unpack_command("$new"),
     ]
     for service, directory in config_directories(release).items():
-        files = " ".join(f"$new/{file}" for file in CONFIG_FILES[service])
+        # One of before may have fewer.
+        files = " ".join(f"$new/{f}" for f in CONFIG_FILES[service] if f in release.files)
         lines.append(
             f"if [ ! -d config/{directory} ]; then mkdir config/.incoming-{service}; "
             f"cp {files} config/.incoming-{service}/; {on_disk(f'config/.incoming-{service}')}; "
@@ -235,7 +242,7 @@ def push_command(root: str, identity: str, release: render.Release, seconds: int
     # The backend migrates at boot; its image carries a copy of the files it embeds.
     backend = shlex.quote(release.images["backend"])
     lines += [
-        f"docker run --rm --network none --memory 64m --entrypoint ls {backend} -1 "
+        f"docker run --rm {CONFINED} --memory 64m --entrypoint ls {backend} -1 "
         "/app/migrations > $new/migrations.txt",
         "docker compose --progress quiet -f $new/compose.yaml config -q",
         on_disk("$new"),
@@ -278,12 +285,15 @@ def have_images(references: Iterable[str], seconds: int) -> str:
 
 
 def config_directories(release: render.Release) -> dict[str, str]:
-    """Content-addressed directory of each service's configuration, as compose.yaml mounts it."""
+    """Content-addressed directory of each service's configuration, as compose.yaml mounts it.
+
+    A release of before a service had any is left as it is.
+    """
     directories = {}
     for service in CONFIG_FILES:
-        volumes = release.definitions[service]["volumes"]
-        sources = [v.partition(":")[0] for v in volumes if "/config/" in v]
-        directories[service] = sources[0].rpartition("/")[2]
+        volumes = release.definitions[service].get("volumes", ())
+        for source in (v.partition(":")[0] for v in volumes if "/config/" in v):
+            directories[service] = source.partition("/config/")[2].partition("/")[0]
     return directories
 
 

@@ -158,7 +158,7 @@ def rows_held(name: str = DATABASE) -> dict[str, int] | None:
     roles = look(Database, query=database.ROLE_QUERY, database="postgres")
     if roles and not roles["database"]:
         return {}  # a run was cut before it made one
-    found = look(Database, query=database.held_query(), database=name)
+    found = look(Database, query=database.held_query(), database=name, owner=True)
     return dict(found["rows"]) if found else None
 
 

@@ -73,7 +73,13 @@ def choose(state: StackState, kept: Mapping[str, Kept], asked: str | None, retry
     return kept[max(others, key=lambda i: (state.served.get(i, 0.0), i))]
 
 
-def cannot_go_back(to: Kept, live: Mapping[str, Any], secrets: Mapping[str, str], root: str) -> str:
+def cannot_go_back(
+    to: Kept,
+    live: Mapping[str, Any],
+    secrets: Mapping[str, str],
+    root: str,
+    earlier: Mapping[str, str] | None = None,
+) -> str:
     """Why a kept release cannot serve again, whatever the schema is; empty if it can. Pure.
 
     Args:
@@ -81,13 +87,18 @@ def cannot_go_back(to: Kept, live: Mapping[str, Any], secrets: Mapping[str, str]
         live: manifest of the serving one.
         secrets: directory of each service's secrets as they are today.
         root: where the secrets lie.
+        earlier: the same directories as releases of before call them.
     """
+    known = [*secrets.items(), *(earlier or {}).items()]
     identity = to.manifest["id"]
     old = {s: set(d.get("secrets", ())) for s, d in to.manifest["definitions"].items()}
     changed = sorted(
         service
         for service, files in old.items()
-        if any(not f.startswith(f"{root}/secrets/{secrets.get(service)}/") for f in files)
+        if not all(
+            any(f.startswith(f"{root}/secrets/{name}/") for s, name in known if s == service)
+            for f in files
+        )
     )
     if changed:
         return (
@@ -225,8 +236,9 @@ def _dump_to_return(
     """
     settings, live = environment.settings, state.live or {}
     root, no = settings.install_root, f"no rollback to release {to.manifest['id']}"
-    secrets = render.secret_directories(context.secret_sets(environment))
-    if reason := cannot_go_back(to, live, secrets, root):
+    sets = context.secret_sets(environment)
+    secrets, earlier = render.secret_directories(sets), render.earlier_directories(sets)
+    if reason := cannot_go_back(to, live, secrets, root, earlier):
         raise OperationError(f"{no}: {reason}")
     found = database.parse_migrations(
         look(Database, query=database.migrations_query()).get("migrations")
@@ -237,7 +249,7 @@ def _dump_to_return(
     if not missing:
         return ""
     dump = fitting_dump(to, look(Dumps, root=root) if state.dumps else {})
-    lost = look(Database, query=database.written_since(dump["at"])) if dump else {}
+    lost = look(Database, query=database.written_since(dump["at"]), owner=True) if dump else {}
     if dump is None or not settings.restore_dump:
         raise OperationError(f"{no}: {two_ways(to, missing, dump, lost, settings)}")
     logger.warning("    the data is of %s again. %s", dump["at"], database.lost_told(lost))

@@ -18,7 +18,7 @@ from koprogo_deploy.facts.stack import Database
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.looks import look
 from koprogo_deploy.operations.migrate import stack, target
-from koprogo_deploy.operations.shell import container, psql
+from koprogo_deploy.operations.shell import container, owner_psql
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.plan import seeding
 from koprogo_deploy.render import container_names
@@ -46,9 +46,9 @@ def seeded() -> Iterator[StringCommand]:
     """The realistic data is there; a second run changes nothing."""
     environment = context.current()
     settings = environment.settings
-    raw = look(Database, query=seed.STATE_SQL)
+    raw = look(Database, query=seed.STATE_SQL, owner=True)
     if context.planned() and not raw:
-        yield StringCommand(psql())  # on a new host the database comes with the release
+        yield StringCommand(owner_psql())  # on a new host the database comes with the release
         return
     if not raw:
         raise OperationError("no database to seed; run deploys/migrate.py first")
@@ -66,11 +66,11 @@ def seeded() -> Iterator[StringCommand]:
     password = environment.secrets["SEED_PASSWORD"].encode()
     hashed = bcrypt.hashpw(password, bcrypt.gensalt(12)).decode()
     if decision.action == "password":
-        yield StringCommand(f"{psql()} >/dev/null", _stdin=seed.password_sql(hashed))
+        yield StringCommand(f"{owner_psql()} >/dev/null", _stdin=seed.password_sql(hashed))
         return
     today = datetime.now(UTC).date()
     data = seed.generate(settings.seed_number, settings.seed_scale, hashed, today)
-    yield StringCommand(f"{psql()} >/dev/null", _stdin=seed.insert_sql(data))
+    yield StringCommand(f"{owner_psql()} >/dev/null", _stdin=seed.insert_sql(data))
 
 
 def _by_api(environment: Environment) -> StringCommand:
@@ -88,7 +88,7 @@ def _by_api(environment: Environment) -> StringCommand:
 @step
 def seed_cleared() -> Iterator[StringCommand]:
     """Remove seeded organisations with all that belongs to them, and nothing else."""
-    yield StringCommand(psql(), _stdin=seed.clear_sql())
+    yield StringCommand(owner_psql(), _stdin=seed.clear_sql())
 
 
 @deploy("Seed")

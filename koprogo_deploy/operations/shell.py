@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
-from koprogo_deploy.database import OBSERVER
+from koprogo_deploy.database import OBSERVER, OWNER, SESSION
 from koprogo_deploy.units import KB, MB
 
 PROJECT = "koprogo"
@@ -147,13 +147,30 @@ if [ -n "$there" ]; then docker stop -t 35 $there >/dev/null; {gone}; fi"""
 
 
 def psql(database: str = "koprogo_db") -> str:
-    """psql as superuser in the Postgres container; the script comes on standard input."""
-    return (
-        f"docker exec -i {container('postgres')} "
-        f"psql -XqAt -v ON_ERROR_STOP=1 -U postgres -d {shlex.quote(database)}"
-    )
+    """psql as superuser in the Postgres container; the script comes on standard input.
+
+    For catalogs, roles and what is our own. It runs nothing that is called as something in the
+    application's schema; rows of the application are `owner_psql`'s.
+    """
+    return _psql("postgres", database, SESSION)
+
+
+def owner_psql(database: str = "koprogo_db") -> str:
+    """psql as the application's own role: whatever its tables set off, runs as that.
+
+    A session of its own, since a trigger may go back from a role that a superuser has taken on.
+    """
+    return _psql(OWNER, database)
 
 
 def observer_psql() -> str:
     """psql as the read-only observer of koprogo_db; the script comes on standard input."""
-    return psql().replace("-U postgres", f"-U {OBSERVER}")
+    return _psql(OBSERVER, "koprogo_db")
+
+
+def _psql(user: str, database: str, options: str = "") -> str:
+    given = f"-e PGOPTIONS={shlex.quote(options)} " if options else ""
+    return (
+        f"docker exec {given}-i {container('postgres')} "
+        f"psql -XqAt -v ON_ERROR_STOP=1 -U {user} -d {shlex.quote(database)}"
+    )

@@ -94,7 +94,7 @@ def seeding_of(look: Look, environment: Environment, stack: StackState) -> Decis
         return None
     if stack.live is None:
         return seeding.LATER
-    raw = look(Database, query=seed.STATE_SQL) if _answers(stack) else None
+    raw = look(Database, query=seed.STATE_SQL, owner=True) if _answers(stack) else None
     return seeding.decide(environment, raw) if raw else None
 
 

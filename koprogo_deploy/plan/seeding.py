@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
-import bcrypt
-
-from koprogo_deploy import seed
+from koprogo_deploy import direct, seed
 from koprogo_deploy.door import Environment
 from koprogo_deploy.seed import Decision
 
 LATER = Decision("seed", "once the application's tables are there")
-
-
-@cache
-def _is(password: bytes, hashed: bytes) -> bool:
-    """A quarter of a second of CPU, and a run asks twice."""
-    return bcrypt.checkpw(password, hashed)
 
 
 def decide(environment: Environment, raw: Mapping[str, Any]) -> Decision:
@@ -41,8 +32,7 @@ def decide(environment: Environment, raw: Mapping[str, Any]) -> Decision:
             return Decision("nothing", "there is data already; KoproGo's own seed takes none")
         return Decision("seed", "by KoproGo's own endpoint")
     found = seed.decide(state, settings.seed_number, settings.seed_scale)
-    password = environment.secrets["SEED_PASSWORD"].encode()
-    hashed = state.password_hash
-    if found.action == "nothing" and hashed and not _is(password, hashed.encode()):
+    password, told = environment.secrets["SEED_PASSWORD"], state.password_told
+    if found.action == "nothing" and told and not direct.is_told(password, told):
         return Decision("password", "the seeded logins get the new SEED_PASSWORD")
     return found

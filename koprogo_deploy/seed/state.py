@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from uuid import UUID
 
+from koprogo_deploy.database import digest
 from koprogo_deploy.seed.generate import login_email, organization_slug
 from koprogo_deploy.seed.identity import (
     SeedError,
@@ -31,7 +32,7 @@ _INNER: Final = f"""SELECT encode(convert_to(json_build_object(
   'schema', true,
   'counts', json_build_object({_COUNTS}),
   'organization_ids', (SELECT coalesce(json_agg(id ORDER BY id), '[]') FROM ({_SEEDED_ORGS}) AS s),
-  'password_hash', (SELECT password_hash FROM users
+  'password_told', (SELECT {digest("password_hash")} FROM users
     WHERE email = 'admin@small.be' AND {seeded_sql("id")}),
   'total_organizations', (SELECT count(*) FROM organizations),
   'taken_slugs', (SELECT coalesce(json_agg(slug ORDER BY slug), '[]') FROM organizations
@@ -56,14 +57,15 @@ ELSE '{{"schema": false}}'::json END"""  # noqa: S608
 class State:
     """What is there: counts of rows with seeded ids, and what stands in a new seed's way.
 
-    `password_hash` is that of the seeded ``admin@small.be``, None when there is none. Where
+    `password_told` is what `database.digest` tells of the hash of the seeded ``admin@small.be``,
+    None when there is none. Where
     `schema` is false the application's tables do not exist and the rest is empty.
     """
 
     schema: bool
     counts: Mapping[str, int]
     organization_ids: tuple[UUID, ...]
-    password_hash: str | None = field(repr=False)
+    password_told: str | None = field(repr=False)
     total_organizations: int
     taken_slugs: tuple[str, ...]
     taken_logins: tuple[str, ...]
@@ -102,7 +104,7 @@ def parse_state(json_text: str) -> State:
         schema=True,
         counts=_counts(answer),
         organization_ids=_ids(answer),
-        password_hash=_optional_text(answer, "password_hash"),
+        password_told=_optional_text(answer, "password_told"),
         total_organizations=_whole(answer, "total_organizations"),
         taken_slugs=_texts(answer, "taken_slugs"),
         taken_logins=_texts(answer, "taken_logins"),

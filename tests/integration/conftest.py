@@ -46,6 +46,7 @@ ORDER = (
     "test_history",
     "test_maintenance",
     "test_backup",
+    "test_trust",
     "test_postgres_upgrade",
     "test_secrets",
     "test_interruptions",

@@ -279,13 +279,15 @@ def test_a_deploy_need_not_wait_until_the_storage_has_the_backup(mine: Rig) -> N
 
 # --- refused by the drill ------------------------------------------------------------------------
 
+# Of the backup itself: not that the release does not fit it, or does not come up.
+UNREADABLE = "restic: |is damaged: |ends before its end|does not restore: "
 DAMAGE = {
-    "truncated": (f"truncate -s -100 {PACK}", "restic: |does not|damaged|ends"),
+    "truncated": (f"truncate -s -100 {PACK}", UNREADABLE),
     "bit-flipped": (
         f"f={PACK}; chmod u+w $f; python3 -c 'import sys; f = open(sys.argv[1], "
         '"r+b"); n = f.seek(0, 2) // 2; f.seek(n); b = f.read(1); f.seek(n); '
         "f.write(bytes([b[0] ^ 1]))' $f",
-        "restic: |does not|damaged|ends",
+        UNREADABLE,
     ),
     "wrong key": (
         "f=/opt/koprogo/data/backup/password; tr 0-9 1-90 < $f > $f.new; mv $f.new $f",

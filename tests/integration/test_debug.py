@@ -20,8 +20,8 @@ import httpx2
 import pytest
 
 from koprogo_deploy.debug import statements
-from koprogo_deploy.operations.shell import observer_psql, psql
-from tests.integration.rig import ROOT, Rig
+from koprogo_deploy.operations.shell import observer_psql
+from tests.integration.rig import PSQL, ROOT, Rig
 from tests.integration.test_rendered_files import container, docker
 
 KOPROGO = str(Path(sys.executable).with_name("koprogo"))
@@ -318,7 +318,7 @@ def session(rig: Rig, script: str) -> Iterator[subprocess.Popen[str]]:
     """A psql session in the box that stays open; ends with its standard input."""
     from koprogo_deploy import connection
 
-    command = f"sudo -n {psql()}"
+    command = f"sudo -n {PSQL}"
     process = subprocess.Popen(
         connection.ssh_command(rig.environment, command),
         stdin=subprocess.PIPE,

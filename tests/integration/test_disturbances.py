@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 
 from koprogo_deploy.operations.release import ROOM
-from koprogo_deploy.operations.shell import container, psql
+from koprogo_deploy.operations.shell import container
 from koprogo_deploy.render import container_names
 from sandbox import registry
 from tests.integration.images import new_backend
+from tests.integration.rig import PSQL, Rig, Watch, instead_of
 from tests.integration.rig import ROOT as PROJECT
-from tests.integration.rig import Rig, Watch, instead_of
 from tests.integration.traffic import Stream, Traffic, told, where
 
 ROOT = "/opt/koprogo"
@@ -262,7 +262,7 @@ def test_postgres_disk_that_fills_in_the_midst_of_a_migration(serving: Rig, what
                     more = (
                         "SELECT pg_logical_emit_message(true, 'a', 'test'); SELECT pg_switch_wal();"
                     )
-                    once = f"echo {shlex.quote(more)} | {psql()}"
+                    once = f"echo {shlex.quote(more)} | {PSQL}"
                     rig.on_host(f"for n in $(seq 99); do {once} || break; done", check=False)
                 output, _ = deploy.communicate(timeout=150)
                 time.sleep(3)

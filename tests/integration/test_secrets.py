@@ -92,14 +92,12 @@ for top in ("/opt/koprogo", "/etc", "/home", "/root", "/tmp", "/var/tmp", "/var/
 for process in pathlib.Path("/proc").glob("[0-9]*"):
     try:
         look(f"{process}/cmdline", (process / "cmdline").read_bytes())
-        # Only root and the same user read these: the readers of a secret may have it there. The
-        # images take theirs from the environment, KoproGo's by our script, Postgres' by its own.
+        # Only root and the same user read these: the readers of a secret may have it there. KoproGo
+        # takes its own from the environment, by our script; Postgres' server has no use for one.
         environment, user = (process / "environ").read_bytes(), process.stat().st_uid
         readers = lambda name: False
         if user == 1000 and b"SERVER_PORT=8080" in environment:
             readers = lambda name: name != "TLS" and "SEED_" not in name and "SUPER" not in name
-        if user == 999 and b"PGDATA=" in environment:
-            readers = lambda name: name.endswith("POSTGRES_PASSWORD")
         look(f"{process}/environ", environment, readers)
     except OSError:
         pass

@@ -38,7 +38,7 @@ SEEDED = {
         "expenses": 68,
     },
     "organization_ids": [str(seed.seed_uuid("organization", 1, 1, n)) for n in range(3)],
-    "password_hash": None,
+    "password_told": None,
     "total_organizations": 3,
     "taken_slugs": [],
     "taken_logins": [],

@@ -35,7 +35,7 @@ from koprogo_deploy.settings import Contradictions
 from tests import project
 
 SETTINGS = project.settings()
-KEY = "ssh-ed25519 " + "A" * 68
+KEY = project.KEY
 SFTP: dict[str, Any] = {
     "backup_repository": "sftp:store@storage.example.be:/backups/koprogo",
     "backup_ssh_key": "backup_key",
@@ -56,7 +56,7 @@ HOUR, DAY = 3600, 86400
         "sftp:u123@u123.storage.example.be:koprogo",
         "sftp://u123@storage.example.be:23/koprogo",
         "s3:https://s3.example.be/bucket/koprogo",
-        "s3:http://10.0.0.7:9000/bucket",
+        "s3:https://10.0.0.7:9000/bucket",
     ],
 )
 def test_places_that_restic_knows(place: str) -> None:
@@ -1051,7 +1051,7 @@ def test_what_was_killed_is_written_down_by_its_unit(
     written: list[dict[str, Any]] = []
     monkeypatch.setattr(backup, "write_down", lambda _c, _kind, _by, **v: written.append(v))
     cleaned: list[bool] = []
-    monkeypatch.setattr(backup, "clean", lambda _kind: cleaned.append(bool(written)))
+    monkeypatch.setattr(backup, "clean", lambda _config, _kind: cleaned.append(bool(written)))
     monkeypatch.setenv("SERVICE_RESULT", result)
     main.ended(CONFIG, "backup")
     assert cleaned == [bool(told)], "the line comes first: Docker may not answer"

@@ -42,6 +42,7 @@ def test_the_rivals_backend_is_ours_but_for_image_labels_and_its_way_to_drain(
         assert theirs["healthcheck"]["test"].startswith("test ! -f /tmp/drain && curl ")
     assert yaml.safe_load(RENDERED.files["compose.yaml"]) == COMPOSE, "ours is left as it is"
     for kind in ("networks", "volumes"):
+        assert made[kind]
         assert all(each["external"] for each in made[kind].values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -20,7 +21,9 @@ from koprogo_deploy.data.host import MB, Config, Failed
 from tests.project import settings
 
 SETTINGS = settings()
-INSPECTED = 'true 4711 999:999 ["PATH=/usr/lib/postgresql/17/bin:/usr/bin","POSTGRES_PASSWORD=x"]\n'
+INSPECTED = (
+    'true 4711 "999:999" ["PATH=/usr/lib/postgresql/17/bin:/usr/bin","POSTGRES_PASSWORD=x"]\n'
+)
 
 
 def test_it_runs_from_what_is_installed_and_python_alone(tmp_path: Path) -> None:
@@ -109,17 +112,15 @@ def test_differences_say_which_table_and_how() -> None:
 
 def test_a_client_runs_as_the_container_s_user_without_its_secrets() -> None:
     command = host.entered(INSPECTED, "koprogo-postgres-1", "psql", "-X")
-    assert " ".join(command).startswith(
-        "nsenter --target 4711 --mount --net --setgid 999 --setuid 999"
-    )
-    assert command[-2:] == ["psql", "-X"]
+    assert command[4:7] == ["4711", "999", "999"]
     assert "PATH=/usr/lib/postgresql/17/bin:/usr/bin" in command
+    assert command[-3:] == ["--", "psql", "-X"]
     assert not any("PASSWORD" in word for word in command)
 
 
 def test_a_container_that_does_not_run_is_named() -> None:
     with pytest.raises(Failed, match="koprogo-postgres-1 does not run: docker logs"):
-        host.entered("false 0 999:999 []", "koprogo-postgres-1", "psql")
+        host.entered('false 0 "999:999" []', "koprogo-postgres-1", "psql")
 
 
 def test_roles_go_over_without_the_superuser_and_psql_s_own_commands() -> None:
@@ -136,17 +137,28 @@ def test_roles_go_over_without_the_superuser_and_psql_s_own_commands() -> None:
 
 
 def test_a_drill_s_login_is_of_the_copy_alone_and_wants_rows_where_there_are_any() -> None:
-    assert bcrypt.checkpw(scratch.PASSWORD.encode(), scratch.HASH.encode())
-    assert "WHERE lower(email) = 'admin@koprogo.com'" in scratch._LOGIN
-    assert "'/buildings', (SELECT count(*) FROM (SELECT 1 FROM buildings LIMIT 1)" in scratch._LOGIN
+    first, second = scratch.password(), scratch.password()
+    assert first != second
+    assert re.fullmatch("[a-z0-9]{64}", first), "as any of KoproGo's secrets may be"
+    hashed = scratch.bcrypt(first)
+    assert bcrypt.checkpw(first.encode(), hashed.encode())
+    assert not bcrypt.checkpw(second.encode(), hashed.encode())
+    script = scratch.password_sql("o'neill@x.be", hashed)
+    assert "WHERE lower(email) = 'o''neill@x.be'" in script
+    assert "'/buildings', (SELECT count(*) FROM (SELECT 1 FROM public.buildings LIMIT 1)" in script
+    assert f"\n{hashed}\n" in script, "a row of COPY, and no part of a statement"
 
 
 def test_the_scratch_server_is_bounded_closed_and_throw_away() -> None:
-    command = " ".join(scratch.start_command("postgres@sha256:1", 128 * MB))
+    command = " ".join(scratch.start_command("postgres@sha256:1", 128 * MB, Path("/k")))
     assert f"--memory {128 * MB} --memory-swap {128 * MB}" in command
     assert "--publish" not in command
     assert " -p " not in command
     assert "fsync=off" in command
+    assert "PASSWORD" not in command, "every user of the host reads it"
+    assert "--auth-host=reject" in command, "there is no password to ask for while it is made"
+    access = scratch.ACCESS["pg_hba.conf"].splitlines()
+    assert not any("postgres" in line for line in access if line.startswith("host"))
     # Compose's label would make it a part of the stack.
     assert "com.docker" not in command
     assert Config(Path("/"), "x", SETTINGS.backup_memory).scratch_memory >= 96 * MB
@@ -167,11 +179,12 @@ def test_a_backend_is_tried_as_the_live_one_is_and_without_its_uploads() -> None
             {"Type": "volume", "Source": "/var/lib/x", "Destination": "/app/uploads"},
         ],
     }
-    command = " ".join(scratch.backend_command(live))
+    command = " ".join(scratch.backend_command(live, Path("/scratch")))
     assert command.endswith(
         "--entrypoint /bin/sh backend@sha256:1 /run/koprogo/start.sh /app/koprogo-api"
     )
-    assert "-v /opt/s:/run/secrets/jwt_secret:ro" in command
+    assert "-v /scratch/jwt_secret:/run/secrets/jwt_secret:ro" in command
+    assert "/opt/s" not in command, "what it signs with that, the live one takes"
     assert "/var/lib/x" not in command
     assert f"--network {scratch.NETWORK} --memory {128 * MB}" in command
 
@@ -186,7 +199,35 @@ def test_dump_options() -> None:
     assert dump.command(0, "00-1") == [
         *("pg_dump", "-U", "postgres", "-Fc", "-Z", "0", "--snapshot=00-1", "koprogo_db"),
     ]
-    assert "--exit-on-error" in dump.restore_command()
+    command = dump.restore_command("x", "koprogo", 5)
+    assert command[:5] == ["pg_restore", "-U", "koprogo", "-d", "x"]
+    assert {"--exit-on-error", "--no-owner", "/proc/self/fd/5"} <= set(command)
+
+
+def test_the_owner_restores_all_but_what_only_the_superuser_may() -> None:
+    listed = """;
+; Archive created at 2026-12-01
+;     TOC Entries: 12
+3; 2615 16400 SCHEMA - koprogo_deploy postgres
+2; 3079 16385 EXTENSION - pg_stat_statements
+3421; 0 0 COMMENT - EXTENSION pg_stat_statements
+231; 1255 16401 FUNCTION koprogo_deploy keep_superadmin_password() koprogo_guard
+230; 1255 16402 FUNCTION public evil(integer) koprogo
+215; 1259 16399 TABLE public users koprogo
+216; 1259 16403 TABLE koprogo_deploy superadmin postgres
+3400; 0 16399 TABLE DATA public users koprogo
+3401; 0 16403 TABLE DATA koprogo_deploy superadmin postgres
+3290; 2620 16500 TRIGGER public users koprogo_deploy_superadmin koprogo
+3291; 2620 16501 TRIGGER public users koprogo_deploy_like koprogo
+3277; 3466 16502 EVENT TRIGGER - koprogo_deploy_guard postgres
+3420; 0 0 ACL - SCHEMA koprogo_deploy postgres
+3422; 0 0 ACL koprogo_deploy TABLE superadmin postgres
+3423; 0 0 ACL pg_catalog FUNCTION lo_creat(integer) postgres
+3424; 0 0 ACL public TABLE users koprogo
+"""
+    first, rest = dump.entries(listed)
+    assert [line.split()[3] for line in first] == ["EXTENSION", "COMMENT"]
+    assert [line.split(";")[0] for line in rest] == ["230", "215", "3400", "3291", "3424"]
 
 
 def test_one_at_a_time_and_the_other_one_is_named(tmp_path: Path) -> None:

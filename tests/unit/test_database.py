@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+import bcrypt
 import pytest
 
-from koprogo_deploy import database, render
+from koprogo_deploy import database, direct, render
 from koprogo_deploy.database import INDEXES
+from koprogo_deploy.on_host import rehearse
 from koprogo_deploy.operations import settle
 from koprogo_deploy.secrets import Secrets
 from tests import project
@@ -26,15 +30,15 @@ def test_the_verifier_is_the_one_of_the_rfc() -> None:
 def test_a_verifier_is_salted_and_knows_its_password() -> None:
     one, other = database.scram_verifier("secret"), database.scram_verifier("secret")
     assert one != other
-    assert database.scram_matches("secret", one)
-    assert database.scram_matches("secret", other)
-    assert not database.scram_matches("Secret", one)
-    assert database.scram_matches("pencil", PENCIL)
+    assert database.scram_is_told("secret", database.told_verifier(one))
+    assert database.scram_is_told("secret", database.told_verifier(other))
+    assert not database.scram_is_told("Secret", database.told_verifier(one))
+    assert database.scram_is_told("pencil", database.told_verifier(PENCIL))
 
 
 @pytest.mark.parametrize("verifier", [None, "", "md5abc", "SCRAM-SHA-256$x:y$z:w"])
 def test_what_is_no_verifier_matches_nothing(verifier: str | None) -> None:
-    assert not database.scram_matches("secret", verifier)
+    assert not database.scram_is_told("secret", verifier)
 
 
 def test_a_backend_logs_in_as_a_role_of_its_secrets_which_works_as_the_owner() -> None:
@@ -42,7 +46,7 @@ def test_a_backend_logs_in_as_a_role_of_its_secrets_which_works_as_the_owner() -
     sql = database.login_sql(login, "V")
     assert "ALTER ROLE koprogo_0123456789ab LOGIN PASSWORD 'V';\n" in sql
     assert "ALTER ROLE koprogo_0123456789ab SET role = 'koprogo';\n" in sql
-    assert "ALTER ROLE koprogo " not in sql, "another colour's login stays as it is"
+    assert "ALTER ROLE koprogo LOGIN PASSWORD" not in sql, "another colour's login stays as it is"
     assert "SET role" not in database.login_sql("koprogo", "V"), "a release of before logs in as it"
 
 
@@ -63,7 +67,7 @@ def test_a_release_says_its_login_and_one_of_before_is_the_owner() -> None:
         *("koprogo", "koprogo_0a")
     ]
     assert database.no_login_sql(["koprogo", "koprogo_0a"]) == (
-        "ALTER ROLE koprogo NOLOGIN PASSWORD NULL;\nREASSIGN OWNED BY koprogo_0a TO koprogo;\n"
+        "ALTER ROLE koprogo PASSWORD NULL;\nREASSIGN OWNED BY koprogo_0a TO koprogo;\n"
         "DROP OWNED BY koprogo_0a;\nDROP ROLE koprogo_0a;\n"
     )
 
@@ -128,8 +132,93 @@ def test_the_guard_keeps_the_superadmins_hash_out_of_the_applications_reach() ->
     sql = database.guard_sql("$2b$08$hash")
     assert "VALUES ('$2b$08$hash')" in sql
     assert "GRANT USAGE ON SCHEMA koprogo_deploy TO koprogo" in sql
-    assert "GRANT SELECT" not in sql
+    [grant] = re.findall("GRANT SELECT.*", sql)
+    assert grant == "GRANT SELECT ON koprogo_deploy.superadmin TO koprogo_guard;"
     assert sql.index("BEGIN;") < sql.index("COMMIT;")
+
+
+def test_the_guard_runs_with_no_rights_but_its_own_and_comes_back_when_it_is_dropped() -> None:
+    sql = database.guard_sql("$2b$08$hash")
+    # It runs on columns whose types are the application's: not as the superuser.
+    assert re.search(r"keep_superadmin_password\(\) OWNER TO koprogo_guard;", sql)
+    assert "CREATE EVENT TRIGGER koprogo_deploy_guard ON ddl_command_end" in sql
+    assert sql.count("SET search_path = pg_catalog, pg_temp") == 2
+    # What lies in the schema could be anybody's who was there first.
+    assert sql.index("DROP SCHEMA IF EXISTS koprogo_deploy CASCADE") < sql.index("CREATE SCHEMA")
+    assert "UPDATE public.users" not in sql, "a superuser's session fires nobody's triggers"
+    assert "UPDATE public.users" in database.GUARDED_SQL
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        database.guard_sql("$2b$08$hash"),
+        database.login_sql("koprogo_ab", "SCRAM-SHA-256$x"),
+        database.unlogged("ALTER ROLE x PASSWORD 'SCRAM-SHA-256$x'"),
+    ],
+)
+def test_no_script_with_a_hash_comes_into_the_servers_log(script: str) -> None:
+    first = min(script.find(word) for word in ("$2b$", "SCRAM-SHA") if word in script)
+    for setting in ("log_min_error_statement = panic", "log_min_duration_statement = -1"):
+        assert 0 <= script.find(setting) < first
+    assert "SET log_statement = 'none';" in script[:first]
+
+
+def test_the_superusers_look_runs_nothing_of_the_applications() -> None:
+    look = database.migrations_query()
+    # Its table is held and found to be one before it is read: it could be a view by then.
+    assert look.index("LOCK TABLE public._sqlx_migrations") < look.index("relkind = 'r'")
+    assert "FROM ONLY public._sqlx_migrations" in look
+    assert "public.users" not in re.sub("'public.users'", "", look)
+    assert "search_path=pg_catalog,pg_temp" in database.SESSION
+    assert rehearse.SESSION == database.SESSION
+    assert rehearse.OWNER == database.OWNER
+
+
+def test_something_else_in_the_place_of_the_migrations_table_is_no_empty_database() -> None:
+    applied = database.parse_migrations("unreadable:false")
+    assert "unreadable" in database.cannot_start(applied, {"1"})
+
+
+def test_a_hash_is_told_such_that_only_who_has_the_password_knows_it() -> None:
+    hashed = bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode()
+    told = database.told(hashed)
+    assert hashed[29:] not in told
+    assert direct.is_told("right", told)
+    assert not direct.is_told("wrong", told)
+    assert not direct.is_told("right", None)
+    assert not direct.is_told("right", "no hash")
+
+
+def test_a_verifier_is_told_such_that_only_who_has_the_password_knows_it() -> None:
+    verifier = database.scram_verifier("right")
+    told = database.told_verifier(verifier)
+    _, stored, server = verifier.replace(":", "$").split("$")[-3:]
+    assert stored not in told
+    assert server not in told
+    assert database.scram_is_told("right", told)
+    assert not database.scram_is_told("wrong", told)
+    assert not database.scram_is_told("right", None)
+    assert not database.scram_is_told("right", verifier)
+
+
+TRUSTED = {"guard": True, "shadows": [], "powers": []}
+
+
+def test_who_could_do_what_only_the_superuser_should_is_said() -> None:
+    assert database.trust_problems(TRUSTED, guarded=True) == []
+    assert database.trust_problems({**TRUSTED, "guard": None}, guarded=False) == []
+    for gone in (False, None):
+        [told] = database.trust_problems({**TRUSTED, "guard": gone}, guarded=True)
+        assert "the guard of the superadmin's password is gone" in told
+    found = {**TRUSTED, "powers": ["koprogo is superuser"], "shadows": ["operator public.||(a,b)"]}
+    first, second = database.trust_problems(found, guarded=True)
+    assert first == "koprogo is superuser, which only postgres should be"
+    assert second.startswith("operator public.||(a,b) has the name of one of Postgres' own")
+
+
+def test_nothing_is_known_to_be_lost_where_the_database_did_not_answer() -> None:
+    assert "nobody knows" in database.lost_told({})
 
 
 # --- the observer --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import bcrypt
 import pytest
 from rich.console import Console
 
-from koprogo_deploy import maintenance
+from koprogo_deploy import database, maintenance
 from koprogo_deploy.cli.plan import show_plan
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.details import Details
@@ -90,11 +90,11 @@ def seeded(**state: Any) -> Plan:
 
 
 def hashed(password: bytes) -> str:
-    return bcrypt.hashpw(password, bcrypt.gensalt(4)).decode()
+    return database.told(bcrypt.hashpw(password, bcrypt.gensalt(4)).decode())
 
 
 def test_data_that_is_there_is_nothing_to_do() -> None:
-    plan = seeded(password_hash=hashed(PASSWORD))
+    plan = seeded(password_told=hashed(PASSWORD))
     assert (plan.nothing, plan.seed, plan.problems) == (True, "", ())
 
 
@@ -117,12 +117,12 @@ def test_a_seed_is_in_the_plan_and_in_what_the_plan_rests_on() -> None:
     assert (plan.nothing, plan.seed, plan.duration.kind) == (False, SEED_ROWS, ("seed",))
     assert f"seed: {SEED_ROWS}" in words.short(plan)
     assert SEED_ROWS in shown(plan)
-    there = seeded(password_hash=hashed(PASSWORD))
+    there = seeded(password_told=hashed(PASSWORD))
     assert [p.what for p in given.stale(plan, there)] == ["seed: seed -> nothing"]
 
 
 def test_another_password_of_the_seeded_logins_is_in_the_plan() -> None:
-    assert seeded(password_hash=hashed(b"another")).seed == (
+    assert seeded(password_told=hashed(b"another")).seed == (
         "the seeded logins get the new SEED_PASSWORD"
     )
 
@@ -373,11 +373,11 @@ def test_a_value_that_only_a_mask_tells_apart_is_said_to_change() -> None:
 
 
 def test_a_file_that_not_everybody_may_read_is_not_shown() -> None:
-    settings = project.settings(swap=None, admin_users={"anna": ["ssh-ed25519 AAAA anna"]})
+    settings = project.settings(swap=None, admin_users={"anna": [f"{project.KEY} anna"]})
     plan = hosts.plan(hosts.serving(), settings)
     found = {file.path: file for file in plan.files}
     assert found["/etc/sudoers.d/60-koprogo-anna"].diff == ""
-    assert "+ssh-ed25519 AAAA anna" in found["/etc/ssh/authorized_keys.d/anna"].diff
+    assert f"+{project.KEY} anna" in found["/etc/ssh/koprogo-keys.d/anna"].diff
     assert "account anna is made" in plan.machine.does
 
 

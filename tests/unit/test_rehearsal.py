@@ -47,7 +47,7 @@ def options(command: list[str], name: str) -> list[str]:
 def test_it_runs_as_confined_as_the_real_one_and_cannot_reach_the_real_data() -> None:
     settings = project.settings(backend_environment={"GREETING": "a$b"}, backend_memory="130MB")
     definition = project.release(settings).definitions["backend"]
-    command = rehearsal.run_command(definition)
+    command = rehearsal.run_command(definition, "/opt/koprogo")
     assert command[:3] == ["docker", "run", "-d"]
     assert options(command, "--network") == ["koprogo-scratch"], "and no other one"
     assert options(command, "--memory") == options(command, "--memory-swap") == ["130MB"]
@@ -59,7 +59,10 @@ def test_it_runs_as_confined_as_the_real_one_and_cannot_reach_the_real_data() ->
     assert any(tmp.startswith("/app/uploads:") for tmp in options(command, "--tmpfs"))
     names = {volume.split(":")[1] for volume in volumes}
     assert "/run/koprogo" in names
-    assert "/run/secrets/database_password" in names
+    secret = "/run/secrets/database_password"
+    assert secret in names
+    assert f"/opt/koprogo/data/scratch/backend/database_password:{secret}:ro" in volumes, "its own"
+    assert not any("/opt/koprogo/secrets" in volume for volume in volumes), "none of the real ones"
     assert all(volume.endswith(":ro") for volume in volumes)
     assert "GREETING=a$b" in options(command, "--env"), "as Compose reads it"
     image = definition["image"]

@@ -93,6 +93,10 @@ def test_no_secret_is_in_any_rendered_file() -> None:
 def test_a_changed_secret_is_another_directory_for_its_readers_only() -> None:
     other = Secrets({**project.SECRETS.values, "JWT_SECRET": "f" * 64})
     before = render.secret_directories(project.sets(BASE))
+    # Of one password, which somebody may have chosen: a name that is quickly made is an oracle.
+    earlier = render.earlier_directories(project.sets(BASE))
+    assert before["postgres"] != earlier["postgres"]
+    assert before["backend"] == earlier["backend"], "nobody's login changes for it"
     after = render.secret_directories(project.sets(BASE, other))
     assert before["postgres"] == after["postgres"]
     assert before["backend"] != after["backend"]

@@ -131,6 +131,25 @@ def why_not(to: Kept, **secrets: str) -> str:
     return rollback.cannot_go_back(to, about("r4"), {**SECRETS, **secrets}, ROOT)
 
 
+def test_a_release_of_before_has_its_secrets_under_their_earlier_names() -> None:
+    sets = project.sets(BASE)
+    earlier = render.earlier_directories(sets)
+    old = project.release(BASE).definitions
+    for definition in old.values():
+        files = definition.get("secrets", [])
+        definition["secrets"] = [
+            file.replace(SECRETS[service], earlier[service])
+            for file in files
+            for service in SECRETS
+            if f"/{SECRETS[service]}/" in file
+        ]
+    to = Kept({**KEPT["r3"].manifest, "definitions": old}, [])
+    assert rollback.cannot_go_back(to, about("r4"), SECRETS, ROOT, earlier) == ""
+    assert "secrets of postgres changed" in rollback.cannot_go_back(to, about("r4"), SECRETS, ROOT)
+    other = {**earlier, "postgres": "postgres-000000000000"}
+    assert rollback.cannot_go_back(to, about("r4"), SECRETS, ROOT, other) != ""
+
+
 def missing(to: Kept, *applied: str) -> list[str]:
     return rollback.between(to, dict.fromkeys(applied, True))
 

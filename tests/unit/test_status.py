@@ -27,7 +27,7 @@ SETTINGS = project.settings()
 RELEASE = project.release(SETTINGS)
 CLOCK = 1_767_225_600
 STARTED = "2025-12-31T23:00:00.123456789Z"
-EMPTY = Journal([], [], [], journal.FIRST)
+QUIET = Journal([{"kind": "maintenance", "at": "2026-01-01T00:00:00+00:00"}], [], [], "h", ("h",))
 
 
 def manifest(**more: Any) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def without(name: str) -> dict[str, Container]:
 
 
 def test_a_serving_release_is_well() -> None:
-    found = status.report(stack(), now(), EMPTY)
+    found = status.report(stack(), now(), QUIET)
     assert (found["well"], found["problems"], found["notes"]) == (True, [], [])
     assert found["release"] == "r2"
     assert found["services"]["backend"]["up"] == 3600
@@ -118,13 +118,13 @@ def test_a_serving_release_is_well() -> None:
     ],
 )
 def test_what_is_not_well_is_named(changes: dict[str, Any], told: str) -> None:
-    assert status.problems(stack(**changes), now(), EMPTY) == [told]
+    assert status.problems(stack(**changes), now(), QUIET) == [told]
 
 
 def test_what_serves_and_would_not_start_again_is_not_well() -> None:
     knows = stack(migrations={"r2": ["0001_first.sql", "0002_second.sql"]})
     migrated = replace(now(), applied=["0001", "0002", "0003"])
-    found = status.report(knows, migrated, EMPTY)
+    found = status.report(knows, migrated, QUIET)
     assert found["problems"] == [
         "the database has 1 migration(s) that release r2 lacks (0003): it serves, and would not "
         "start again, as after a reboot"
@@ -132,7 +132,7 @@ def test_what_serves_and_would_not_start_again_is_not_well() -> None:
     [advice] = found["advice"]
     assert advice.endswith("deploys/rollback.py --data release=r2 says what that would lose")
     fits = [replace(now(), applied=["0001", "0002"]), now()]  # nobody could say
-    assert [status.problems(knows, each, EMPTY) for each in fits] == [[], []]
+    assert [status.problems(knows, each, QUIET) for each in fits] == [[], []]
 
 
 def test_each_problem_comes_with_what_to_do_in_a_line() -> None:
@@ -149,7 +149,7 @@ def test_each_problem_comes_with_what_to_do_in_a_line() -> None:
     )
     page = "the page of a deploy that restarted Postgres is still up: everybody gets 503"
     assert "this takes it away: pyinfra inventories/staging.py" in by[page]
-    running = status.problems(stack(restarting=True), now(running="anna"), EMPTY)
+    running = status.problems(stack(restarting=True), now(running="anna"), QUIET)
     assert running == [], "a deploy is at it"
 
 
@@ -160,15 +160,15 @@ def test_disk_and_journal_are_looked_at_too() -> None:
 
 def test_a_backup_that_holds_the_lock_is_not_called_a_deploy() -> None:
     running = now(running="a backup of the timer since 2026-01-01 03:30:00 UTC")
-    [note, *_] = status.notes(stack(), running, EMPTY)
+    [note, *_] = status.notes(stack(), running, QUIET)
     assert note == "a backup of the timer since 2026-01-01 03:30:00 UTC is running"
 
 
 def test_a_deploy_that_is_running_excuses_what_it_is_doing() -> None:
     switched = stack(candidate=manifest(id="r3", dynamic="d3"), dynamic="d3")
     running = now(running="anna@laptop since 2026-01-01 00:00:00 UTC")
-    assert status.problems(switched, running, EMPTY) == []
-    assert status.notes(switched, running, EMPTY)[0].startswith("a deploy is running: anna@laptop")
+    assert status.problems(switched, running, QUIET) == []
+    assert status.notes(switched, running, QUIET)[0].startswith("a deploy is running: anna@laptop")
 
 
 def test_the_last_run_is_a_note_when_it_did_not_end_well() -> None:
@@ -203,7 +203,13 @@ def test_the_look_reads_releases_marks_and_lock(tmp_path: Path) -> None:
     ]
     assert found.since > 0
     assert found.disk_size > found.disk_free > 0
-    assert status.parse(["applied\t0001 0002 "]).applied == ["0001", "0002"]
+    answer = {"migrations": "0001:true 0002:true", "trust": {"guard": True}}
+    asked = status.parse([f"database\t{json.dumps(answer)}"])
+    assert (asked.database, asked.applied, asked.trust) == (
+        True,
+        ["0001", "0002"],
+        {"guard": True},
+    )
 
 
 @pytest.mark.parametrize("line", ["what", "disk\t", "disk\t\t", "clock\tnow", "kept\ta"])
@@ -251,7 +257,7 @@ SITE, API = (
 
 
 def told(*fronts: Front, stack_: StackState | None = None, **changes: Any) -> dict[str, Any]:
-    return status.report(stack_ or stack(), now(**changes), EMPTY, fronts=fronts)
+    return status.report(stack_ or stack(), now(**changes), QUIET, fronts=fronts)
 
 
 def test_a_site_that_answers_from_outside_is_well() -> None:
@@ -297,10 +303,15 @@ def test_a_database_that_is_silent_behind_a_running_container_is_not_well() -> N
 
 
 def test_failed_units_are_told_and_a_systemd_that_is_silent_is_not_without_any() -> None:
-    assert told(failed=["x.service", "y.timer"])["problems"] == [
+    assert told(failed=["x.service", "y.timer", "koprogo-drill.service"])["problems"] == [
         "failed units of the system: x.service, y.timer"
     ]
     assert "systemd does not answer" in told(failed=None)["problems"][0]
+
+
+def test_a_release_that_counts_has_a_line_in_the_journal() -> None:
+    found = status.report(stack(), now(), journal.read(b""))
+    assert found["problems"] == ["release r2 counts, and the journal is empty"]
 
 
 def test_a_reboot_restarts_and_kills_are_noted() -> None:
@@ -323,9 +334,10 @@ def test_a_host_that_cannot_be_asked_is_not_well_and_the_site_is_told_all_the_sa
 
 
 def test_the_look_says_what_the_database_units_kernel_and_engine_say(tmp_path: Path) -> None:
+    answered = json.dumps({"migrations": "0001:true 0002:true", "trust": {"guard": True}})
     answers = {
-        "docker": """case "$*" in
-  *"SELECT 1"*) echo 1; echo "0001|x"; echo "0002|y" ;;
+        "docker": f"""case "$*" in
+  *json_build_object*) echo '{answered}' ;;
   "ps -aq"*) echo id ;;
   inspect*) echo traefik=3 ;;
 esac""",
@@ -390,7 +402,7 @@ def test_what_was_cut_in_the_midst_of_the_data_is_named_with_what_ends_it(
     changes: dict[str, Any], ends: str
 ) -> None:
     ill = with_container("backend-blue", status="exited")
-    found = status.report(stack(containers=ill, dynamic="d1", **changes), now(), EMPTY)
+    found = status.report(stack(containers=ill, dynamic="d1", **changes), now(), QUIET)
     [told] = [each for each in found["problems"] if " was cut: the data is in between" in each]
     by = dict(zip(found["problems"], found["advice"], strict=True))
     assert ends in by[told]
@@ -401,20 +413,20 @@ def test_what_was_cut_in_the_midst_of_the_data_is_named_with_what_ends_it(
 
 
 def test_a_restore_of_which_the_page_alone_is_left_is_over_without_it() -> None:
-    found = status.report(stack(maintenance=page(maintenance.RESTORING)), now(), EMPTY)
+    found = status.report(stack(maintenance=page(maintenance.RESTORING)), now(), QUIET)
     assert found["advice"][-1] == f"this ends it: koprogo {OFF} production"
 
 
 def test_a_restore_that_is_at_work_was_not_cut() -> None:
     changes = {"maintenance": page(maintenance.RESTORING), "restoring": {"coming": "x"}}
-    found = status.report(stack(**changes), now(running="anna"), EMPTY)
+    found = status.report(stack(**changes), now(running="anna"), QUIET)
     [told] = found["problems"]
     assert told.startswith("maintenance is on since")
     assert found["advice"] == ["it goes when that ends"]
 
 
 def test_a_page_that_was_put_up_by_hand_is_taken_away_by_hand() -> None:
-    found = status.report(stack(maintenance=page("back at ten")), now(), EMPTY)
+    found = status.report(stack(maintenance=page("back at ten")), now(), QUIET)
     assert found["advice"] == ["to let everybody in: koprogo maintenance off production"]
 
 
@@ -422,7 +434,7 @@ def test_a_database_that_a_rollback_left_is_told_though_no_uploads_lie_beside_it
     tmp_path: Path,
 ) -> None:
     docker = tmp_path / "docker"
-    docker.write_text("#!/bin/sh\necho koprogo_before_20260101t000000\n")
+    docker.write_text('#!/bin/sh\ncase "$*" in *-l) echo koprogo_before_20260101t000000 ;; esac\n')
     docker.chmod(0o755)
     done = subprocess.run(
         ["sh", "-c", status.look_command(str(tmp_path))],
@@ -433,6 +445,20 @@ def test_a_database_that_a_rollback_left_is_told_though_no_uploads_lie_beside_it
     )
     found = status.parse(done.stdout.splitlines())
     assert found.replaced == ["koprogo_before_20260101t000000"]
-    [told] = status.notes(stack(), found, EMPTY)
+    [told] = status.notes(stack(), found, QUIET)
     assert "koprogo_before_20260101t000000" in told
     assert "--data backup=drop_old" in told
+
+
+def test_a_guard_that_is_gone_or_a_second_superuser_is_not_well() -> None:
+    well = {"guard": True, "shadows": [], "powers": []}
+    assert status.report(stack(), now(trust=well), QUIET, guarded=True)["well"]
+    gone = status.report(stack(), now(trust={**well, "guard": False}), QUIET, guarded=True)
+    assert not gone["well"]
+    assert "the guard of the superadmin's password is gone" in gone["problems"][0]
+    assert "deploys/full.py" in gone["advice"][0]
+    power = {**well, "powers": ["koprogo is superuser"]}
+    [told] = status.report(stack(), now(trust=power), QUIET)["problems"]
+    assert told == "Postgres: koprogo is superuser, which only postgres should be"
+    # A deploy that is under way may be about to put it there.
+    assert status.problems(stack(), now(trust=power, running="anna"), QUIET) == []

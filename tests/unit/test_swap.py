@@ -93,15 +93,15 @@ class Host:
         self.step(f"sql {' '.join(text.split())[:60]}")
         if text == live._LIST:
             return json.dumps([[n, 10] for n in sorted(self.databases) if n != DATABASE])
-        for name, allowed in re.findall(r"DATABASE (\w+) ALLOW_CONNECTIONS (\w+)", text):
+        for name, allowed in re.findall(r'DATABASE "(\w+)" ALLOW_CONNECTIONS (\w+)', text):
             (self.closed.discard if allowed == "true" else self.closed.add)(name)
         if "RENAME" in text:
             self.step("sql RENAME")  # what was before it is done
-        for name, new in re.findall(r"DATABASE (\w+) RENAME TO (\w+)", text):
+        for name, new in re.findall(r'DATABASE "(\w+)" RENAME TO "(\w+)"', text):
             self.databases[new] = self.databases.pop(name)
             if name in self.closed:
                 self.closed = self.closed - {name} | {new}
-        for name in re.findall(r"DROP DATABASE (\w+)", text):
+        for name in re.findall(r'DROP DATABASE "(\w+)"', text):
             del self.databases[name]
         return ""
 

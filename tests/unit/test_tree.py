@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from koprogo_deploy.data import hashes, tree
-from koprogo_deploy.data.host import Failed
+from koprogo_deploy.data.host import MB, Failed
 
 ODD = os.fsdecode(b"\xff\xfe\n\x1b[31m * '\"\\")
 
@@ -262,6 +262,18 @@ def test_what_koprogo_does_not_make_stays_out_and_is_told(
     assert left.told().endswith("; and 4 more")
 
 
+def test_files_of_holes_are_kept_up_to_what_can_be_read(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that compresses has such files of its own."""
+    monkeypatch.setattr(tree, "SPARSE_ALL", 5 * MB)
+    for number in range(3):
+        with (box.volume / str(number)).open("wb") as file:
+            file.truncate(2 * MB)
+    assert list(box.link().why.values()) == ["a file that is mostly holes"]
+    assert len(box.staged()) == 2
+
+
 def test_an_odd_name_is_no_reason_and_is_shown_harmlessly(box: Box) -> None:
     (box.volume / ODD).write_text("x")
     assert box.link().why == {}
@@ -392,7 +404,8 @@ def test_nothing_is_written_through_or_over_what_is_there(box: Box, name: str) -
 def test_what_is_restored_belongs_to_whom_the_live_one_does(box: Box) -> None:
     with tree.created(box.volume, "a/b") as file:
         os.fchmod(file, 0o640)
-    box.stage.mkdir(mode=0o750)
+    box.stage.mkdir()
+    box.stage.chmod(0o750)  # whatever the umask is
     if os.getuid() == 0:
         os.chown(box.stage, 1000, 1001)
     tree.own(box.volume, box.stage)

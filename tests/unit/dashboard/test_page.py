@@ -214,7 +214,9 @@ def test_plotly_comes_from_its_own_package(bench: Callable[..., Bench]) -> None:
 def test_names_are_data_and_never_markup() -> None:
     # The page writes text nodes only: no sink for HTML in any of its scripts.
     folder = Path(desks.__file__).with_name("static")
-    for script in folder.glob("*.js"):
+    scripts = list(folder.glob("*.js"))
+    assert {"page.js"} <= {script.name for script in scripts}
+    for script in scripts:
         text = script.read_text()
         for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
             assert sink not in text, f"{script.name}: {sink}"

@@ -403,3 +403,29 @@ def test_the_command_quotes_what_it_is_given() -> None:
     assert command.startswith("sudo -n python3 -c ")
     assert '["postgres"], "600.000s", true]' in command
     assert '"2026-01-31T10:00:00+00:00"' in logs.command(["postgres"], "2026-01-31T10:00", False)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            "DETAIL:  Failing row contains (7, person@example.be, $2b$12$abc).",
+            "DETAIL: Failing row contains (…",
+        ),
+        (
+            "DETAIL:  Key (email, id)=(person@example.be, 7) already exists.",
+            "DETAIL: Key (email, id)=(…",
+        ),
+        (
+            "CONTEXT:  COPY users, line 1, column email: person@example.be",
+            "CONTEXT: COPY users, line 1, column email: …",
+        ),
+        (
+            "DETAIL:  Process 71 waits for ShareLock on transaction 9; blocked by process 72.",
+            "DETAIL: Process 71 waits for ShareLock on transaction 9; blocked by process 72.",
+        ),
+    ],
+)
+def test_a_row_in_postgres_log_is_nobody_elses_business(said: str, shown: str) -> None:
+    line = f"2026-01-01 10:00:00.123 UTC [71] koprogo@koprogo_db {said}"
+    assert entry("postgres", line).text == shown

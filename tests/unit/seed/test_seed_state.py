@@ -18,7 +18,7 @@ def answer(**changes: object) -> str:
             "schema": True,
             "counts": ZERO,
             "organization_ids": [],
-            "password_hash": None,
+            "password_told": None,
             "total_organizations": 0,
             "taken_slugs": [],
             "taken_logins": [],
@@ -37,7 +37,7 @@ def test_parse_reads_everything() -> None:
         answer(
             counts=ZERO | {"organizations": 3, "units": 190},
             organization_ids=ids,
-            password_hash=HASH,
+            password_told=HASH,
             total_organizations=5,
             taken_slugs=["small-9"],
             taken_logins=["admin@small-9.example"],
@@ -46,7 +46,7 @@ def test_parse_reads_everything() -> None:
     assert state.schema
     assert state.counts["units"] == 190
     assert [str(identifier) for identifier in state.organization_ids] == ids
-    assert state.password_hash == HASH
+    assert state.password_told == HASH
     assert state.total_organizations == 5
     assert state.taken_slugs == ("small-9",)
     assert state.taken_logins == ("admin@small-9.example",)
@@ -78,7 +78,7 @@ def test_parse_without_schema() -> None:
         answer(organization_ids="none"),
         answer(organization_ids=[1]),
         answer(organization_ids=["00000000-0000-0000-0000-000000000001"]),
-        answer(password_hash=7),
+        answer(password_told=7),
         answer(total_organizations="3"),
         answer(taken_slugs=None),
     ],
@@ -90,7 +90,7 @@ def test_parse_says_what_is_wrong_and_quotes_nothing(text: str) -> None:
 
 def test_garbage_with_a_hash_in_it_is_not_repeated() -> None:
     with pytest.raises(SeedError) as refused:
-        parse_state(answer(password_hash=HASH) + "trailing")
+        parse_state(answer(password_told=HASH) + "trailing")
     assert HASH not in str(refused.value)
 
 
