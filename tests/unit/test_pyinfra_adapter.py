@@ -264,3 +264,23 @@ def test_all_that_is_printed_passes_by_what_is_given(monkeypatch: pytest.MonkeyP
     api_output.echo(api_output.format_text("x", "red"))
     assert told == ["<x>"]
     assert len(logger.filters) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "told"),
+    [
+        (
+            "publickey",
+            SimpleNamespace(get_name=lambda: "ssh-x", get_base64=lambda: "AA"),
+            "ssh-x AA",
+        ),
+        ("publickey", None, ""),
+        ("password", object(), ""),
+    ],
+)
+def test_how_one_logged_in_is_told(method: str, key: object, told: str) -> None:
+    handler = SimpleNamespace(auth_method=method, private_key=key)
+    client = SimpleNamespace(get_transport=lambda: SimpleNamespace(auth_handler=handler))
+    host = SimpleNamespace(connector=SimpleNamespace(client=client))
+    assert connection.login(host) == (method, told)
+    assert connection.login(SimpleNamespace(connector=SimpleNamespace())) == ("local", "")
