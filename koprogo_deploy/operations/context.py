@@ -22,6 +22,7 @@ from koprogo_deploy.accounts import Arrival
 from koprogo_deploy.connection import is_local
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.pyinfra_adapter import connection
 from koprogo_deploy.settings import network
 
 
@@ -177,15 +178,7 @@ def passing(own: str, listed: tuple[str, ...]) -> tuple[str, ...]:
 
 def arrival() -> Arrival:
     """How this run came to the current host, as its SSH client knows it."""
-    client = getattr(host.connector, "client", None)
-    transport = client.get_transport() if client is not None else None
-    if transport is None:
-        return Arrival("local")
-    handler = transport.auth_handler
-    method, key = handler.auth_method, getattr(handler, "private_key", None)
-    if method != "publickey" or key is None:
-        return Arrival(method)
-    return Arrival(method, f"{key.get_name()} {key.get_base64()}")
+    return Arrival(*connection.login(host))
 
 
 def secret_sets(environment: door.Environment) -> dict[str, dict[str, str]]:

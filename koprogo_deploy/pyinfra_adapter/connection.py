@@ -45,6 +45,22 @@ def _watch(transport: Any) -> None:  # noqa: ANN401 - paramiko's own type
             transport.close()  # what waits for a command's end, gets it
 
 
+def login(host: Any) -> tuple[str, str]:  # noqa: ANN401 - pyinfra's own type
+    """How the connection logged in: the method, and the public key if it was one; else empty.
+
+    The method is `local` where there is no SSH.
+    """
+    client = getattr(host.connector, "client", None)
+    transport = client.get_transport() if client is not None else None
+    if transport is None:
+        return "local", ""
+    handler = transport.auth_handler
+    method, key = handler.auth_method, getattr(handler, "private_key", None)
+    if method != "publickey" or key is None:
+        return method, ""
+    return method, f"{key.get_name()} {key.get_base64()}"
+
+
 def begin(host: Any, command: str, timeout: int) -> tuple[object, Iterable[str]]:  # noqa: ANN401
     """Start a command beside pyinfra's own ones; its standard input stays open.
 

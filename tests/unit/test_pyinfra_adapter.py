@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import inspect
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyinfra import logger
 from pyinfra.api import BaseStateCallback, Config, Inventory, State, StringCommand
+from pyinfra.api import output as api_output
 
-from koprogo_deploy.pyinfra_adapter import commands, connection, events
+from koprogo_deploy.pyinfra_adapter import commands, connection, events, output
 from koprogo_deploy.pyinfra_adapter.within import within
 from tests.project import ROOT
 
@@ -245,3 +248,39 @@ def test_a_command_of_the_local_connector_lives_as_long_as_it_is_kept() -> None:
     keeper.stdin.close()  # type: ignore[attr-defined]
     assert list(lines) == ["gone\n"]
     assert keeper.wait(5) == 0  # type: ignore[attr-defined]
+
+
+def test_all_that_is_printed_passes_by_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    for name in ("_format_text", "_echo"):  # put back when the test ends
+        monkeypatch.setattr(api_output, name, getattr(api_output, name))
+    monkeypatch.setattr(logger, "filters", [])
+
+    def style(text: str, *_: object) -> str:
+        return f"<{text}>"
+
+    for _ in range(2):
+        output.print_by(style, told.append, logging.Filter())
+    api_output.echo(api_output.format_text("x", "red"))
+    assert told == ["<x>"]
+    assert len(logger.filters) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "told"),
+    [
+        (
+            "publickey",
+            SimpleNamespace(get_name=lambda: "ssh-x", get_base64=lambda: "AA"),
+            "ssh-x AA",
+        ),
+        ("publickey", None, ""),
+        ("password", object(), ""),
+    ],
+)
+def test_how_one_logged_in_is_told(method: str, key: object, told: str) -> None:
+    handler = SimpleNamespace(auth_method=method, private_key=key)
+    client = SimpleNamespace(get_transport=lambda: SimpleNamespace(auth_handler=handler))
+    host = SimpleNamespace(connector=SimpleNamespace(client=client))
+    assert connection.login(host) == (method, told)
+    assert connection.login(SimpleNamespace(connector=SimpleNamespace())) == ("local", "")
