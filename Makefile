@@ -7,7 +7,7 @@ SANDBOX := $(BIN)/python -m sandbox
 .DEFAULT_GOAL := help
 .PHONY: help setup deploy plan smoke backup monitor load perf dashboard secrets \
 	test test-unit test-integration test-slow test-faults lint format \
-	golden lock sandbox-up sandbox-down sandbox-ssh sandbox-logs sandbox-reboot sandbox-status \
+	golden lock audit-packages sandbox-up sandbox-down sandbox-ssh sandbox-logs sandbox-reboot sandbox-status \
 	bench-deploy bench-release bench-memory \
 	bench-tuning bench-versus bench-logins bench-scale bench-overhead bench-monitor bench-generator clean
 
@@ -72,9 +72,11 @@ format: setup ## let ruff format
 golden: setup ## write tests/golden anew, to review a change of rendered output
 	@$(PYTEST) -q tests/unit --update-golden
 
-lock: setup ## resolve pyproject.toml into requirements.lock
-	@$(BIN)/pip install -q uv && $(BIN)/uv pip compile pyproject.toml --extra dev --universal \
-		--python-version 3.11 --generate-hashes --no-header -q -o requirements.lock
+lock: setup ## resolve what comes from PyPI into files with hashes; ARGS=--upgrade: newest
+	@scripts/lock $(ARGS)
+
+audit-packages: setup ## known vulnerabilities of the locked packages (pip-audit)
+	@scripts/audit-packages
 
 sandbox-up: setup ## the VPS, its registry and images: KIND=box (a container) or KIND=vm
 	@$(SANDBOX) up $(if $(KIND),--kind $(KIND))
@@ -97,8 +99,8 @@ sandbox-status: setup ## what of the sandbox is up
 bench-deploy: setup ## time of a deploy, cold and unchanged, against plain scripts
 	@$(BIN)/python -m bench.deploy
 
-bench-release: setup ## a new tag: ours, docker compose up --wait, docker-rollout, under load
-	@$(BIN)/python -m bench.release
+bench-release: setup ## a new tag under load, ours and others: make bench-release ROLLOUT=path/docker-rollout
+	@$(BIN)/python -m bench.release $(if $(ROLLOUT),--docker-rollout "$(ROLLOUT)")
 
 bench-memory: setup ## memory of each container, idle and loaded, warm and cold
 	@$(BIN)/python -m bench.memory

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import httpx
+import httpx2
 import yaml
 
 from bench.figures import Failed, err, timed
@@ -107,7 +107,7 @@ class Box:
                     reason = " ".join(str(answer.status_code) for answer in answers)
                     if all(answer.status_code == 200 for answer in answers):
                         return
-                except (httpx.HTTPError, ValueError) as error:
+                except (httpx2.HTTPError, ValueError) as error:
                     reason = repr(error)
                 time.sleep(0.2)
         raise Failed(f"the API does not answer within {ANSWERS_WITHIN:.0f} s: {reason}")

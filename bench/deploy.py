@@ -30,6 +30,7 @@ from bench.figures import Failed, Figures, err, seconds, timed
 from bench.link import NEAR, Link
 from koprogo_deploy import connection, door, smoke
 from koprogo_deploy.facts.stack import Stack
+from koprogo_deploy.pyinfra_adapter.commands import text
 
 COLD_AT_MOST = 1.3
 NO_CHANGE_SECONDS = 5.0
@@ -173,7 +174,7 @@ def verdict(holds: bool) -> str:
 
 def ensure_deployed(environment: door.Environment) -> None:
     """There is a deploy to look at."""
-    script = Stack().command(root=environment.settings.install_root).get_raw_value()
+    script = text(Stack().command(root=environment.settings.install_root))
     _, output = timed(floor.script_command(environment, "sudo -n sh -s"), script)
     if "current\t" not in output or floor.RELEASE in output:
         deploy(environment, {})

@@ -15,16 +15,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from koprogo_deploy import door
 from koprogo_deploy.operations import context
+from koprogo_deploy.screen import Screen
 
 RESULTS = door.ROOT / "bench" / "results"
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-err = Console(stderr=True, highlight=False)
+out = Screen(markup=True, width=None if sys.stdout.isatty() else 140)
+err = Screen(markup=True, stderr=True)
 
 
 class Failed(RuntimeError):

@@ -30,10 +30,10 @@ from koprogo_deploy.operations import context, release
 from koprogo_deploy.operations.host import APT
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.plan.wanted import Wanted
+from koprogo_deploy.pyinfra_adapter import commands
 from koprogo_deploy.settings import SERVICES, SWITCHED
+from sandbox import standin
 
-# As they lie in the stand-in's image; a deploy reads them from there.
-MIGRATIONS = door.ROOT / "sandbox" / "images" / "backend" / "migrations"
 RELEASE = "20000101T000000Z-floor"
 
 
@@ -119,7 +119,8 @@ def _files(environment: door.Environment, made: render.Release, now: datetime) -
         ]
     wanted = Wanted(made, "", made.hash)
     about = release.manifest(wanted, environment, RELEASE, now)
-    migrations = "".join(f"{file.name}\n" for file in sorted(MIGRATIONS.glob("*.sql")))
+    # As they lie in the stand-in's image; a deploy reads them from there.
+    migrations = "".join(f"{name}\n" for name in standin.migrations())
     kept = {**made.files, "manifest.json": json.dumps(about), "migrations.txt": migrations}
     files += [RemoteFile(f"{root}/releases/{RELEASE}/{name}", text) for name, text in kept.items()]
     return files
@@ -135,7 +136,7 @@ def look_script(environment: door.Environment) -> str:
         Database().command(query=database.migrations_query()),
         Database().command(query=seed.STATE_SQL),
     ]
-    return "\n".join(f"(\n{look.get_raw_value()}\n)" for look in looks) + "\n"
+    return "\n".join(f"(\n{commands.text(look)}\n)" for look in looks) + "\n"
 
 
 def seen(output: str) -> str:

@@ -7,16 +7,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bench.box import Box, undisturbed
 from bench.figures import RESULTS, Failed, err
-from koprogo_deploy import door
+from sandbox import standin
 
-MIGRATION = (
-    door.ROOT / "sandbox/images/backend/migrations/20250103000003_add_performance_indexes.sql"
-)
+MIGRATION = "20250103000003_add_performance_indexes.sql"
 _AGAIN = "-- again --"
 TABLES = ("buildings", "units", "owners", "expenses")
 # Names of the dropped ones with their definitions, until they are back.
@@ -25,7 +22,7 @@ DROPPED = RESULTS / "dropped-indexes.json"
 
 def of_migration(sql: str) -> set[str]:
     """Names of the indexes that the migration is about, of the lists' tables."""
-    found = re.findall(r"CREATE INDEX IF NOT EXISTS (\w+) ON (\w+)", sql)
+    found = re.findall(r"CREATE INDEX IF NOT EXISTS (\w+)\s+ON (?:public\.)?(\w+)", sql)
     return {name for name, table in found if table in TABLES}
 
 
@@ -197,4 +194,4 @@ def statements(table: str, sort: str, where: str) -> Sequence[str]:
 
 def migration() -> set[str]:
     """Names of the indexes of 20250103000003."""
-    return of_migration(Path(MIGRATION).read_text(encoding="utf-8"))
+    return of_migration(standin.migrations()[MIGRATION])

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 import typer
 
 from bench import floor
@@ -125,7 +125,7 @@ def restart_cold(environment: door.Environment) -> float:
             try:
                 if site.api.get("/health").status_code == 200:
                     return time.monotonic() - began
-            except httpx.HTTPError:
+            except httpx2.HTTPError:
                 pass
             time.sleep(0.1)
     raise Failed("the API does not answer within 180 s of a cold start")

@@ -1,14 +1,16 @@
 """A new tag of the backend, released under load three ways; how long it takes, and what it loses.
 
     python -m bench.release                            five rounds, each way in turns
+    python -m bench.release --docker-rollout FILE      ... docker-rollout among them
     python -m bench.release --measurements 4           four of them now ...
     python -m bench.release --go-on                    ... and the rest later
 
 ours: `deploys/full.py`, from its start to its end: checks before, smoke tests after, journal.
 compose: `docker compose pull` and `docker compose up -d --wait` of the service.
-rollout: docker-rollout v0.13 by its own script (commit a25ac4c, in `bench/rival/`) as its README
-says: Traefik with the Docker provider, `docker rollout <service>`; and once more with the
-container draining of its documentation.
+rollout: docker-rollout as its README says: Traefik with the Docker provider, `docker rollout
+<service>`; and once more with the container draining of its documentation. Its script is the file
+`docker-rollout` of the project wowu/docker-rollout on GitHub; download it and give its path.
+Without it both rows are left out.
 
 The rivals have the same box, Postgres, Traefik, image, limits and healthcheck as ours, and run
 over one SSH connection. Meanwhile the same open loop asks through TLS: reads and writes on kept
@@ -18,16 +20,18 @@ and new connections, requests of 5 s, uploads of 6 s. What does not come back ri
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 import typer
 import yaml
 
@@ -38,7 +42,7 @@ from bench.figures import RESULTS, Failed, Figures, err, seconds, timed
 from bench.measure import rotated
 from koprogo_deploy import door, remote
 from koprogo_deploy.outside import Outside
-from koprogo_deploy.problems import Refusal
+from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.render import container_names
 from sandbox import engine, lifecycle
 from sandbox.state import Sandbox
@@ -48,14 +52,67 @@ from tests.integration.traffic import SLOW_RELEASE, WITHOUT_PAGES, Traffic, loss
 AT_MOST = 1.2
 OURS, COMPOSE, ROLLOUT, DRAINED = "ours", "compose up --wait", "docker-rollout", "… with draining"
 WAYS = (OURS, COMPOSE, ROLLOUT, DRAINED)
+BY_SCRIPT = (ROLLOUT, DRAINED)
 KEPT = RESULTS / "release"
-RIVAL = Path(__file__).with_name("rival")
+OPTION = "--docker-rollout"
+SOURCE = "the file docker-rollout of the project wowu/docker-rollout on GitHub"
 PLACE = "/run/rival"
 SERVICE = "api"
 AROUND = 7.0  # seconds of load before and after: longer than any of its requests takes
 # interval × retries of the healthcheck, and the longest request of the load: its documentation's
 # rule for the hook.
 DRAIN = "touch /tmp/drain && sleep 12"
+
+
+@dataclass(frozen=True)
+class Script:
+    """The rival's script, as the user gave it: its path and its text."""
+
+    path: Path
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        """Which version of the script it is, in hexadecimal digits."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def script_problem(text: str) -> str:
+    """Why a text cannot be docker-rollout's script, or nothing if it can. Pure."""
+    first = text.partition("\n")[0].split()
+    words = [Path(word.removeprefix("#!")).name for word in first]
+    if not text.startswith("#!") or not {"sh", "bash", "dash"} & set(words):
+        return "is no shell script: its first line names no shell"
+    # The question that Docker asks each plugin; one that does not know it is not called.
+    if "docker-cli-plugin-metadata" not in text:
+        return "is no plugin of Docker's command line"
+    return ""
+
+
+def read_script(path: Path) -> Script:
+    """The rival's script.
+
+    Raises:
+        Refusal: the path is none of a readable shell script that Docker takes for a plugin.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        problem = "is no shell script: not UTF-8 text"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    else:
+        problem = script_problem(text)
+        if not problem:
+            return Script(path, text)
+    raise Refusal(
+        "bench.release", [Problem(OPTION, f"{path} {problem}", f"give the path of {SOURCE}")]
+    )
+
+
+def ways(script: Script | None) -> tuple[str, ...]:
+    """What is measured: the rows that need the rival's script are left out without one. Pure."""
+    return tuple(way for way in WAYS if script or way not in BY_SCRIPT)
 
 
 def rival(compose: Mapping[str, Any], backend: str, settings: Mapping[str, str]) -> dict[str, Any]:
@@ -133,8 +190,8 @@ TLS = yaml.safe_dump(
 class Stacks:
     """Ours and the rival's, of which one serves at a time."""
 
-    def __init__(self, box: Box) -> None:
-        self.box = box
+    def __init__(self, box: Box, script: Script | None) -> None:
+        self.box, self.script = box, script
 
     def _ours(self) -> str:
         manifest = remote.stack(self.box.environment).current
@@ -161,11 +218,12 @@ class Stacks:
         box.root(f"mkdir -p {PLACE}; cat > {PLACE}/compose.yaml", text)
         box.root(f"cat > {PLACE}/tls.yaml", TLS)
         plugin = "/usr/local/lib/docker/cli-plugins"
-        script = (RIVAL / "docker-rollout").read_text(encoding="utf-8")
-        box.root(
-            f"mkdir -p {plugin}; cat > {plugin}/docker-rollout; chmod 755 {plugin}/docker-rollout",
-            script,
-        )
+        if self.script:
+            box.root(
+                f"mkdir -p {plugin}; cat > {plugin}/docker-rollout; "
+                f"chmod 755 {plugin}/docker-rollout",
+                self.script.text,
+            )
         try:
             box.root(f"docker stop -t 40 {ours} >/dev/null")
             box.root(f"echo IMAGE={before} > {PLACE}/.env; cd {PLACE}; {_quiet('up -d --wait')}")
@@ -185,7 +243,7 @@ class Stacks:
         deadline = time.monotonic() + ANSWERS_WITHIN
         with Outside(self.box.environment.settings, timeout=3) as site:
             while time.monotonic() < deadline:
-                with contextlib.suppress(httpx.HTTPError):
+                with contextlib.suppress(httpx2.HTTPError):
                     if site.api.get("/health").status_code == 200:
                         return
                 time.sleep(0.2)
@@ -255,12 +313,20 @@ def file_of(way: str, round_: int) -> Path:
     return KEPT / f"{WAYS.index(way)}-{round_}.json"
 
 
-def report(found: list[dict[str, Any]], figures: Figures) -> None:
-    """The table: medians, what was lost, and whether the objectives hold."""
-    of = {way: [one for one in found if one["way"] == way] for way in WAYS}
-    times = {way: [one["seconds"] for one in of[way]] for way in WAYS}
-    quickest = min((way for way in WAYS if way != OURS), key=lambda way: median(times[way]))
-    for way in WAYS:
+def report(found: list[dict[str, Any]], figures: Figures, script: Script | None) -> None:
+    """The table: medians, what was lost, and whether the objectives hold.
+
+    Args:
+        found: all measurements, those of ways that are left out among them.
+        figures: get the rows and the notes.
+        script: docker-rollout's; None leaves its rows out.
+    """
+    shown = ways(script)
+    found = [one for one in found if one["way"] in shown]
+    of = {way: [one for one in found if one["way"] == way] for way in shown}
+    times = {way: [one["seconds"] for one in of[way]] for way in shown}
+    quickest = min((way for way in shown if way != OURS), key=lambda way: median(times[way]))
+    for way in shown:
         lost = [one["lost"] for one in of[way]]
         how: Counter[str] = Counter()
         for one in of[way]:
@@ -279,6 +345,7 @@ def report(found: list[dict[str, Any]], figures: Figures) -> None:
     none = sum(one["lost"] for one in of[OURS]) == 0
     holds = {True: "holds", False: "MISSED"}
     figures.notes += [
+        script_note(script),
         f"ours ≤ {AT_MOST} times the quickest ({quickest}): {ratio:.2f}, {holds[ratio <= AT_MOST]}",
         f"ours loses no request: {holds[none]}",
         "ours, until requests go to the new release: "
@@ -290,6 +357,22 @@ def report(found: list[dict[str, Any]], figures: Figures) -> None:
     ]
 
 
+def script_note(script: Script | None) -> str:
+    """Which script the rival's rows are of, or that there are none and how to have them. Pure."""
+    if script:
+        return f"docker-rollout: {script.path.name}, sha256 {script.sha256}"
+    return f"docker-rollout was not measured; for its two rows give {OPTION} FILE, {SOURCE}"
+
+
+def other_scripts(kept: Sequence[Mapping[str, Any]], script: Script | None) -> list[str]:
+    """The sha256 of scripts that kept measurements were made with, and that is not this one.
+
+    Pure.
+    """
+    others = {one.get("script") or "not known" for one in kept if one["way"] in BY_SCRIPT}
+    return sorted(others - {script.sha256}) if script else []
+
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -298,42 +381,63 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="of each way; the table has medians")] = 5,
     measurements: Annotated[int, typer.Option(min=0, help="at most so many now; 0: all")] = 0,
     go_on: Annotated[bool, typer.Option("--go-on", help="with those that are finished")] = False,
+    docker_rollout: Annotated[
+        Path | None, typer.Option(OPTION, metavar="FILE", help=f"{SOURCE}; without it: no row")
+    ] = None,
     markdown: Annotated[bool, typer.Option(help="print the README's table")] = False,
 ) -> None:
     """Measure, print the table, write all runs to bench/results/."""
+    try:
+        script = read_script(docker_rollout) if docker_rollout else None
+        if go_on:
+            _same_script(script)
+    except Refusal as error:
+        raise typer.Exit(boxes.interrupted(error)) from None
+    if script is None:
+        err.print(script_note(None), markup=False)
     KEPT.mkdir(parents=True, exist_ok=True)
     if not go_on:
         for file in KEPT.glob("*.json"):
             file.unlink()
     with boxes.taking_back():
         try:
-            found = _measure(rounds, measurements)
+            found = _measure(rounds, measurements, script)
         except (KeyboardInterrupt, Failed, Refusal) as error:
             code = boxes.interrupted(error)
             err.print("[dim]the rest: python -m bench.release --go-on, with the same options[/]")
             raise typer.Exit(code) from None
-    if len(found) < rounds * len(WAYS):
-        err.print(f"{len(found)} of {rounds * len(WAYS)}; the rest: --go-on")
+    if len(found) < rounds * len(ways(script)):
+        err.print(f"{len(found)} of {rounds * len(ways(script))}; the rest: --go-on")
         return
     figures = Figures(
         "A new tag under load, medians (range)",
-        f"python -m bench.release --rounds {rounds}",
+        f"python -m bench.release --rounds {rounds}"
+        + (f" {OPTION} {script.path.name}" if script else ""),
         ("", "time", "of the quickest rival's", "lost", "of", "how"),
     )
-    report(found, figures)
+    report(found, figures, script)
     figures.measured["runs"] = found
     figures.finish("release", markdown)
 
 
-def _measure(rounds: int, most: int) -> list[dict[str, Any]]:
-    wanted = [(way, round_) for round_ in range(rounds) for way in rotated(WAYS, round_)]
+def _same_script(script: Script | None) -> None:
+    kept = [json.loads(file.read_text("utf-8")) for file in sorted(KEPT.glob("*.json"))]
+    if others := other_scripts(kept, script):
+        found = f"finished measurements are of another script: sha256 {', '.join(others)}"
+        right = "give that one, or begin anew without --go-on"
+        raise Refusal("bench.release", [Problem(OPTION, found, right)])
+
+
+def _measure(rounds: int, most: int, script: Script | None) -> list[dict[str, Any]]:
+    asked = ways(script)
+    wanted = [(way, round_) for round_ in range(rounds) for way in rotated(asked, round_)]
     left = [pair for pair in wanted if not file_of(*pair).exists()]
     if left:
         docker = engine.require()
         sandbox = Sandbox(Path(os.environ.get("KOPROGO_SANDBOX_ROOT", door.ROOT)))
         lifecycle.up(sandbox)  # with this checkout's stand-in, which can be slow when asked to
         box = boxes.open_box()
-        stacks = Stacks(box)
+        stacks = Stacks(box, script)
         box.deploy(backend_environment=SLOW_RELEASE)
         try:
             for way, round_ in left[: most or None]:
@@ -343,6 +447,8 @@ def _measure(rounds: int, most: int) -> list[dict[str, Any]]:
                         before = stack.enter_context(new_backend(docker, sandbox))
                         stack.enter_context(stacks.rival(before, image, way == DRAINED))
                     measured = measure(box, way, image, round_)
+                if script and way in BY_SCRIPT:
+                    measured["script"] = script.sha256
                 file_of(way, round_).write_text(json.dumps(measured, indent=1) + "\n", "utf-8")
                 err.print(
                     f"[dim]round {round_ + 1}, {way}: {measured['seconds']:.1f} s, "

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from bench import box as boxes
 from bench import measure
@@ -35,6 +34,7 @@ from koprogo_deploy.load.profiles import PROFILES
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.runs import store
 from koprogo_deploy.runs.model import Run
+from koprogo_deploy.screen import Screen
 
 DEPLOY, WARM_UP = 15.0, 10.0  # seconds, for what is said beforehand
 SHAPE = "NAME=SETTING=VALUE"
@@ -134,7 +134,7 @@ def main(
         finally:
             with boxes.undisturbed():
                 box.deploy()
-    words.show(Console(highlight=False), compare.groups(made))
+    words.show(Screen(), compare.groups(made))
     groups = " ".join(f"{name}={shown(folder / name)}" for name in made)
     err.print(f"again: koprogo compare {groups}", markup=False, soft_wrap=True)
 

@@ -5,6 +5,26 @@ the inventory, and by `--data name=value`. Sizes are in kB, MB or GB, powers of 
 follows the machine (koprogo_deploy/sizing.py).
 """
 
+# --- the way to the host -------------------------------------------------------------------------
+# The key of its own SSH server, as ssh-keyscan prints it after the name: "ssh-ed25519 AAAA…". None:
+# your ~/.ssh/known_hosts has to know the host. README says how to compare it.
+ssh_host_key = None
+ssh_strict_host_key_checking = "yes"
+# SHA-1 and MD5 are neither agreed on nor used (paramiko 4 still would: CVE-2026-44405). A jump host
+# is not reached by this setting; there the signatures alone are refused.
+ssh_paramiko_connect_kwargs = {
+    "disabled_algorithms": {
+        "keys": ["ssh-rsa"],  # of the host; RSA keys work on, as rsa-sha2-256 and -512
+        "pubkeys": ["ssh-rsa"],  # of who logs in
+        "kex": [
+            "diffie-hellman-group-exchange-sha1",
+            "diffie-hellman-group14-sha1",
+            "diffie-hellman-group1-sha1",
+        ],
+        "macs": ["hmac-sha1", "hmac-sha1-96", "hmac-md5", "hmac-md5-96"],
+    }
+}
+
 # --- the machine ---------------------------------------------------------------------------------
 vps_vcpus = 1
 vps_memory = "2GB"  # the budget is proven against this, and against what the host really has
@@ -22,6 +42,7 @@ sysctl = {
     "net.ipv4.conf.all.accept_source_route": "0",
     "kernel.kptr_restrict": "2",
     "kernel.dmesg_restrict": "1",
+    "fs.leases-enable": "0",  # a container's lease on a file would hold up each backup of it
 }
 extra_packages = []
 unattended_upgrades = True
@@ -85,7 +106,7 @@ pool_max_connections = "auto"  # 8 for each vCPU, at most 8 for each 2GB of RAM
 pool_min_connections = 2
 pool_acquire_timeout = "30s"
 superadmin_guard = True  # KoproGo resets admin@koprogo.com to a public password at every start
-frontend_read_only = False  # KoproGo's image writes config.js into its own root at start
+frontend_read_only = True  # config.js, which KoproGo's image writes at its start, is mounted
 
 # --- Postgres: computed from the limit above; koprogo plan shows each value and its reason -------
 postgres_connections_reserve = 9  # 3 superuser, and backup, monitor, migration, psql

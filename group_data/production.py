@@ -1,6 +1,7 @@
 """Production: what differs from all.py. Fill in the domains and your address."""
 
 environment = "production"
+ssh_known_hosts_file = ".known_hosts/production"  # written from ssh_host_key by each run
 
 domain = "koprogo.example.invalid"
 api_domain = "api.koprogo.example.invalid"

@@ -10,4 +10,3 @@ api_domain = "api.koprogo.localhost"
 tls = "files"
 
 seed_enabled = True
-frontend_read_only = True

@@ -1,6 +1,7 @@
 """Staging: production's road with seeded data and a certificate of Let's Encrypt's test CA."""
 
 environment = "staging"
+ssh_known_hosts_file = ".known_hosts/staging"  # written from ssh_host_key by each run
 
 domain = "staging.koprogo.example.invalid"
 api_domain = "api.staging.koprogo.example.invalid"

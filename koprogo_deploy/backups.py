@@ -7,6 +7,7 @@ from typing import Any
 from koprogo_deploy.data.repository import is_local, storage
 from koprogo_deploy.journal import Journal
 from koprogo_deploy.problems import Problem
+from koprogo_deploy.render import UPLOADS, backend_environment
 from koprogo_deploy.secrets import ISSUED, Secrets
 from koprogo_deploy.settings import Settings
 
@@ -35,6 +36,27 @@ def not_off_site(settings: Settings) -> str:
         f"backups go to {place(settings)} on the host itself, and are lost with it: set "
         'backup_repository to "sftp:user@host:/path" or "s3:https://host/bucket"'
     )
+
+
+def unsaved(settings: Settings) -> str:
+    """What to say of documents that no backup holds, as they lie elsewhere; empty if they do not.
+
+    A backup is made nevertheless: without it the database would have none either.
+    """
+    variables = backend_environment(settings)
+    provider, place = variables["STORAGE_PROVIDER"], variables["UPLOAD_DIR"]
+    if provider != "local":
+        where = f"STORAGE_PROVIDER = {provider} in backend_environment keeps them in a storage"
+        return f"no backup holds the documents: {where} of its own. Back that up by itself"
+    if place.rstrip("/") != UPLOADS and not place.startswith(f"{UPLOADS}/"):
+        where = f"UPLOAD_DIR = {place} in backend_environment lies outside the volume {UPLOADS}"
+        return f"no backup holds the documents: {where}. Leave it out"
+    return ""
+
+
+def warnings(settings: Settings) -> list[str]:
+    """What an operator has to know of every backup, a line each."""
+    return [each for each in (not_off_site(settings), unsaved(settings)) if each]
 
 
 def known_host(settings: Settings) -> str:

@@ -6,33 +6,42 @@ on Ctrl-C; a pipeline would take each for a success.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import fnmatch
-import json
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from koprogo_deploy import door
+from koprogo_deploy import door, host_keys
 from koprogo_deploy.problems import Problem, Refusal, show
+from koprogo_deploy.pyinfra_adapter import command_line as pyinfra_adapter
+from koprogo_deploy.pyinfra_adapter import sha1
+from koprogo_deploy.screen import complain
 
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
+OLD_SERVER = (
+    "    its SSH server offers only what is switched off here, such as SHA-1 (group_data/all.py: "
+    "ssh_paramiko_connect_kwargs), or what is not known here. sshd -T on the host lists it; "
+    "host keys of today: ssh-keygen -A"
+)
 
 
 def check() -> None:
     """Check the pyinfra command line that is being run; exits 2 with every problem found."""
-    import click
-
-    context = click.get_current_context(silent=True)
-    if context is None:
+    parameters = pyinfra_adapter.parameters()
+    if parameters is None:
         return
     signal.signal(signal.SIGINT, _interrupted)
-    _no_traceback_of_failed_hosts()
-    parameters = context.params
+    pyinfra_adapter.no_traceback_of_failed_hosts()
+    sha1.refuse()
+    from koprogo_deploy.operations.visibly import show_visibly
+
+    show_visibly()
+    # After it: what is explained has been made visible by then.
+    pyinfra_adapter.explain("Incompatible ssh peer", OLD_SERVER)
     problems = command_problems(parameters, door.ROOT)
     if problems:
         _refuse(show("Command line", problems))
@@ -42,6 +51,9 @@ def check() -> None:
         opened = door.open_environment(
             Path(parameters["inventory"]).stem, overrides(parameters.get("data") or ())
         )
+        if not opened.host.startswith("@local") and opened.settings.environment != "sandbox":
+            name = opened.settings.environment
+            host_keys.write(opened.host, opened.connection, name, door.ROOT)
         if opened.settings.plan:
             from koprogo_deploy.plan import given
 
@@ -50,22 +62,13 @@ def check() -> None:
         _refuse(str(refusal))
 
 
-def _no_traceback_of_failed_hosts() -> None:
-    # gevent prints the traceback of every error in a greenlet; pyinfra says these itself, in words.
-    from gevent import get_hub
-    from pyinfra.api.exceptions import PyinfraError
-
-    hub = get_hub()
-    hub.NOT_ERROR = (*hub.NOT_ERROR, PyinfraError)
-
-
 def _refuse(text: str) -> None:
-    sys.stderr.write(f"\n{text}\n")
+    complain(f"\n{text}")
     raise SystemExit(EXIT_REFUSED)
 
 
 def _interrupted(_signal: int, _frame: object) -> None:
-    sys.stderr.write("\nInterrupted. Run the same command again: it goes on from where it is.\n")
+    complain("\nInterrupted. Run the same command again: it goes on from where it is.")
     sys.stderr.flush()
     # At once: greenlets in the middle of a command would swallow an exception.
     import os
@@ -75,7 +78,7 @@ def _interrupted(_signal: int, _frame: object) -> None:
 
 def overrides(data: Sequence[str]) -> dict[str, Any]:
     """Values of `--data name=value`, read as pyinfra reads them."""
-    return {key: _value(text) for key, _, text in (d.partition("=") for d in data)}
+    return {key: pyinfra_adapter.value(text) for key, _, text in (d.partition("=") for d in data)}
 
 
 def as_written(name: str, arguments: Sequence[str]) -> str | None:
@@ -86,17 +89,6 @@ def as_written(name: str, arguments: Sequence[str]) -> str | None:
     given = [word.removeprefix("--data=") for word in arguments]
     found = [word.partition("=")[2] for word in given if word.startswith(f"{name}=")]
     return found[-1] if found else None
-
-
-def _value(text: str) -> Any:  # noqa: ANN401 - whatever JSON holds
-    # pyinfra_cli.util.parse_cli_arg, but importing that has gevent patch sockets and threads of
-    # this process, and a load test that runs in it hangs.
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for read in (int, json.loads):
-        with contextlib.suppress(ValueError):
-            return read(text)
-    return text
 
 
 def command_problems(parameters: Mapping[str, Any], root: Path) -> list[Problem]:

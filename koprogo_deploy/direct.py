@@ -66,6 +66,40 @@ def login(
     return None
 
 
+def reader(tenant: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The lists that a backend has to show to a tenant of real data; None where there is none.
+
+    No row is made for it and nobody's password is known: the program on the host signs a token
+    with the backend's own secret, for an organisation that is there, reads, and lets it end. So a
+    tenant sees nothing of it. An image that cannot read a kind of row answers an empty list.
+
+    Args:
+        tenant: what `database.tenant_query` answered.
+    """
+    if not tenant.get("organization"):
+        return None
+    # Others write and delete meanwhile, so that about as many rows are enough; one is not none.
+    least = {path: (rows + 1) // 2 for path, rows in tenant["rows"].items()}
+    return {"organization": tenant["organization"], "lists": least}
+
+
+def untried(login: object, reader: Mapping[str, Any] | None) -> list[str]:
+    """What a run could not try, in words; a person has to know that nobody looked.
+
+    Args:
+        login: what `login` gave.
+        reader: what `reader` gave.
+    """
+    found = []
+    if login is None:
+        found.append("no login was tried: no seed, and no superadmin's password of ours")
+    if reader is None:
+        found.append("no tenant's list was tried: there is no organisation in the database")
+    elif empty := [path for path, rows in reader["lists"].items() if not rows]:
+        found.append(f"nobody has a row to show in {', '.join(empty)}: an answer, and no more")
+    return found
+
+
 def _matches(password: str, hashed: str | None) -> bool:
     return bool(hashed) and bcrypt.checkpw(password.encode(), str(hashed).encode())
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import re
 import runpy
 import traceback
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from koprogo_deploy import backups, budget, render, secrets, tuning
+from koprogo_deploy import backups, budget, host_keys, render, secrets, tuning
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.secrets import Secrets
 from koprogo_deploy.settings import Contradictions, Settings, contradictions, valid_part
@@ -65,6 +66,7 @@ def open_environment(
     if values:  # else a file could not be read, and every setting would be missing
         settings, found = check(values, environment)
         problems += found + _certificate(values, environment, root)
+        problems += _way_to_the_host(host, values, environment, root)
     kept, found = secrets.read(environment, root)
     problems += found
     if settings and kept:
@@ -91,6 +93,7 @@ def gather(
     """
     values: dict[str, _Value] = {}
     problems: list[Problem] = []
+    off: set[str] = set()
     for name in ("all", environment):
         file = root / "group_data" / f"{name}.py"
         if file.exists():
@@ -98,6 +101,7 @@ def gather(
             problems += [Problem(f"group_data/{name}.py", *t) for t in trouble]
             for key, value in found.items():
                 values[key] = _Value(value, f"group_data/{name}.py: {key}")
+        off |= _switched_off(values)
     where = f"inventories/{environment}.py"
     groups, trouble = host_groups(environment, root)
     problems += [Problem(where, *t) for t in trouble]
@@ -118,10 +122,31 @@ def gather(
         values[key] = _Value(value, f"{where}: {key}")
     for key, value in overrides.items():
         values[key] = _Value(value, f"--data {key}")
+    problems += _lets_in(values, off)
     if "example.invalid" in host:
         fix = "write the address of your VPS in place of the placeholder"
         problems.append(Problem(where, f"the host is still {host}", fix))
     return host, values, problems
+
+
+_PARAMIKO = "ssh_paramiko_connect_kwargs"
+
+
+def _switched_off(values: Mapping[str, _Value]) -> set[str]:
+    """The SSH algorithms that paramiko is not to use, such as `keys ssh-rsa`."""
+    given = values[_PARAMIKO].value if _PARAMIKO in values else None
+    off = given.get("disabled_algorithms") if isinstance(given, dict) else None
+    kinds = off.items() if isinstance(off, dict) else ()
+    return {f"{kind} {name}" for kind, names in kinds for name in names}
+
+
+def _lets_in(values: Mapping[str, _Value], wanted: set[str]) -> list[Problem]:
+    """An inventory's own value takes the place of the one for all, and may forget half of it."""
+    if not (missing := sorted(wanted - _switched_off(values))):
+        return []
+    what = f"lets in what group_data/all.py switches off: {', '.join(missing)}"
+    fix = "add its disabled_algorithms to yours, or leave yours out"
+    return [Problem(values[_PARAMIKO].where, what, fix)]
 
 
 def _run(file: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -160,6 +185,7 @@ def host_groups(environment: str, root: Path) -> tuple[dict[str, list[Any]], lis
     return groups, trouble
 
 
+_PRIVATE = ("tls_key", "backup_ssh_key")
 _PEM_FILES = ("tls_certificate", "tls_key", "acme_ca_certificate", "ca_certificate")
 
 
@@ -174,12 +200,56 @@ def _certificate(values: Mapping[str, _Value], environment: str, root: Path) -> 
             kind = "PEM file" if field in _PEM_FILES else "private key"
             fix = f"write the path of a {kind}, from the project's root or absolute"
             problems.append(_at(ours, field, f'no file "{named}" to read', fix, environment))
+        elif isinstance(named, str) and not unused and field in _PRIVATE:
+            problems += _seen_by_others(ours, field, root / named, environment)
+    named = ours["ssh_key"].value if "ssh_key" in ours else None
+    if isinstance(named, str) and (root / Path(named).expanduser()).is_file():
+        path = root / Path(named).expanduser()  # pyinfra tells of one that is not there
+        problems += _seen_by_others(ours, "ssh_key", path, environment)
     return problems
+
+
+def _seen_by_others(
+    ours: Mapping[str, _Value], field: str, path: Path, environment: str
+) -> list[Problem]:
+    """A private key that others may read or change. A link counts as the file it leads to."""
+    found = path.stat()
+    if found.st_mode & 0o077:
+        what = f"others may read {path.name} (mode {found.st_mode & 0o777:04o})"
+        return [_at(ours, field, what, f"chmod 600 {path}", environment)]
+    if found.st_uid not in (os.getuid(), 0):
+        what = f"{path.name} belongs to somebody else"
+        return [_at(ours, field, what, "make it your own file", environment)]
+    return []
 
 
 def _is_connection(key: str) -> bool:
     # What belongs to pyinfra: its SSH connector's keys and its global arguments.
     return key.startswith(("ssh_", "_"))
+
+
+def _way_to_the_host(
+    host: str, values: Mapping[str, _Value], environment: str, root: Path
+) -> list[Problem]:
+    """What of the inventory's connection data another host, or an option of ssh, could come by."""
+    if not host or "example.invalid" in host:
+        return []  # what is wrong there is said already
+    connection = {key: v.value for key, v in values.items() if _is_connection(key)}
+    problems = []
+    for key in ("ssh_hostname", "ssh_user", "ssh_key", "ssh_known_hosts_file"):
+        value = connection.get(key)
+        if value is not None and not re.fullmatch(r"(?!-)[^\x00-\x1f\x7f\"]+", str(value)):
+            fix = "one line that does not begin with -, without quotes"
+            problems.append(Problem(f"{values[key].where} = {value!r}", "no such thing", fix))
+    if not re.fullmatch(r"@?(?!-)[A-Za-z0-9._:/-]+", host):
+        fix = "an address or a name, such as 203.0.113.7"
+        problems.append(Problem(f"inventories/{environment}.py", f"{host!r} is no host", fix))
+    if problems or environment == "sandbox" or host.startswith("@local"):
+        return problems  # the sandbox's own key is made with it, and pinned in its inventory
+    return [
+        Problem(values[key].where if key in values else f"group_data/all.py: {key}", what, fix)
+        for key, what, fix in host_keys.wrong(host, connection, environment, root)
+    ]
 
 
 def check(values: Mapping[str, _Value], environment: str) -> tuple[Settings | None, list[Problem]]:

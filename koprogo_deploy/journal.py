@@ -1,8 +1,10 @@
 """The journal on the host: a line of JSON for each run, chained by hash. Pure.
 
 Each line holds the SHA-256 of the line before it, so that a line changed, added or taken out in
-the middle is noticed. Lines cut off the end are not: whoever needs that keeps the newest hash
-elsewhere.
+the middle is noticed. That is all that the chain itself can show. It has no key: whoever is root on
+the host may write the whole file anew, or cut its end off, and the chain holds. Such is found by a
+head, the hash of the last line, that is kept elsewhere and is not in the chain any more. There are
+two such places: each backup (off the host, where its repository is), and the output of each run.
 """
 
 from __future__ import annotations
@@ -10,13 +12,80 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 FILE = "journal.jsonl"
 FIRST = "0" * 64  # what the first line follows
 _LONGEST = 300  # characters of a reason
+
+
+@dataclass(frozen=True)
+class Head:
+    """The end of a journal as it was at some moment, to be kept where its host cannot reach.
+
+    Attributes:
+        first: SHA-256 of its first line: which journal it is.
+        lines: how many lines it had.
+        head: SHA-256 of the last one.
+        where: where it was kept, and of when.
+    """
+
+    first: str
+    lines: int
+    head: str
+    where: str = ""
+
+    @property
+    def tag(self) -> str:
+        """For a backup."""
+        return f"{_TAG}{self.first[:16]}:{self.lines}:{self.head}"
+
+
+_TAG = "audit:"
+
+
+def head_of(tags: Iterable[str], where: str) -> Head | None:
+    """The head that a backup's tags keep; None for one of before there were any."""
+    for tag in tags:
+        parts = tag.removeprefix(_TAG).split(":")
+        if tag.startswith(_TAG) and len(parts) == 3 and parts[1].isdigit():
+            return Head(parts[0], int(parts[1]), parts[2], where)
+    return None
+
+
+def missing_heads(found: Journal, kept: Iterable[Head]) -> list[str]:
+    """Which heads that were kept elsewhere are not in a journal any more, in words. Pure.
+
+    One of a journal with another first line is told as such: of a host before this one, or of this
+    one, whose journal was then begun anew.
+
+    Args:
+        found: as it is on the host.
+        kept: from elsewhere. One without `first` may be the beginning of a hash.
+    """
+    told, others = [], []
+    for each in kept:
+        if each.first and not each.lines:  # kept before there was a line
+            continue
+        if any(head.startswith(each.head) for head in found.heads):
+            continue
+        if each.first and not (found.heads and found.heads[0].startswith(each.first)):
+            others.append(each.where)
+            continue
+        cut = each.lines > len(found.heads)
+        what = "that line was changed, or one before it"
+        if cut:
+            what = f"there were {each.lines} lines then, and there are {len(found.heads)}"
+        line = f"line {each.lines}" if each.lines else "a line"
+        told.append(f"{each.where} keeps {line} ({each.head[:16]}…), which is not there: {what}")
+    if others:
+        told.append(
+            f"{len(others)} kept elsewhere ({others[-1]} the newest) are of a journal that began "
+            "otherwise: of a host before this one, or this one's was begun anew"
+        )
+    return told
 
 
 @dataclass(frozen=True)
@@ -28,12 +97,19 @@ class Journal:
         broken: what is wrong with the chain, and where; empty when it holds.
         torn: numbers of lines that a loss of power or a full disk cut short.
         head: SHA-256 of the last line; the next one has to hold it.
+        heads: the same of each line, oldest first: all heads that this file ever had.
     """
 
     entries: list[dict[str, Any]]
     broken: list[str]
     torn: list[int]
     head: str
+    heads: tuple[str, ...] = ()
+
+    @property
+    def kept_head(self) -> Head:
+        """What is kept elsewhere of it."""
+        return Head(self.heads[0] if self.heads else FIRST, len(self.heads), self.head)
 
     @property
     def runs(self) -> list[dict[str, Any]]:
@@ -56,7 +132,7 @@ def append_command(root: str) -> str:
     """Shell command that chains the `entry` on its standard input to the journal.
 
     Line and file are on disk when it ends. A last line that was cut short is closed, and the new
-    line says so.
+    line says so. Prints `head`, how many lines there are, and the hash of the last one.
     """
     return f"""set -eu; umask 077
 f={shlex.quote(f"{root}/{FILE}")}
@@ -70,7 +146,22 @@ if [ -s "$f" ]; then
   prev=$(tail -n 1 "$f" | tr -d '\\n' | sha256sum | cut -c1-64)
 fi
 printf "$close"'{{"prev":"%s",%s%s\\n' "$prev" "$torn" "${{entry#?}}" >&9
-sync "$f" "${{f%/*}}" """
+sync "$f" "${{f%/*}}"
+printf 'head\t%s\t%s\n' "$(wc -l < "$f")" "$(tail -n 1 "$f" | tr -d '\n' | sha256sum | cut -c1-64)"
+"""
+
+
+def written(output: str) -> tuple[int, str]:
+    """Number of lines and head, of what `append_command` prints.
+
+    Raises:
+        ValueError: it says neither.
+    """
+    for line in output.splitlines():
+        key, *values = line.split("\t")
+        if key == "head" and len(values) == 2:
+            return int(values[0]), values[1]
+    raise ValueError("the host did not say which head its journal has now")
 
 
 def read(content: bytes) -> Journal:
@@ -81,6 +172,7 @@ def read(content: bytes) -> Journal:
     broken: list[str] = []
     torn: list[int] = []
     unexplained: list[int] = []
+    heads: list[str] = []
     before = FIRST
     for number, line in enumerate(lines, start=1):
         found = _parse(line)
@@ -96,11 +188,13 @@ def read(content: bytes) -> Journal:
                 broken.append(_gap(number))
             entries.append({**found, "line": number})
         before = hashlib.sha256(line).hexdigest()
+        heads.append(before)
     broken += [f"line {n} is not JSON" for n in unexplained]
     if unfinished:
         torn.append(len(lines) + 1)
         before = hashlib.sha256(unfinished).hexdigest()
-    return Journal(entries, broken, torn, before)
+        heads.append(before)
+    return Journal(entries, broken, torn, before, tuple(heads))
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from koprogo_deploy import backups
-from koprogo_deploy.data.host import CLIENTS, DEPLOY_WAIT
+from koprogo_deploy import accounts, backups
+from koprogo_deploy.data.host import CLIENTS, DEPLOY_WAIT, RUN
+from koprogo_deploy.data.repository import is_local
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.render import template
 from koprogo_deploy.secrets import Secrets
@@ -14,8 +16,8 @@ from koprogo_deploy.settings import Settings
 from koprogo_deploy.units import show_size
 
 SWAP_FILE = "/swapfile"
-ACCOUNT_FILES = ("/etc/sudoers.d/60-koprogo-*", "/etc/ssh/authorized_keys.d/*")
 CONTAINER_UNITS = "/etc/systemd/system/docker-.scope.d/50-koprogo.conf"
+RUN_FILE = "/etc/tmpfiles.d/koprogo.conf"
 BINARY_UNIT = "/etc/systemd/system/koprogo-traefik-binary.service"
 
 # Modules that koprogo-data needs on the host, as they stand in the package.
@@ -24,7 +26,7 @@ DATA_MODULES = (
     "database",
     "journal",
     *(f"data/{name}" for name in ("__init__", "backup", "dump", "hashes", "host", "live")),
-    *(f"data/{name}" for name in ("main", "repository", "scratch", "upgrade")),
+    *(f"data/{name}" for name in ("main", "repository", "scratch", "tree", "upgrade")),
     *(f"on_host/{name}" for name in ("__init__", "ask")),
 )
 TIMERS = tuple(f"koprogo-{kind}.timer" for kind in backups.KINDS)
@@ -61,6 +63,8 @@ def packages(settings: Settings) -> list[str]:
         wanted.append("unattended-upgrades")
     if settings.time_synchronisation:
         wanted.append("systemd-timesyncd")
+    if settings.admin_users:
+        wanted.append("sudo")
     return sorted({*wanted, *settings.extra_packages})
 
 
@@ -75,17 +79,22 @@ def host_files(settings: Settings) -> list[RemoteFile]:
             "/etc/systemd/journald.conf.d/60-koprogo.conf",
             template("host/journald.conf", limit=journal),
         ),
-        RemoteFile("/etc/ssh/sshd_config.d/00-koprogo.conf", template("host/sshd.conf")),
+        sshd_file(),
+        RemoteFile(RUN_FILE, template("host/tmpfiles.conf", run=RUN)),
     ]
     if settings.unattended_upgrades:
         files.append(RemoteFile("/etc/apt/apt.conf.d/60-koprogo", template("host/apt.conf")))
     for name, keys in sorted(settings.admin_users.items()):
         sudo = f"{name} ALL=(ALL:ALL) NOPASSWD: ALL\n"
-        files.append(RemoteFile(f"/etc/sudoers.d/60-koprogo-{name}", sudo, "440"))
-        files.append(
-            RemoteFile(f"/etc/ssh/authorized_keys.d/{name}", "".join(f"{k}\n" for k in keys))
-        )
+        files.append(RemoteFile(f"{accounts.SUDOERS}{name}", sudo, "440"))
+        files.append(RemoteFile(f"{accounts.KEYS}/{name}", "".join(f"{k}\n" for k in keys)))
     return files + data_files(settings)
+
+
+def sshd_file() -> RemoteFile:
+    """sshd's configuration: keys only, and for managed accounts those of ours alone."""
+    text = template("host/sshd.conf", group=accounts.GROUP, keys=accounts.KEYS)
+    return RemoteFile(accounts.SSHD_FILE, text)
 
 
 def daemon_file() -> RemoteFile:
@@ -120,6 +129,7 @@ def data_files(settings: Settings) -> list[RemoteFile]:
         "timeout": settings.backup_timeout,
         "list_timeout": settings.backup_list_timeout,
         "wait": settings.backup_wait,
+        "unsaved": backups.unsaved(settings),
     }
     values = {
         "environment": settings.environment,
@@ -151,11 +161,20 @@ def backup_units(settings: Settings) -> list[RemoteFile]:
     files = []
     for kind in backups.KINDS:
         values = {"kind": kind, "what": what[kind], "root": settings.install_root}
+        place = backups.place(settings)
+        local = place if is_local(place) else ""
+        in_a_home = local.startswith(("/home/", "/root/", "/run/user/"))
         unit = f"/etc/systemd/system/koprogo-{kind}"
         # A deploy to wait for, and restic some times over: of these each is bounded by itself.
         longest = DEPLOY_WAIT + 4 * settings.backup_timeout
         service = template(
-            "systemd/koprogo-data.service", memory=CLIENTS, longest=longest, **values
+            "systemd/koprogo-data.service",
+            memory=CLIENTS,
+            longest=longest,
+            repository=local,
+            # Hidden, what is in there could not be written to either.
+            home="read-only" if in_a_home else "yes",
+            **values,
         )
         timer = template(
             "systemd/koprogo-data.timer",
@@ -198,7 +217,7 @@ def image_note(settings: Settings, image: str = "") -> RemoteFile:
     return RemoteFile(f"{settings.install_root}/traefik/image", f"{image}\n")
 
 
-def compared(settings: Settings) -> dict[str, tuple[str, ...]]:
+def compared(settings: Settings) -> dict[str, Any]:
     """What the stages compare, as the host fact is asked for it: all of it in one look."""
     files = [
         *host_files(settings),
@@ -215,5 +234,6 @@ def compared(settings: Settings) -> dict[str, tuple[str, ...]]:
         "sysctl": tuple(settings.sysctl),
         "units": ("docker.service", *TIMERS),
         "users": tuple(settings.admin_users),
-        "patterns": ACCOUNT_FILES,
+        "patterns": accounts.FILES,
+        "root": settings.install_root,
     }

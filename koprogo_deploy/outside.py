@@ -5,19 +5,19 @@ from __future__ import annotations
 import ssl
 from types import TracebackType
 
-import httpx
+import httpx2
 
 from koprogo_deploy.settings import Settings
 
 
-class _ByAddress(httpx.HTTPTransport):
+class _ByAddress(httpx2.HTTPTransport):
     """Connects to `public_address` while the URL, and so SNI and Host, keep the site's name."""
 
     def __init__(self, address: str | None, verify: ssl.SSLContext) -> None:
         super().__init__(verify=verify)
         self._address = address
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         if self._address:
             name = request.url.host
             request.extensions = {**request.extensions, "sni_hostname": name}
@@ -40,8 +40,8 @@ class Outside:
         self.api = self._client(settings.api_url, timeout)
         self.frontend = self._client(settings.url, timeout)
 
-    def _client(self, url: str, timeout: float) -> httpx.Client:
-        return httpx.Client(base_url=url, transport=self._transport, timeout=timeout)
+    def _client(self, url: str, timeout: float) -> httpx2.Client:
+        return httpx2.Client(base_url=url, transport=self._transport, timeout=timeout)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -49,7 +49,7 @@ class Outside:
         settings = self.settings
         return settings.public_address or settings.domain, settings.public_https_port
 
-    def login(self, email: str, password: str) -> httpx.Response:
+    def login(self, email: str, password: str) -> httpx2.Response:
         """Log in; the answer holds the token when it is 200."""
         return self.api.post("/auth/login", json={"email": email, "password": password})
 

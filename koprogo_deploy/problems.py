@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from koprogo_deploy.visible import visible
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -32,4 +34,4 @@ def show(subject: str, problems: Sequence[Problem]) -> str:
         lines.append(f"  {number}. {problem.where}: {problem.what}")
         if problem.fix:
             lines.append(f"     -> {problem.fix}")
-    return "\n".join(lines) + "\n"
+    return visible("\n".join(lines), lines=True) + "\n"

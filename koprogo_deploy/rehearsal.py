@@ -127,6 +127,12 @@ def judge(
     wrong = not_migrated({**answer["found"], "statements": True}, image) + answer["failures"]
     if wrong:
         return replace(found, fault="release", reason="; ".join(wrong))
+    if limit is not None and found.locks is None:
+        reason = (
+            "its locks could not be watched to the end, so nobody can say that they stay below "
+            f"migration_lock_limit ({limit:g} s). Where it stays so: migration_lock_limit = None"
+        )
+        return replace(found, fault="host", reason=reason)
     if limit is not None and found.longest > limit:
         worst = tables(found.locks or ())[0]
         reason = (

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from pyinfra.api import FactBase, StringCommand
+from pyinfra.api import FactBase
 
 from koprogo_deploy import connection, journal, seed, status
+from koprogo_deploy.accounts import Arrival
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.releases import Images
 from koprogo_deploy.facts.stack import Stack, StackState, parse_stack
@@ -21,10 +22,11 @@ from koprogo_deploy.operations import context
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.plan import make
 from koprogo_deploy.plan.gather import gather
-from koprogo_deploy.plan.host import cut_problems, disk_needs, host_problems
+from koprogo_deploy.plan.host import cut_problems, disk_needs, host_problems, login_problems
 from koprogo_deploy.plan.model import Plan
 from koprogo_deploy.plan.wanted import to_pull
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.pyinfra_adapter import commands
 
 TIMEOUT = 120  # seconds for a command
 _SSH_FAILED = 255  # exit code of ssh's own; others are the command's
@@ -77,7 +79,7 @@ def _failed(environment: Environment, words: str) -> Refusal:
 
 def stack(environment: Environment) -> StackState:
     """What is deployed on the host."""
-    script = Stack().command(root=environment.settings.install_root).get_raw_value()
+    script = commands.text(Stack().command(root=environment.settings.install_root))
     return parse_stack(as_root(environment, script).splitlines())
 
 
@@ -128,8 +130,7 @@ def write_down(environment: Environment, kind: str, **values: Any) -> None:  # n
 def look(environment: Environment, fact: type[FactBase], **arguments: Any) -> Any:  # noqa: ANN401
     """A fact of the host, as a deploy gathers it."""
     gatherer = fact()
-    script = gatherer.command(**arguments)
-    text = script.get_raw_value() if isinstance(script, StringCommand) else script
+    text = commands.text(gatherer.command(**arguments))
     return gatherer.process(as_root(environment, text).splitlines())
 
 
@@ -142,6 +143,9 @@ def plan(environment: Environment) -> Plan:
     images = look(environment, Images) if stack.docker and to_pull(settings, stack) else []
     needs = disk_needs(settings, found.machine, stack, images)
     refusals = host_problems(found.machine, settings, int(time.time()), needs)
+    # OpenSSH comes by a key, since nobody answers its questions; which one it does not say.
+    local = connection.is_local(environment)
+    refusals += login_problems(settings, found.machine, Arrival("local" if local else "publickey"))
     refusals += cut_problems(settings, stack)
     planner = make.Planner(datetime.now(UTC), context.who(), context.revision())
     return make.make(environment, sets, found, planner, refusals=refusals)

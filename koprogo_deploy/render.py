@@ -32,7 +32,7 @@ TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 UPLOADS = "/app/uploads"  # of the backend's container; a volume
 
 # Who reads a service's secrets, and whom the container runs as.
-USERS = {"traefik": 65532, "postgres": 999, "backend": 1000}
+USERS = {"traefik": 65532, "postgres": 999, "backend": 1000, "frontend": 10001}
 
 CLOSED_PATHS = (
     "/api/v1/auth/register",
@@ -206,6 +206,7 @@ def render(
         "traefik": short_hash(mounted["traefik/traefik.yaml"]),
         "postgres": short_hash(*(mounted[f"postgres/{n}"] for n in _POSTGRES_FILES)),
         "backend": short_hash(mounted["backend/start.sh"]),
+        "frontend": short_hash(mounted["frontend/config.js"]),
     }
     directories = secret_directories(sets)
     context: dict[str, object] = {
@@ -343,6 +344,7 @@ def _mounted(
         "postgres/pg_hba.conf": template("postgres/pg_hba.conf"),
         "postgres/pg_ident.conf": template("postgres/pg_ident.conf"),
         "backend/start.sh": template("scripts/start.sh", exported=sorted(exported)),
+        "frontend/config.js": template("frontend/config.js", api_url=settings.api_url),
     }
 
 

@@ -131,6 +131,9 @@ def read(environment: str, root: Path) -> tuple[Secrets | None, list[Problem]]:
     if not path.is_file():
         fix = f"make it with: koprogo secrets init {environment}"
         return None, [Problem(where, "the secrets file is missing", fix)]
+    if path.is_symlink() or path.stat().st_uid != os.getuid():
+        fix = "put the file itself there, as the user who deploys"
+        return None, [Problem(where, "is a link, or belongs to somebody else", fix)]
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
         fix = f"chmod 600 {where}"

@@ -5,6 +5,7 @@ Pure: no host, no clock, no network. `door.py` gathers the values and says where
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import ipaddress
@@ -32,22 +33,53 @@ Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(show_size)]
 
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 _IMAGE = re.compile(
-    r"(?P<name>[a-z0-9.-]+(?::\d+)?/[a-z0-9._/-]+)"
+    r"(?P<name>[a-z0-9][a-z0-9.-]*(?::\d+)?/[a-z0-9._/-]+)"
     r"(?::(?P<tag>[\w][\w.-]{0,127}))?"
     r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
 _MOVING_TAGS = ("latest", "main", "master", "stable", "edge", "nightly", "dev", "develop")
 _PLACEHOLDER = "example.invalid"
-# Without these as they are, Postgres is not reachable, or by more than the application's role.
+# Without these as they are, Postgres is not reachable, or by more than the application's role; or
+# it reads other files, loads other libraries, runs programs, logs people's data, or lets what the
+# application makes stand in for what is its own.
 _POSTGRES_FIXED = (
+    "allow_system_table_mods",
+    "archive_cleanup_command",
+    "archive_command",
+    "archive_library",
     "config_file",
     "data_directory",
+    "dynamic_library_path",
+    "external_pid_file",
+    "fsync",
+    "full_page_writes",
     "hba_file",
     "ident_file",
+    "include",
+    "include_dir",
+    "include_if_exists",
+    "jit_provider",
     "listen_addresses",
+    "local_preload_libraries",
+    "log_destination",
+    "log_directory",
+    "log_filename",
+    "log_parameter_max_length",
+    "log_parameter_max_length_on_error",
+    "log_statement",
+    "logging_collector",
     "password_encryption",
     "port",
+    "primary_conninfo",
+    "recovery_end_command",
+    "restore_command",
+    "search_path",
+    "session_preload_libraries",
+    "session_replication_role",
+    "shared_preload_libraries",
+    "ssl_passphrase_command",
     "unix_socket_directories",
+    "zero_damaged_pages",
 )
 
 
@@ -112,7 +144,7 @@ def _private_network(address: str) -> str:
 
 
 def _postgres_setting(name: str) -> str:
-    if name in _POSTGRES_FIXED:
+    if name.lower() in _POSTGRES_FIXED:
         raise ValueError(f'"{name}" is decided by koprogo-deploy; take it out')
     if not re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?", name):
         raise ValueError(f'"{name}" is not the name of a Postgres setting; write, as "work_mem"')
@@ -122,6 +154,79 @@ def _postgres_setting(name: str) -> str:
 def _one_line(text: str) -> str:
     if not text or not text.isprintable():
         raise ValueError('a value has one line and is not empty; write, for instance, "6MB"')
+    if "\\" in text:
+        raise ValueError(r"a value has no \; Postgres takes it for the beginning of an escape")
+    return text
+
+
+def _client_network(address: str) -> str:
+    found = ipaddress.ip_network(network(address))
+    # Half of all addresses, twice, are all of them as well; and an IPv4 address may be written as
+    # one of IPv6.
+    shortest = 8 if found.version == 4 else 16
+    mapped = ipaddress.ip_network("::ffff:0:0/96")
+    if found.prefixlen < shortest or (found.version == 6 and found.overlaps(mapped)):
+        raise ValueError(
+            f'"{address}" is nearly everybody; write your own address or network, such as '
+            '"203.0.113.7" or "2001:db8:1::/48"'
+        )
+    return str(found)
+
+
+def _package(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]+", name):
+        raise ValueError(f'{name!r} is not the name of a package; write, for instance, "htop"')
+    return name
+
+
+def _parameter(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]+([./][A-Za-z0-9_:@-]+)+", name):
+        raise ValueError(
+            f'{name!r} is not a kernel parameter; write, for instance, "net.core.somaxconn"'
+        )
+    return name
+
+
+def _parameter_value(text: str) -> str:
+    if not re.fullmatch(r"-?[A-Za-z0-9/][A-Za-z0-9 ._:,/+-]*", text):
+        raise ValueError(
+            f'{text!r} is not the value of a kernel parameter; write one line, such as "4096"'
+        )
+    return text
+
+
+def _timezone(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", name):
+        raise ValueError(f'{name!r} is not a time zone; write, for instance, "Europe/Brussels"')
+    return name
+
+
+_ROOTS = ("/opt", "/srv", "/usr/local", "/var/opt", "/var/lib")
+
+
+def _install_root(path: str) -> str:
+    below = any(path.startswith(f"{root}/") for root in _ROOTS)
+    if not below or not re.fullmatch(r"(/[a-z0-9_-]+)+", path) or "/docker" in path:
+        raise ValueError(
+            f"{path!r}: root runs programs from there, so it lies where only root writes; write "
+            f'"/opt/koprogo", or a folder below {", ".join(_ROOTS)}'
+        )
+    return path
+
+
+def _acme_server(url: str) -> str:
+    if not re.fullmatch(r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~/-]*)?", url):
+        raise ValueError(
+            f"{url!r} is not the directory of an ACME server; write, for instance, "
+            '"https://acme-v02.api.letsencrypt.org/directory"'
+        )
+    return url
+
+
+def _value(text: str) -> str:
+    # YAML takes some of these for the end of a line.
+    if not text.replace("\n", "").replace("\t", "").isprintable():
+        raise ValueError(f"{text!r} has a control character; take it out")
     return text
 
 
@@ -193,14 +298,14 @@ def _day_and_time(text: str) -> str:
 
 def _repository(place: str) -> str:
     if place.startswith("/"):
-        if place == "/" or not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", place):
+        if place == "/" or not re.fullmatch(r"(/(?!\.\.?(/|$))[A-Za-z0-9._-]+)+", place):
             raise ValueError(f'"{place}" is no directory for backups; write "/srv/backups"')
         return place
-    if re.fullmatch(
-        r"sftp:[^\s/@:]+@[A-Za-z0-9.-]+:\S+|sftp://[^\s/@:]+@[A-Za-z0-9.-]+(:\d+)?/\S+", place
-    ):
+    # A user or a host that begins with - is an option of ssh.
+    user, host, path = r"[A-Za-z0-9_][A-Za-z0-9_.-]*", r"[A-Za-z0-9][A-Za-z0-9.-]*", r"[!-~]+"
+    if re.fullmatch(rf"sftp:{user}@{host}:{path}|sftp://{user}@{host}(:\d+)?/{path}", place):
         return place
-    if re.fullmatch(r"s3:https?://[A-Za-z0-9.-]+(:\d+)?/\S+", place):
+    if re.fullmatch(rf"s3:https?://{host}(:\d+)?/{path}", place):
         return place
     raise ValueError(
         f'"{place}" is no place for backups; write "sftp:user@host:/path", '
@@ -208,8 +313,61 @@ def _repository(place: str) -> str:
     )
 
 
+_ACCOUNT = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_KEY_TYPES = (
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+)
+
+
+def _account(name: str) -> str:
+    # adduser takes no other name, and sudo leaves out a file whose name has a dot.
+    if not _ACCOUNT.fullmatch(name) or name == "root":
+        raise ValueError(
+            f"{name!r} is no name for an account; write lower case letters, digits, - and _, "
+            'a letter first, such as "anna"'
+        )
+    return name
+
+
+def _public_key(line: str) -> str:
+    kind, _, rest = line.partition(" ")
+    encoded, _, comment = rest.partition(" ")
+    if kind not in _KEY_TYPES or not _encodes(encoded, kind) or not f"{comment}.".isprintable():
+        raise ValueError(
+            "not a public key on one line, without options; write the line of a .pub file: "
+            '"ssh-ed25519 AAAA… anna@laptop"'
+        )
+    return line
+
+
+def _encodes(encoded: str, kind: str) -> bool:
+    """Whether this is the base64 of a key of that type: its first field is the type's name."""
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        return False
+    fields = []
+    while len(data) >= 4:
+        end = 4 + int.from_bytes(data[:4], "big")
+        fields.append(data[4:end])
+        data = data[end:] if len(data) >= end else b"cut"
+    return not data and len(fields) > 1 and fields[0] == kind.encode()
+
+
+def is_host_key(line: str) -> bool:
+    """Whether this is type and key of an SSH server, as ssh-keyscan prints them after the name."""
+    kind, _, encoded = line.partition(" ")
+    return kind in _KEY_TYPES and _encodes(encoded, kind)
+
+
 def _host_key(line: str) -> str:
-    if not re.fullmatch(r"(ssh|ecdsa|sk-ssh)-[a-z0-9@.-]+ [A-Za-z0-9+/=]{40,}", line):
+    if not is_host_key(line):
         raise ValueError(
             "not the key of an SSH server; write what ssh-keyscan says after the name: "
             '"ssh-ed25519 AAAA…"'
@@ -219,10 +377,14 @@ def _host_key(line: str) -> str:
 
 Domain = Annotated[str, AfterValidator(_domain)]
 Origin = Annotated[str, AfterValidator(_origin)]
-Network = Annotated[str, AfterValidator(network)]
+ClientNetwork = Annotated[str, AfterValidator(_client_network)]
+Package = Annotated[str, AfterValidator(_package)]
+Parameter = Annotated[str, AfterValidator(_parameter)]
+ParameterValue = Annotated[str, AfterValidator(_parameter_value)]
 PrivateNetwork = Annotated[str, AfterValidator(_private_network)]
 Image = Annotated[str, AfterValidator(_image)]
 PostgresSetting = Annotated[str, AfterValidator(_postgres_setting)]
+Value = Annotated[str, AfterValidator(_value)]
 Variable = Annotated[str, AfterValidator(_variable)]
 # pyinfra reads `--data reason=123` as a number.
 Words = Annotated[str, BeforeValidator(lambda given: given if given is None else str(given))]
@@ -238,6 +400,8 @@ TimeOfDay = Annotated[str, AfterValidator(_time)]
 DayAndTime = Annotated[str, AfterValidator(_day_and_time)]
 Repository = Annotated[str, AfterValidator(_repository)]
 HostKey = Annotated[str, AfterValidator(_host_key)]
+AccountName = Annotated[str, AfterValidator(_account)]
+PublicKey = Annotated[str, AfterValidator(_public_key)]
 Weight = Annotated[int, Field(ge=2, le=262144)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
@@ -285,14 +449,14 @@ class Settings(BaseModel):
     vps_disk: Size
     vps_disk_kind: Literal["ssd", "nvme", "hdd"]
     swap: Size | None
-    timezone: str
-    sysctl: dict[str, str]
-    extra_packages: list[str]
+    timezone: Annotated[str, AfterValidator(_timezone)]
+    sysctl: dict[Parameter, ParameterValue]
+    extra_packages: list[Package]
     unattended_upgrades: bool
     journald_limit: Size
     time_synchronisation: bool
-    admin_users: dict[str, list[str]]
-    install_root: Annotated[str, Field(pattern=r"^/[a-z0-9/_-]+$")]
+    admin_users: dict[AccountName, Annotated[list[PublicKey], Field(min_length=1)]]
+    install_root: Annotated[str, AfterValidator(_install_root)]
 
     # memory of the services, and the lines of the budget that are not services
     traefik_memory: Size
@@ -331,21 +495,21 @@ class Settings(BaseModel):
     tls_certificate: str | None
     tls_key: str | None
     acme_email: str | None
-    acme_server: Annotated[str, Field(pattern=r"^https://")]
+    acme_server: Annotated[str, AfterValidator(_acme_server)]
     acme_ca_certificate: str | None
     access_log: Literal["off", "stdout"]
     rate_limit_average: Count
     rate_limit_burst: Count
     login_limit_per_minute: Count
-    load_client_addresses: list[Network]
-    superadmin_addresses: list[Network]
+    load_client_addresses: list[ClientNetwork]
+    superadmin_addresses: list[ClientNetwork]
     edge_network: PrivateNetwork
 
     # the backend
-    backend_command: Annotated[list[str], Field(min_length=1)]
+    backend_command: Annotated[list[Value], Field(min_length=1)]
     backend_workers: Count
     backend_log_level: Literal["error", "warn", "info", "debug"]
-    backend_environment: dict[Variable, str]
+    backend_environment: dict[Variable, Value]
     backend_start_timeout: Seconds
     cors_origins: Annotated[list[Origin], Field(min_length=1)]
     pool_max_connections: Count
@@ -585,7 +749,7 @@ def _acme(s: Settings) -> Iterator[Contradiction]:
         yield "acme_email", 'missing; tls = "acme" needs an address for expiry warnings'
     elif s.acme_email.endswith(_PLACEHOLDER):
         yield "acme_email", f'"{s.acme_email}" is the placeholder; write your own e-mail address'
-    elif not re.fullmatch(r"[^@\s]+@[^@\s]+\.\w+", s.acme_email):
+    elif not re.fullmatch(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", s.acme_email):
         yield (
             "acme_email",
             f'"{s.acme_email}" is not an e-mail address; write, for instance, "you@koprogo.be"',
@@ -608,9 +772,27 @@ def _backup_by_ssh(s: Settings) -> Iterator[Contradiction]:
             )
 
 
+def _backup_in_clear(s: Settings) -> Iterator[Contradiction]:
+    # restic encrypts what it stores; the key to the storage itself would be seen on the way.
+    if s.environment != "sandbox" and (s.backup_repository or "").startswith("s3:http:"):
+        yield (
+            "backup_repository",
+            "without TLS whoever is on the way can delete the backups; write s3:https://…",
+        )
+
+
+_SECRET_NAME = re.compile("SECRET|PASS|PWD|TOKEN|KEY|CREDENTIAL|PRIVATE|_DSN$")
+_LOGIN_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]*@", re.IGNORECASE)
+
+
 def _secrets_in_sight(s: Settings) -> Iterator[Contradiction]:
-    for name in s.backend_environment:
-        if re.search("SECRET|PASSWORD|TOKEN|KEY", name):
+    for name, value in s.backend_environment.items():
+        if _LOGIN_IN_URL.search(value):
+            yield (
+                "backend_environment",
+                f"{name} is an address with a login in it; that belongs in .env.{s.environment}",
+            )
+        elif _SECRET_NAME.search(name):
             yield (
                 "backend_environment",
                 f"{name} looks like a secret; it belongs in .env.{s.environment}",
@@ -628,5 +810,6 @@ _RULES: tuple[Callable[[Settings], Iterator[Contradiction]], ...] = (
     _certificate,
     _acme,
     _backup_by_ssh,
+    _backup_in_clear,
     _secrets_in_sight,
 )

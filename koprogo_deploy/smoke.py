@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -43,10 +44,18 @@ class Outcome:
         return ", ".join(names) or "no test ran"
 
     @property
+    def untried(self) -> list[str]:
+        """What no test could try, as the skipped ones say, each once."""
+        said = re.findall(r"^SKIPPED \[\d+\] \S+ (.* was tried: .*)$", self.output, re.M)
+        return list(dict.fromkeys(said))
+
+    @property
     def summary(self) -> dict[str, object]:
         """For the journal: whether they passed, pytest's last line, and which failed."""
         last = (self.output.strip().splitlines() or [""])[-1].strip("= ")
-        told = {"passed": self.passed, "tests": last}
+        told: dict[str, object] = {"passed": self.passed, "tests": last}
+        if untried := self.untried:
+            told["untried"] = untried
         if self.passed:
             return told
         return {**told, "failed": self.failures, **({"of": "host"} if self.of_the_host else {})}

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from koprogo_deploy import backups, cut, direct, maintenance
+from koprogo_deploy import backups, cut, direct, front, maintenance
 from koprogo_deploy.data.host import DEPLOY_LOCK as LOCK
 from koprogo_deploy.data.host import is_at_the_data
 from koprogo_deploy.facts.stack import Container, StackState, not_serving, unreadable
+from koprogo_deploy.front import Front
 from koprogo_deploy.journal import Journal
+from koprogo_deploy.monitor.thresholds import SPACE
+from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SERVICES
 from koprogo_deploy.units import megabytes
 
-DISK_ALERT = 0.85
+DISK_ALERT = SPACE.alert / 100
+# Units whose failure the journal tells, until one of them succeeds, whoever started that.
+_TOLD = ("koprogo-backup.service", "koprogo-drill.service")
 GOOD = ("deployed", "rolled back", "done")  # outcomes after which nobody has to look
 
 
@@ -42,6 +47,11 @@ class Now:
         replaced: what served before restores and rollbacks with data, and is still there, by name.
         applied: versions of the migrations in the database; empty where it does not answer.
         clusters: bytes of each cluster that served before an upgrade of Postgres, by name.
+        database: the application's database answers a query.
+        failed: systemd units that failed; None where systemd could not be asked.
+        reboot: why one is pending; empty where none is known to be.
+        again: how often the engine started a container of the project again by itself, by name.
+        killed: processes that the kernel killed for want of memory since `since`.
     """
 
     clock: int = 0
@@ -52,33 +62,56 @@ class Now:
     replaced: list[str] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
     clusters: dict[str, int] = field(default_factory=dict)
+    database: bool = False
+    failed: list[str] | None = None
+    reboot: str = ""
+    again: dict[str, int] = field(default_factory=dict)
+    killed: int = 0
     kept: list[Kept] = field(default_factory=list)
 
 
 def look_command(root: str) -> str:
     """Shell command whose output `parse` reads; changes nothing."""
     return (
-        f"root={shlex.quote(root)}; lock={LOCK}\n"
+        f"root={shlex.quote(root)}; lock={LOCK}\n"  # noqa: S608 - looks only
         r"""
 printf 'clock\t%s\n' "$(date +%s)"
 printf 'disk\t%s\n' "$(df -PB1 / | awk 'NR==2 {print $2 "\t" $4}')"
 [ -L "$root/current" ] && printf 'since\t%s\n' "$(stat -c %Y "$root/current")"
 # Held for an instant, and shared: a deploy that begins meanwhile waits for it.
 if [ -e "$lock" ] && ! flock -sn "$lock" true; then
-  printf 'running\t%s\n' "$(cat "$lock.holder" 2>/dev/null || echo 'nobody could say who')"
+  holder=$(head -n 1 "$lock.holder" 2>/dev/null | tr '\t' ' ')
+  printf 'running\t%s\n' "${holder:-nobody could say who}"
 fi
 {
   for old in /var/lib/docker/volumes/koprogo_uploads/koprogo_before_*; do
     [ -d "$old" ] && printf '%s\n' "${old##*/}"
   done
   # A rollback with its data leaves a database and no uploads.
-  docker exec koprogo-postgres-1 psql -XqAt -U postgres -l 2>/dev/null | cut -d '|' -f 1
+  timeout 5 docker exec koprogo-postgres-1 psql -XqAt -U postgres -l 2>/dev/null | cut -d '|' -f 1
 } | grep '^koprogo_before_' | sort -u | sed 's/^/replaced\t/'
-printf 'applied\t%s\n' "$(docker exec koprogo-postgres-1 psql -XqAt -U postgres -d koprogo_db \
-  -c 'TABLE public._sqlx_migrations' 2>/dev/null | cut -d '|' -f 1 | tr '\n' ' ')"
+said=$(timeout 5 docker exec koprogo-postgres-1 psql -XqAt -U postgres -d koprogo_db \
+  -c 'SELECT 1' -c 'TABLE public._sqlx_migrations' 2>/dev/null)
+[ "$(printf '%s\n' "$said" | head -n 1)" = 1 ] && printf 'database\tyes\n'
+printf 'applied\t%s\n' \
+  "$(printf '%s\n' "$said" | tail -n +2 | cut -d '|' -f 1 | tr '\n' ' ')"
 for old in /var/lib/docker/volumes/koprogo_postgres_data/koprogo_before_*; do
   [ -d "$old" ] && printf 'cluster\t%s\t%s\n' "${old##*/}" "$(du -sB1 "$old" | cut -f1)"
 done
+failed=$(systemctl list-units --state=failed --plain --no-legend --no-pager 2>/dev/null) &&
+  printf 'failed\t%s\n' "$(printf %s "$failed" | cut -d ' ' -f 1 | tr '\n' ' ')"
+# The newest kernel on the disk; a machine that brings its own from outside has none.
+newest=$(ls -d /boot/vmlinuz-* 2>/dev/null | sed 's/.*vmlinuz-//' | sort -V | tail -n 1)
+[ -n "$newest" ] && [ "$newest" != "$(uname -r)" ] &&
+  printf 'reboot\tkernel %s is installed, and %s runs\n' "$newest" "$(uname -r)"
+[ -e /run/reboot-required ] && printf 'reboot\t%s\n' \
+  "$(head -n 1 /run/reboot-required | grep . || echo 'the system asks for one')"
+ids=$(docker ps -aq --filter label=com.docker.compose.project=koprogo 2>/dev/null)
+form='{{index .Config.Labels "com.docker.compose.service"}}={{.RestartCount}}'
+[ -n "$ids" ] && docker inspect --format "$form" $ids 2>/dev/null |
+  sed -n 's/^\([^=]*\)=\([0-9]*\)$/again\t\1\t\2/p'
+[ -L "$root/current" ] && printf 'killed\t%s\n' "$(timeout 5 journalctl -kq --no-pager -o cat \
+  -S "@$(stat -c %Y "$root/current")" 2>/dev/null | grep -c 'oom-kill:')"
 for manifest in "$root"/releases/*/manifest.json; do
   [ -f "$manifest" ] || continue
   value() { sed -n "s/^ \"$1\": \"\(.*\)\",\$/\1/p" "$manifest"; }
@@ -90,7 +123,20 @@ true"""
 
 
 def parse(lines: Iterable[str]) -> Now:
-    """Read the output of `look_command`."""
+    """Read the output of `look_command`.
+
+    Raises:
+        Refusal: part of it has no answer: what nobody looked at is not well.
+    """
+    lines = list(lines)
+    try:
+        return _parse(lines)
+    except (ValueError, IndexError, TypeError) as error:
+        what = f"its answer cannot be read: {error}"
+        raise Refusal("Status", [Problem("host", what, "koprogo ssh, df /, date")]) from None
+
+
+def _parse(lines: Iterable[str]) -> Now:
     now = Now()
     for line in lines:
         key, *values = line.split("\t")
@@ -109,6 +155,16 @@ def parse(lines: Iterable[str]) -> Now:
                 now.applied = values[0].split()
             case "cluster":
                 now.clusters[values[0]] = int(values[1])
+            case "database":
+                now.database = values == ["yes"]
+            case "failed":
+                now.failed = values[0].split()
+            case "reboot":
+                now.reboot = values[0]
+            case "again":
+                now.again[values[0]] = int(values[1])
+            case "killed":
+                now.killed = int(values[0])
             case "kept":
                 now.kept.append(Kept(*values))
             case _:
@@ -122,6 +178,40 @@ class Trouble:
 
     what: str
     do: str
+
+
+def front_troubles(fronts: Sequence[Front], stack: StackState, environment: str) -> list[Trouble]:
+    """What is not well as seen from outside; empty when all is.
+
+    Args:
+        fronts: what each name answers.
+        stack: a page that it knows of is told of elsewhere.
+        environment: its name, for the commands.
+    """
+    told = bool(stack.maintenance) or stack.restarting
+    found = []
+    for each in fronts:
+        if not each.problem or (each.page and told):
+            continue
+        do = f"curl -v https://{each.name}{each.path}; koprogo debug logs traefik -e {environment}"
+        if not each.address:
+            do = f"set its DNS record to the host, or public_address; dig {each.name}"
+        found.append(Trouble(f"from outside, {each.name}: {each.problem}", do))
+    do = "koprogo debug logs traefik says why it was not renewed; does port 80 answer the world?"
+    return found + [Trouble(what, do) for what in front.ending(fronts, front.FAIL)]
+
+
+def host_troubles(now: Now, environment: str) -> list[Trouble]:
+    """What is not well with the system under the site."""
+    ssh = f"koprogo ssh {environment}"
+    if now.failed is None:
+        do = f"{ssh}, systemctl is-system-running"
+        return [Trouble("systemd does not answer, so nobody knows which units failed", do)]
+    failed = [unit for unit in now.failed if unit not in _TOLD]
+    if not failed:
+        return []
+    do = f"{ssh}, systemctl status {failed[0]}; once mended: sudo systemctl reset-failed"
+    return [Trouble(f"failed units of the system: {', '.join(failed)}", do)]
 
 
 def problems(stack: StackState, now: Now, journal: Journal) -> list[str]:
@@ -147,6 +237,10 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
         )
         for gap in journal.broken
     ]
+    if stack.current and not journal.entries and not journal.broken:
+        what = f"release {stack.current['id']} counts, and the journal is empty"
+        do = f"find out who took it away: koprogo history {environment} --check"
+        found.append(Trouble(what, do))
     used = 1 - now.disk_free / now.disk_size
     if used > DISK_ALERT:
         room = "sudo journalctl --vacuum-size=100M, docker image ls; then a lower releases_kept"
@@ -177,6 +271,11 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
         found.append(Trouble(what, f"this ends it: {data.ends}"))
         if stack.restoring or data.kind == cut.RETURN:
             deploy = data.ends
+    postgres = stack.containers.get("postgres")
+    if not now.database and postgres and postgres.serving:
+        what = "the database does not answer, though its container runs"
+        logs = f"{ssh}, sudo docker logs --tail 50 koprogo-postgres-1"
+        found.append(Trouble(what, f"{logs}; koprogo debug locks says who waits for whom"))
     if stack.dynamic != live["dynamic"]:
         what = f"Traefik's routes are not those of release {live['id']}"
         found.append(Trouble(what, f"put them back: {deploy}"))
@@ -291,7 +390,29 @@ def notes(stack: StackState, now: Now, journal: Journal) -> list[str]:
         f"line {number} of the journal was cut short while it was written"
         for number in journal.torn
     ]
+    if stack.live and now.applied and not stack.migrations.get(stack.live["id"]):
+        found.append(
+            f"which migrations release {stack.live['id']} knows is not written on the host, so "
+            "nobody can say whether it would start again on its database"
+        )
+    if now.reboot:
+        found.append(f"a reboot is pending: {now.reboot}")
+    if again := {name: times for name, times in sorted(now.again.items()) if times}:
+        told = ", ".join(f"{name} {times} ×" for name, times in again.items())
+        found.append(f"started again by the engine since they were made: {told}")
+    if now.killed:
+        found.append(
+            f"the kernel killed for want of memory, {now.killed} × since the release: "
+            "journalctl -k -g oom-kill says whom"
+        )
     return found
+
+
+def of_newest(journal: Journal, known: Sequence[str]) -> list[str]:
+    """What the newest backup says that it does not hold, without what is known already."""
+    last = backups.newest(journal, "backup", "done")
+    said = (last or {}).get("warnings") or []
+    return [f"the newest backup: {each}" for each in said if each not in known]
 
 
 def _minute(text: str) -> str:
@@ -317,7 +438,8 @@ def report(
     *,
     environment: str = "production",
     longest: Mapping[str, int] | None = None,
-    warning: str = "",
+    warnings: Sequence[str] = (),
+    fronts: Sequence[Front] = (),
 ) -> dict[str, Any]:
     """Everything, as JSON has it: `advice` is what to do about each of `problems`.
 
@@ -327,7 +449,8 @@ def report(
         journal: what was done.
         environment: its name, for the commands.
         longest: after how many seconds a backup and a drill are too old; None: not judged.
-        warning: what is to be said of where backups go.
+        warnings: what is to be said of every backup.
+        fronts: what the site answers from outside.
     """
     live = stack.live
     services = {}
@@ -345,13 +468,21 @@ def report(
             "up": up_seconds(container, now) if container else None,
             "wrong": _wrong(container, live["specs"][service]) or None,
         }
-    wrong = troubles(stack, now, journal, environment)
+    wrong = front_troubles(fronts, stack, environment) if live else []
+    wrong += troubles(stack, now, journal, environment) + host_troubles(now, environment)
     wrong += data_troubles(stack, now, journal, environment, longest or {})
     return {
         "well": not wrong,
-        "problems": [trouble.what for trouble in wrong],
+        "problems": told(wrong),
         "advice": [trouble.do for trouble in wrong],
-        "notes": notes(stack, now, journal) + ([warning] if warning else []),
+        "asked": True,
+        "notes": [
+            *(what for what in front.ending(fronts, front.WARN) if what not in told(wrong)),
+            *notes(stack, now, journal),
+            *warnings,
+            *of_newest(journal, warnings),
+        ],
+        "outside": [vars(each) for each in fronts],
         "data": data(journal, now),
         "release": live["id"] if live else None,
         "since": since(stack, now, journal),
@@ -361,6 +492,32 @@ def report(
         "running": now.running or None,
         "kept": [vars(kept) for kept in reversed(now.kept)],
         "bad": {kept.id: kept.bad for kept in now.kept if kept.bad},
+    }
+
+
+def told(troubles: Iterable[Trouble]) -> list[str]:
+    """What each says."""
+    return [trouble.what for trouble in troubles]
+
+
+def unreachable(why: str, fronts: Sequence[Front], environment: str) -> dict[str, Any]:
+    """The report where the host itself cannot be asked: never well.
+
+    Args:
+        why: what SSH, or the host's answer, says.
+        fronts: what the site answers from outside.
+        environment: its name, for the commands.
+    """
+    silent = Trouble(f"the host cannot be asked: {why}", f"koprogo ssh {environment} true")
+    wrong = [silent, *front_troubles(fronts, StackState(), environment)]
+    return {
+        "well": False,
+        "problems": told(wrong),
+        "advice": [trouble.do for trouble in wrong],
+        "notes": [what for what in front.ending(fronts, front.WARN) if what not in told(wrong)],
+        "outside": [vars(each) for each in fronts],
+        "release": None,
+        "asked": False,
     }
 
 

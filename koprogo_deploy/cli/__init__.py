@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from koprogo_deploy.cli.app import app
 from koprogo_deploy.problems import Refusal
+from koprogo_deploy.screen import complain
 
 
 def main() -> None:
@@ -13,8 +12,8 @@ def main() -> None:
     try:
         app()
     except Refusal as refusal:
-        sys.stderr.write(f"{refusal}\n")
+        complain(str(refusal))
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted.\n")
+        complain("\nInterrupted.")
         raise SystemExit(130) from None

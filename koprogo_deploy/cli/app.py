@@ -24,6 +24,7 @@ from koprogo_deploy.cli import (
 from koprogo_deploy.cli.common import Environment, out
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.screen import machine
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -132,7 +133,7 @@ def secrets_show(
     if name not in kept.values:
         known = ", ".join(sorted(kept.values))
         raise Refusal("Secrets", [Problem(f".env.{environment}", f"no {name}", f"it has {known}")])
-    typer.echo(kept[name])
+    machine(kept[name])
 
 
 @seed_app.command("preview")

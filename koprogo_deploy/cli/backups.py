@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from koprogo_deploy import backups, door
-from koprogo_deploy.cli.common import Environment, out
-from koprogo_deploy.cli.releases import Json
+from koprogo_deploy.cli.common import Environment, Json, out
 from koprogo_deploy.data.host import LIST_WAIT
 from koprogo_deploy.journal import Journal
+from koprogo_deploy.screen import foreign, machine_json
 
 
 def register(app: typer.Typer) -> None:
@@ -32,17 +32,24 @@ def list_backups(environment: Environment, as_json: Json = False) -> None:
     from koprogo_deploy import remote
 
     opened = door.open_environment(environment)
+    found = rows(backups_of(opened), remote.journal_of(opened))
+    if as_json:
+        machine_json(found)
+        return
+    show(out, found, backups.place(opened.settings))
+    for warning in backups.warnings(opened.settings):
+        out.print(Text(warning, style="yellow"))
+
+
+def backups_of(opened: door.Environment) -> list[dict[str, Any]]:
+    """The backups in the repository, as restic lists them, oldest first."""
+    from koprogo_deploy import remote
+
     program = f"{opened.settings.install_root}/bin/koprogo-data list"
     # Whatever holds it up on the host ends before this does, and says why.
     within = LIST_WAIT + opened.settings.backup_list_timeout + remote.TIMEOUT
-    listed = json.loads(remote.as_root(opened, program, within=within))
-    found = rows(listed, remote.journal_of(opened))
-    if as_json:
-        typer.echo(json.dumps(found, indent=1))
-        return
-    show(out, found, backups.place(opened.settings))
-    if warning := backups.not_off_site(opened.settings):
-        out.print(Text(warning, style="yellow"))
+    found: list[dict[str, Any]] = json.loads(remote.as_root(opened, program, within=within))
+    return found
 
 
 def rows(snapshots: list[dict[str, Any]], journal: Journal) -> list[dict[str, Any]]:
@@ -71,6 +78,7 @@ def rows(snapshots: list[dict[str, Any]], journal: Journal) -> list[dict[str, An
                 "release": releases[0] if releases else None,
                 "rows": line.get("rows"),
                 "uploads": line.get("uploads"),
+                "warnings": line.get("warnings") or [],
                 "bytes": each.get("summary", {}).get("total_bytes_processed"),
                 # A new host's journal does not know of what another one made. What is not in there
                 # though it was written then was cut, before it was read back or written down.
@@ -102,24 +110,27 @@ def show(out: Console, found: list[dict[str, Any]], place: str) -> None:
         right = column in ("size", "rows", "uploads")
         table.add_column(column, no_wrap=True, justify="right" if right else "left")
     words = {
-        True: "[green]yes",
-        False: "[red]not known here: not read back",
-        None: "by another host",
+        True: Text("yes", style="green"),
+        False: Text("not known here: not read back", style="red"),
+        None: Text("by another host"),
     }
     for each in found:
         size = each["bytes"]
         counts = [str(each[name]) if each[name] is not None else "" for name in ("rows", "uploads")]
         table.add_row(
-            each["id"],
+            foreign(each["id"]),
             _minute(each["at"]),
-            each["release"] or "",
+            foreign(each["release"] or ""),
             megabytes(size) if size is not None else "",
             *counts,
             words[each["read_back"]],
-            _minute(each["drilled"]) if each["drilled"] else "",
+            foreign(_minute(each["drilled"]) if each["drilled"] else ""),
         )
     out.print(table)
     out.print(f"in {place}", markup=False)
+    for each in found:
+        for warning in each["warnings"]:
+            out.print(Text(f"{each['id']}: {warning}", style="yellow"))
 
 
 def _minute(text: str) -> str:

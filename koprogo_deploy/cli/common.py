@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from koprogo_deploy import door
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.screen import Screen, complain
 
 if TYPE_CHECKING:
     from koprogo_deploy.runs.model import Run
 
 # Piped output is as wide as a wide terminal: a table in a log stays readable.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+out = Screen(width=None if sys.stdout.isatty() else 120)
 
 
 class Where(enum.StrEnum):
@@ -33,6 +33,7 @@ Environment = Annotated[Where, typer.Argument(help="whose inventory and group da
 EnvironmentOption = Annotated[
     Where, typer.Option("--env", "-e", help="whose inventory and group data to use")
 ]
+Json = Annotated[bool, typer.Option("--json", help="for machines")]
 DataOption = Annotated[
     list[str] | None,
     typer.Option("--data", metavar="NAME=VALUE", help="another value of a setting"),
@@ -93,4 +94,4 @@ def write_down(opened: door.Environment, run: Run) -> None:
         remote.write_down(opened, "gate", **line)
     except Refusal as refusal:
         why = refusal.problems[0].what
-        sys.stderr.write(f"\nThe host's journal has no line of this gate: {why}\n")
+        complain(f"\nThe host's journal has no line of this gate: {why}")

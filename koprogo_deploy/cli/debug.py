@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import sys
 import time
@@ -16,6 +15,7 @@ from rich.text import Text
 from koprogo_deploy import door
 from koprogo_deploy.cli.common import EnvironmentOption, Where, out
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.screen import complain, machine_json
 from koprogo_deploy.settings import SERVICES
 
 debug_app = typer.Typer(
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _json(value: object) -> None:
-    typer.echo(json.dumps(value, default=str, ensure_ascii=False, indent=2))
+    machine_json(value, indent=2, default=str, ensure_ascii=False)
 
 
 def _refuse(where: str, error: ValueError, fix: str = "") -> Refusal:
@@ -176,8 +176,7 @@ def lock_command(
     def tell() -> None:
         found = look()
         if as_json:
-            line = json.dumps(dataclasses.asdict(found), default=str, ensure_ascii=False)
-            typer.echo(line)
+            machine_json(dataclasses.asdict(found), indent=None, default=str, ensure_ascii=False)
         else:
             show.lines(out, show.lock_report(found))
 
@@ -236,7 +235,7 @@ def log_command(
         entry.text = logs.mask(entry.text, secrets)
         entry.more = [logs.mask(line, secrets) for line in entry.more]
         if as_json:
-            typer.echo(json.dumps(logs.as_dict(entry), ensure_ascii=False))
+            machine_json(logs.as_dict(entry), indent=None, ensure_ascii=False)
         elif follow or not again.add(entry):
             _print(show.repeated(again.take()))
             _print(show.log_entry(entry))
@@ -247,7 +246,7 @@ def log_command(
     for name in reading.ended:
         _tell([f"{name}: the container ended"])
     for name, reason in reading.unread.items():
-        typer.echo(f"NOT READ: {name}: {reason}", err=True)
+        complain(f"NOT READ: {name}: {reason}")
     if reading.unread:
         raise typer.Exit(1)
 
@@ -259,7 +258,7 @@ def _print(lines: Iterator[Text]) -> None:
 
 def _tell(lines: list[str]) -> None:
     for line in lines:
-        typer.echo(f"note: {line}", err=True)
+        complain(f"note: {line}")
 
 
 def _wanted(

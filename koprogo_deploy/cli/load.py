@@ -23,6 +23,7 @@ from koprogo_deploy.cli.common import (
     write_down,
 )
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.screen import complain
 
 if TYPE_CHECKING:
     from koprogo_deploy.load.plan import Options
@@ -145,7 +146,7 @@ def _run(
         view.close()
         if as_json:
             lines.write({"event": "failed", "text": str(failed)})
-        sys.stderr.write(f"\nThe load test could not be done: {failed}\n")
+        complain(f"\nThe load test could not be done: {failed}")
         return MISSED
     finally:
         view.close()

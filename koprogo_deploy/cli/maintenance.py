@@ -6,15 +6,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
-import httpx
+import httpx2
 import typer
-from rich.text import Text
 
 from koprogo_deploy import door, maintenance
 from koprogo_deploy.cli.common import Environment, out
 from koprogo_deploy.maintenance import Maintenance
 from koprogo_deploy.outside import Outside
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.screen import foreign
 from koprogo_deploy.settings import network
 
 maintenance_app = typer.Typer(
@@ -61,7 +61,7 @@ def on(
     command = maintenance.on_command(opened.settings, wanted)
     remote.as_root(opened, command, maintenance.render(wanted))
     remote.write_down(opened, "maintenance", outcome="on", why=text, allow=passing)
-    out.print(Text(maintenance.told(wanted)))
+    out.print(foreign(maintenance.told(wanted)))
     _from_here(opened)
 
 
@@ -89,11 +89,12 @@ def status(environment: Environment) -> None:
 
     opened = door.open_environment(environment)
     seen = maintenance.parse_look(remote.as_root(opened, maintenance.look_command(opened.settings)))
-    out.print(Text(maintenance.told(seen.wanted) if seen.wanted else "maintenance is off"))
+    out.print(foreign(maintenance.told(seen.wanted) if seen.wanted else "maintenance is off"))
     if seen.served is None:
-        out.print("[red]Traefik does not answer, so whether it does so is not known")
+        words = "Traefik does not answer, so whether it does so is not known"
+        out.print(words, style="red")
     elif not seen.agreed:
-        out.print(f"[red]Traefik {'does' if seen.served else 'does not'} answer 503")
+        out.print(f"Traefik {'does' if seen.served else 'does not'} answer 503", style="red")
     elif seen.wanted:
         _from_here(opened)
     raise typer.Exit(0 if seen.agreed else 1)
@@ -104,7 +105,7 @@ def _from_here(opened: door.Environment) -> None:
     with Outside(opened.settings, timeout=5) as outside:
         try:
             answer = outside.api.get("/health")
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             out.print(f"from here the site does not answer: {error!r}", markup=False)
             return
     if maintenance.ours(answer.headers):

@@ -13,6 +13,7 @@ import typer
 from koprogo_deploy import door
 from koprogo_deploy.cli.common import EnvironmentOption, Where, out
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.screen import complain, json_text, machine
 
 if TYPE_CHECKING:
     from koprogo_deploy.monitor import Monitor
@@ -73,7 +74,7 @@ def _once(sample: Sample, title: str, json: bool) -> int:
     from koprogo_deploy.monitor.thresholds import Level, findings
 
     if json:
-        typer.echo(sample.model_dump_json())
+        json_text(sample.model_dump_json())
     else:
         out.print(table.screen(sample, title))
     bad = [f for f in findings(sample) if f.level in (Level.alert, Level.unknown)]
@@ -96,10 +97,10 @@ def _watch(
     try:
         if json:
             for sample in _samples(watcher, arrived, end):
-                typer.echo(sample.model_dump_json())
+                json_text(sample.model_dump_json())
         elif not sys.stdout.isatty():
             for sample in _samples(watcher, arrived, end):
-                typer.echo(table.line(sample))
+                machine(table.line(sample))
         else:
             with Live(console=out, auto_refresh=False, vertical_overflow="visible") as live:
                 for sample in _samples(watcher, arrived, end):
@@ -110,7 +111,7 @@ def _watch(
         sys.stderr.close()  # nobody listens: no word about it
         return 0
     if watcher.problem:
-        sys.stderr.write(f"koprogo monitor: {watcher.problem}\n")
+        complain(f"koprogo monitor: {watcher.problem}")
         return 1
     return 0
 

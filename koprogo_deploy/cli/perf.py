@@ -22,6 +22,7 @@ from koprogo_deploy.cli.common import (
     stop_as_by_ctrl_c,
     write_down,
 )
+from koprogo_deploy.screen import complain
 
 if TYPE_CHECKING:
     from koprogo_deploy.runs.model import Run
@@ -89,7 +90,7 @@ def perf(
     try:
         runs = workflow.measure(opened, base, quick, steps, say, view, finished)
     except (workflow.PerfFailed, LoadFailed) as failed:
-        sys.stderr.write(f"\nThe measurement could not be done: {failed}\n")
+        complain(f"\nThe measurement could not be done: {failed}")
         raise typer.Exit(MISSED) from None
     steps.begin("report")
     path = file or store.FOLDER / environment / f"perf-{runs[-1].id}.html"

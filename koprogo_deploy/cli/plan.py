@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +15,8 @@ from koprogo_deploy import door
 from koprogo_deploy.cli import show
 from koprogo_deploy.cli.common import DataOption, Environment, out, shown
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.screen import complain, foreign, machine_json
+from koprogo_deploy.visible import visible
 
 if TYPE_CHECKING:
     from koprogo_deploy.plan.model import FileChange, Plan
@@ -63,7 +63,7 @@ def plan(
     except Refusal as refusal:
         if not exit_code:
             raise
-        sys.stderr.write(f"{refusal}\n")
+        complain(str(refusal))
         raise typer.Exit(1) from None
     if made is None:
         return
@@ -93,7 +93,7 @@ def _plan(
             raise Refusal("Plan", [Problem("--out", f"{file}: {error.strerror}")]) from None
     if as_json:
         values = {**made.model_dump(mode="json"), "nothing": made.nothing}
-        typer.echo(json.dumps(values, indent=1))
+        machine_json(values)
     else:
         show.budget(out, opened)
         show_plan(out, made)
@@ -113,13 +113,13 @@ def show_plan(out: Console, plan: Plan) -> None:
     from koprogo_deploy.plan import words
 
     since = f"serving: {plan.live} since {plan.live_since}" if plan.live else "nothing deployed yet"
-    out.print(f"[bold]Deploy to {plan.host}[/] ({since})")
+    out.print(Text.assemble((f"Deploy to {plan.host}", "bold"), f" ({visible(since)})"))
     table = Table(box=None, pad_edge=False)
     for column in ("service", "action", "why"):
         table.add_column(column, no_wrap=column != "why")
     for service in plan.services:
         style = _STYLE[service.action]
-        why = Text("\n".join(service.reasons))
+        why = Text("\n".join(map(visible, service.reasons)))
         table.add_row(service.name, Text(words.action(service), style=style), why)
     out.print(table)
     if plan.nothing:
@@ -148,7 +148,7 @@ def show_plan(out: Console, plan: Plan) -> None:
     told.add_column()
     for name, value in lines:
         if value:
-            told.add_row(name if name != before else "", Text(value))
+            told.add_row(name if name != before else "", Text(visible(value, lines=True)))
             before = name
     out.print(told)
     _problems(out, plan)
@@ -156,11 +156,11 @@ def show_plan(out: Console, plan: Plan) -> None:
 
 def _problems(out: Console, plan: Plan) -> None:
     for problem in plan.problems:
-        out.print(Text(f"a deploy would refuse: {problem}", style="red"))
+        out.print(Text(visible(f"a deploy would refuse: {problem}", lines=True), style="red"))
 
 
 def _file(out: Console, file: FileChange) -> None:
-    out.print(Text(f"{file.action:8}{file.path}", style="bold"))
+    out.print(foreign(f"{file.action:8}{file.path}", "bold"))
     for line in file.diff.splitlines():
         style = {"+": "green", "-": "red", "@": "dim"}.get(line[:1], "")
-        out.print(Text(f"        {line}", style=style), soft_wrap=True)
+        out.print(foreign(f"        {line}", style), soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -12,15 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from koprogo_deploy import backups, door
-from koprogo_deploy.cli.common import Environment, out
-from koprogo_deploy.journal import Journal
+from koprogo_deploy.cli.backups import backups_of
+from koprogo_deploy.cli.common import Environment, Json, out
+from koprogo_deploy.journal import Head, Journal, head_of, missing_heads
+from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.rehearsal import tables
+from koprogo_deploy.screen import foreign, machine_json
+from koprogo_deploy.visible import visible
 
 _STYLES = {
     "deployed": "green", "rolled back": "cyan", "done": "green", "passed": "green",
     "on": "yellow", "off": "green",
 }  # fmt: skip
-Json = Annotated[bool, typer.Option("--json", help="for machines")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,28 +35,72 @@ def register(app: typer.Typer) -> None:
 def history(
     environment: Environment,
     limit: Annotated[int, typer.Option(min=1, help="so many of the newest lines")] = 20,
+    check: Annotated[
+        bool, typer.Option("--check", help="compare with the heads that the backups keep")
+    ] = False,
+    head: Annotated[
+        list[str] | None,
+        typer.Option("--head", metavar="HASH", help="and with this one, of a run's output"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what was done on the host, newest last, and check the journal's chain.
 
-    Exits 1 if a line of the journal was changed, added or taken out.
+    The chain alone shows a change in its middle. That its end was cut off, or all of it written
+    anew by root of the host, shows against a head that was kept elsewhere: **--check** asks the
+    backups' repository, **--head** takes one from the output of a run.
+
+    Exits 1 if a line was changed, added or taken out, or there is nothing to check against.
     """
     from koprogo_deploy import remote
 
-    journal = remote.journal_of(door.open_environment(environment))
+    opened = door.open_environment(environment)
+    journal = remote.journal_of(opened)
+    given = [_given_head(word) for word in head or ()]
+    kept = given + (kept_heads(opened) if check else [])
+    gone = missing_heads(journal, kept)
+    if check and not kept:
+        gone = ["no backup keeps a head of it yet, so nothing could be compared"]
     if as_json:
-        _print_json(
+        machine_json(
             {
                 "intact": not journal.broken,
                 "broken": journal.broken,
                 "torn": journal.torn,
                 "head": journal.head,
+                "compared": len(kept),
+                "missing": gone,
                 "entries": journal.entries[-limit:],
             }
         )
     else:
         show_history(out, journal, limit)
-    raise typer.Exit(1 if journal.broken else 0)
+        for each in gone:
+            out.print(foreign(each, "red"))
+        if kept and not gone:
+            out.print(foreign(f"{len(kept)} heads that were kept elsewhere are in it"))
+        if check and not backups.off_site(opened.settings):
+            words = "the repository is on the host itself: who edits the journal can edit it too"
+            out.print(words, style="yellow")
+    raise typer.Exit(1 if journal.broken or gone else 0)
+
+
+def _given_head(word: str) -> Head:
+    if not re.fullmatch("[0-9a-f]{32,64}", word):
+        what = f'"{word}" is no head'
+        raise Refusal(
+            "Command line", [Problem("--head", what, "32 to 64 digits of a run's output")]
+        )
+    return Head("", 0, word, "the run whose head was given")
+
+
+def kept_heads(opened: door.Environment) -> list[Head]:
+    """Heads of the journal that the backups in the repository keep, oldest first."""
+    return [
+        head
+        for each in backups_of(opened)
+        if (head := head_of(each["tags"], f"backup {each['short_id']} of {each['time'][:16]}"))
+    ]
 
 
 def show_history(out: Console, journal: Journal, limit: int) -> None:
@@ -71,9 +118,9 @@ def show_history(out: Console, journal: Journal, limit: int) -> None:
     for number in journal.torn:
         out.print(f"line {number} was cut short while it was written")
     for gap in journal.broken:
-        out.print(f"[red]the chain is broken: {gap}")
+        out.print(foreign(f"the chain is broken: {gap}", "red"))
     if not journal.broken:
-        out.print(f"the chain of {len(journal.entries)} lines holds; newest {journal.head[:12]}")
+        out.print(f"the chain of {len(journal.heads)} lines holds; head {journal.head}")
 
 
 def _row(entry: dict[str, Any]) -> tuple[str | Text, ...]:
@@ -87,6 +134,7 @@ def _row(entry: dict[str, Any]) -> tuple[str | Text, ...]:
         _rehearsed(entry.get("rehearsal", {})),
         _upgraded(entry.get("upgrade", {})),
         f"smoke: {smoke['tests']}" if smoke else "",
+        *smoke.get("untried", ()),
         str(entry.get("measured", "")),
         *(
             f"{service} restarted: interrupted for {seconds:.1f} s"
@@ -95,13 +143,13 @@ def _row(entry: dict[str, Any]) -> tuple[str | Text, ...]:
         f"served again after {entry['back_after']:.1f} s" if "back_after" in entry else "",
     ]
     return (
-        _minute(str(entry.get("at", ""))),
-        str(entry.get("run", entry.get("kind", ""))),
-        Text(outcome, style=_STYLES.get(outcome, "red")),
-        str(entry.get("release", "")),
-        str(entry.get("by", "")),
+        foreign(_minute(str(entry.get("at", "")))),
+        foreign(entry.get("run", entry.get("kind", ""))),
+        foreign(outcome, _STYLES.get(outcome, "red")),
+        foreign(entry.get("release", "")),
+        foreign(entry.get("by", "")),
         f"{entry['seconds']:.0f} s" if "seconds" in entry else "",
-        Text("\n".join(word for word in words if word)),
+        Text("\n".join(visible(word) for word in words if word)),
     )
 
 
@@ -117,31 +165,49 @@ def _rehearsed(seen: dict[str, Any]) -> str:
         return ""
     migrated = sum(seen["migrations"].values())
     lock = max(tables(seen["locks"] or []), key=lambda each: float(each["seconds"]), default=None)
-    return (
-        f"rehearsed: copied in {seen['seconds'].get('copy', 0):.1f} s, migrated in {migrated:.1f} s"
-        + (f", {lock['table']} locked for {lock['seconds']:.1f} s" if lock else "")
-    )
+    held = f", {lock['table']} locked for {lock['seconds']:.1f} s" if lock else ""
+    if seen["locks"] is None:
+        held = ", its locks were not watched"
+    copied = seen["seconds"].get("copy", 0)
+    return f"rehearsed: copied in {copied:.1f} s, migrated in {migrated:.1f} s{held}"
 
 
 def status(environment: Environment, as_json: Json = False) -> None:
-    """Say what serves, since when and by whom, and whether all is well. Exits 1 if not."""
-    from koprogo_deploy import remote
-    from koprogo_deploy.status import report
+    """Say what serves, since when and by whom, and whether all is well. Exits 1 if not.
 
+    The site is asked from here, by its names, as a visitor would; and the host by SSH.
+    """
     opened = door.open_environment(environment)
-    found = report(
-        remote.stack(opened),
-        remote.now(opened),
-        remote.journal_of(opened),
-        environment=environment,
-        longest=backups.longest(opened.settings),
-        warning=backups.not_off_site(opened.settings),
-    )
+    found = status_of(opened)
     if as_json:
-        _print_json(found)
+        machine_json(found)
     else:
         show_status(out, f"KoproGo ({environment}) on {opened.host}", found)
     raise typer.Exit(0 if found["well"] else 1)
+
+
+def status_of(opened: door.Environment) -> dict[str, Any]:
+    """The report of `status`: what the site answers, and what its host says of itself."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from koprogo_deploy import front, remote
+    from koprogo_deploy import status as of
+
+    name = opened.settings.environment
+    with ThreadPoolExecutor(1) as pool:
+        outside = pool.submit(front.look, opened.settings)
+        try:
+            looks = remote.stack(opened), remote.now(opened), remote.journal_of(opened)
+        except Refusal as refusal:
+            why = "; ".join(problem.what for problem in refusal.problems)
+            return of.unreachable(why, outside.result(), name)
+        return of.report(
+            *looks,
+            environment=name,
+            longest=backups.longest(opened.settings),
+            warnings=backups.warnings(opened.settings),
+            fronts=outside.result(),
+        )
 
 
 def show_status(out: Console, title: str, found: dict[str, Any]) -> None:
@@ -149,13 +215,19 @@ def show_status(out: Console, title: str, found: dict[str, Any]) -> None:
     from koprogo_deploy.status import duration
     from koprogo_deploy.units import megabytes
 
-    verdict = "[green]all is well" if found["well"] else "[red]not well"
-    out.print(f"[bold]{title}[/]: {verdict}")
+    verdict = ("all is well", "green") if found["well"] else ("not well", "red")
+    out.print(Text.assemble((visible(title), "bold"), ": ", verdict))
     for problem, advice in zip(found["problems"], found["advice"], strict=True):
-        out.print(Text(f"  {problem}", style="red"))
-        out.print(Text(f"    -> {advice}"), soft_wrap=True)
+        out.print(foreign(f"  {problem}", "red"))
+        out.print(foreign(f"    -> {advice}"), soft_wrap=True)
     for note in found["notes"]:
-        out.print(Text(f"  {note}", style="yellow"))
+        out.print(foreign(f"  {note}", "yellow"))
+    for each in found["outside"]:
+        ends = f"certificate for {each['days']:.0f} days more" if each["days"] is not None else ""
+        answer = f"{each['name']}{each['path']} {each['problem'] or 'answers'}"
+        out.print(foreign(f"  outside   {', '.join(part for part in (answer, ends) if part)}"))
+    if not found["asked"]:
+        return
     disk, last, since = found["disk"], found["last"], found["since"]
     lines = {"serves": found["release"] or "nothing"}
     if since:
@@ -173,7 +245,7 @@ def show_status(out: Console, title: str, found: dict[str, Any]) -> None:
     lines["disk"] = f"{megabytes(disk['free'])} free of {megabytes(disk['size'])}, {share:.0%} used"
     for name, value in lines.items():
         if value:
-            out.print(Text(f"  {name:10}{value}"))
+            out.print(foreign(f"  {name:10}{value}"))
     services = _table("service", "colour", "state", "up", "image")
     for name, service in found["services"].items():
         state = " ".join(part for part in (service["state"], service["health"]) if part)
@@ -181,22 +253,19 @@ def show_status(out: Console, title: str, found: dict[str, Any]) -> None:
         style = "red" if service["wrong"] else ""
         digest = service["image"].rpartition("@sha256:")[2][:12]
         image = f"{service['asked']} ({digest})"
-        services.add_row(name, service["colour"] or "", Text(state, style=style), up, image)
+        colour = foreign(service["colour"] or "")
+        services.add_row(name, colour, foreign(state, style), up, foreign(image))
     out.print(services)
     kept = _table("kept release", "made (UTC)", "by", "")
     for each in found["kept"]:
         mark = "serves" if each["id"] == found["release"] else ""
-        words = Text(f"bad: {each['bad']}" if each["bad"] else mark)
-        kept.add_row(each["id"], _minute(each["made"]), each["by"], words)
+        words = f"bad: {each['bad']}" if each["bad"] else mark
+        kept.add_row(*map(foreign, (each["id"], _minute(each["made"]), each["by"], words)))
     out.print(kept)
 
 
 def _minute(text: str) -> str:
     return text[:16].replace("T", " ")
-
-
-def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=1))
 
 
 def _table(*columns: str) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import sys
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 
 from koprogo_deploy.cli.common import Where, out
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.screen import json_text, machine
 
 
 class Format(enum.StrEnum):
@@ -60,7 +60,7 @@ def report(
     made = {Format.html: reports.html, Format.markdown: reports.markdown,
             Format.json: reports.as_json}[form](loaded)  # fmt: skip
     if form is not Format.html and file is None:
-        sys.stdout.write(made)
+        (json_text if form is Format.json else machine)(made.removesuffix("\n"))
         return
     more = f"-and-{len(paths) - 1}-more" if len(paths) > 1 else ""
     written = write(file or paths[-1].with_name(f"{paths[-1].stem}{more}.html"), made)
@@ -121,6 +121,6 @@ def compare(
         return
     text = words.as_json(made) if as_json else words.markdown(made)
     if file is None:
-        sys.stdout.write(text)
+        (json_text if as_json else machine)(text.removesuffix("\n"))
     else:
         out.print(f"comparison: {write(file, text)}", markup=False, soft_wrap=True)

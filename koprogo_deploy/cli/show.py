@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from koprogo_deploy import backups as where
 from koprogo_deploy import budget as budgets
@@ -28,33 +29,36 @@ def _table(*columns: str) -> Table:
 def budget(out: Console, environment: Environment) -> None:
     """The memory budget, line by line, and whether it fits."""
     proven = budgets.budget(environment.settings)
-    out.print("[bold]Memory budget")
+    out.print("Memory budget", style="bold")
     table = _table("memory", "what", "kind", "for")
     for line in proven.lines:
         table.add_row(megabytes(line.size), line.name, _KINDS[line.kind], line.why)
     table.add_row("", "", "", "")
-    table.add_row(f"[bold]{megabytes(proven.total)}", "[bold]all at once, at worst", "", "")
+    bold = Text(megabytes(proven.total), "bold"), Text("all at once, at worst", "bold")
+    table.add_row(*bold, "", "")
     table.add_row(megabytes(proven.ram), "of the machine", "", "")
-    verdict = f"[green]fits, {megabytes(proven.free)} to spare"
     out.print(table)
-    out.print(verdict if proven.fits else f"[red]does not fit: {budgets.overrun(proven)}")
+    if proven.fits:
+        out.print(f"fits, {megabytes(proven.free)} to spare", style="green")
+    else:
+        out.print(f"does not fit: {budgets.overrun(proven)}", style="red")
     out.print()
 
 
 def tuning(out: Console, environment: Environment) -> None:
     """Postgres' settings, each with its reason."""
-    out.print("[bold]Postgres")
+    out.print("Postgres", style="bold")
     table = _table("setting", "value", "why")
     for setting in tune(environment.settings):
-        table.add_row(setting.name, setting.value, f"[dim]{setting.reason}")
+        table.add_row(setting.name, setting.value, Text(setting.reason, "dim"))
     out.print(table)
     out.print()
 
 
 def backups(out: Console, environment: Environment) -> None:
-    """Say where backups go if they do not outlive the host."""
-    if warning := where.not_off_site(environment.settings):
-        out.print(f"[yellow]{warning}")
+    """Say where backups go if they do not outlive the host, and what they do not hold."""
+    for warning in where.warnings(environment.settings):
+        out.print(warning, style="yellow")
 
 
 def about(out: Console, environment: Environment) -> None:
@@ -62,7 +66,7 @@ def about(out: Console, environment: Environment) -> None:
     settings = environment.settings
     name = settings.environment
     authority = f" --cacert {settings.ca_certificate}" if settings.ca_certificate else ""
-    out.print(f"[bold]KoproGo ({name}) is live: {settings.url}")
+    out.print(f"KoproGo ({name}) is live: {settings.url}", style="bold")
     out.print(f"  API          {settings.api_url}", highlight=False)
     out.print(f"  try it       curl{authority} {settings.api_url}/health", soft_wrap=True)
     program = ".venv/bin/koprogo"  # works without the environment being activated
@@ -94,7 +98,7 @@ def seed_preview(out: Console, settings: Settings, rows: int) -> None:
     for kind in ("organizations", "buildings", "units", "owners", "expenses"):
         items = getattr(data, kind)
         names = [f.name for f in fields(items[0]) if f.name not in hidden and "_id" not in f.name]
-        out.print(f"[bold]{kind}[/] ({len(items)})")
+        out.print(Text.assemble((kind, "bold"), f" ({len(items)})"))
         table = _table(*names)
         for item in items[:rows]:
             table.add_row(*(str(getattr(item, name)) for name in names))

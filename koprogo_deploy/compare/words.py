@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from koprogo_deploy.compare.comparison import Comparison, Group, Row, Versus
 from koprogo_deploy.compare.measured import Figure
 from koprogo_deploy.compare.original import Recorded
 from koprogo_deploy.compare.statistics import ALPHA
+from koprogo_deploy.visible import visible
 
 FORMAT = 1
 _STYLES = {
@@ -28,44 +28,45 @@ _SIGNS = {"better": "▲ better", "worse": "▼ worse"}
 def show(out: Console, comparison: Comparison) -> None:
     """Print what a reader has to know first, then a table for each group against the first."""
     for line in _before(comparison):
-        out.print(f"[yellow]! {escape(line)}", soft_wrap=True)
+        out.print(Text(f"! {line}", "yellow"), soft_wrap=True)
     if comparison.recorded is not None:
         _show_recorded(out, comparison)
     first = comparison.labels[0]
     for label in comparison.labels[1:]:
         title = f"{label} against {first}"
-        table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
+        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
         for head in _heads(comparison, label):
-            table.add_column(escape(head), justify="left" if head in ("", "verdict") else "right")
+            table.add_column(Text(head), justify="left" if head in ("", "verdict") else "right")
         for row in comparison.rows:
             *cells, said = _cells(comparison, row, label)
             style = _STYLES.get(row.versus[label].verdict, "")
-            table.add_row(*(escape(cell) for cell in cells), Text(said, style=style))
+            table.add_row(*map(Text, cells), Text(said, style=style))
         out.print(table)
         out.print()
     if comparison.differs:
         table = Table(title="What differs", title_justify="left", box=None, pad_edge=False)
         for head in ("", *comparison.labels):
-            table.add_column(escape(head), overflow="fold")
+            table.add_column(Text(head), overflow="fold")
         for difference in comparison.differs:
             values = [difference.values.get(label, "") for label in comparison.labels]
-            table.add_row(escape(difference.name), *(escape(value) for value in values))
+            table.add_row(Text(difference.name), *map(Text, values))
         out.print(table)
         out.print()
     for line in _after(comparison):
-        out.print(f"[dim]{escape(line)}", soft_wrap=True)
+        out.print(Text(line, "dim"), soft_wrap=True)
 
 
 def _show_recorded(out: Console, comparison: Comparison) -> None:
     assert comparison.recorded is not None
     recorded = comparison.recorded
-    out.print(f"[bold]{escape(recorded.name)}[/]: {escape(recorded.test)}, {recorded.when}")
+    told = f": {recorded.test}, {recorded.when}"
+    out.print(Text.assemble((recorded.name, "bold"), told))
     for line in _stated(recorded):
-        out.print(f"  {escape(line)}", soft_wrap=True)
+        out.print(Text(f"  {line}"), soft_wrap=True)
     for label, lines in comparison.conditions.items():
-        out.print(f"[bold]{escape(label)}")
+        out.print(Text(label, "bold"))
         for line in lines:
-            out.print(f"  {escape(line)}", soft_wrap=True)
+            out.print(Text(f"  {line}"), soft_wrap=True)
     out.print()
 
 
@@ -95,7 +96,7 @@ def markdown(comparison: Comparison) -> str:
         ]
         parts.append("### What differs\n\n" + _table(["", *comparison.labels], rows))
     parts.append("".join(f"- {_text(line)}\n" for line in _after(comparison)))
-    return "\n".join(part for part in parts if part)
+    return visible("\n".join(part for part in parts if part), lines=True)
 
 
 def as_json(comparison: Comparison) -> str:

@@ -27,6 +27,7 @@ from koprogo_deploy.dashboard.desk import Desk, NotNow, Wanted
 from koprogo_deploy.dashboard.guard import Keys
 from koprogo_deploy.dashboard.jobs import Busy, words
 from koprogo_deploy.problems import Refusal
+from koprogo_deploy.visible import everywhere, finalized
 
 # How often a stream looks for something new, seconds.
 PULSE = 0.5
@@ -36,6 +37,7 @@ _templates = Templates(
     loader=PackageLoader("koprogo_deploy.dashboard", "pages"),
     autoescape=True,
     undefined=StrictUndefined,
+    finalize=finalized,
 )
 
 
@@ -45,6 +47,7 @@ class Guard:
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self.app = app
         self.keys = keys
+        self.used = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -53,7 +56,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         cookie = cookie_parser(headers.get("cookie", "")).get(self.keys.cookie)
-        refused = guard.refusal(self.keys, scope["method"], headers, cookie)
+        refused = guard.refusal(self.keys, scope["method"], headers, cookie, scope["path"])
         if refused is not None:
             response = self._entrance(scope, headers) or _refused(refused, headers)
             await response(scope, receive, functools.partial(_sealed, send))
@@ -65,12 +68,15 @@ class Guard:
         await self.app(scope, receive, functools.partial(_sealed, send))
 
     def _entrance(self, scope: Scope, headers: Headers) -> Response | None:
-        """The cookie for the link's token, and away from the link."""
+        """The cookie for the link's token, once, and away from the link."""
         token = Request(scope).query_params.get("token")
         if scope["path"] != "/" or scope["method"] != "GET":
             return None
         if not guard.opens(self.keys, headers.get("host"), token):
             return None
+        if self.used:
+            return _refused(guard.USED, headers)
+        self.used = True
         # A browser keeps a Strict cookie back on a redirect that another site's link began.
         plain = headers.get("sec-fetch-site", "none") in ("none", "same-origin")
         return _to_the_page(self.keys, plain)
@@ -128,9 +134,9 @@ def build(desk: Desk, keys: Keys, closing: asyncio.Event, report: Callable[..., 
     def looked(look: Callable[[], dict[str, Any]]) -> Callable[[Request], Any]:
         async def answer(_: Request) -> Response:
             try:
-                return JSONResponse(await asyncio.to_thread(look))
+                return _json(await asyncio.to_thread(look))
             except Refusal as refusal:
-                return JSONResponse({"problem": words(refusal)})
+                return _problem(200, words(refusal))
 
         return answer
 
@@ -156,7 +162,7 @@ def build(desk: Desk, keys: Keys, closing: asyncio.Event, report: Callable[..., 
             return _problem(409, str(reason))
         except Refusal as refusal:
             return _problem(409, words(refusal))
-        return JSONResponse(job.show(), 202)
+        return _json(job.show(), 202)
 
     async def cancel(request: Request) -> Response:
         try:
@@ -195,7 +201,12 @@ def build(desk: Desk, keys: Keys, closing: asyncio.Event, report: Callable[..., 
 
 
 def _problem(status: int, text: str) -> Response:
-    return JSONResponse({"problem": text}, status)
+    return _json({"problem": text}, status)
+
+
+def _json(value: object, status: int = 200) -> Response:
+    """What the page shows: nothing in it turns a line around or hides one."""
+    return JSONResponse(everywhere(value), status)
 
 
 async def _body(request: Request) -> bytes:
@@ -251,4 +262,4 @@ async def _stream(desk: Desk, closing: asyncio.Event) -> AsyncIterator[str]:
 
 
 def _event(name: str, data: object) -> str:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+    return f"event: {name}\ndata: {json.dumps(everywhere(data))}\n\n"

@@ -3,10 +3,12 @@
 Pure. The page can change an environment, so that other users of this machine, other web pages
 and other names for this address are kept out:
 
-- a random token in the link, exchanged once for a cookie that scripts cannot read;
+- a random token in the link, exchanged for a cookie that scripts cannot read; once, so that a
+  browser's history, or whoever reads the terminal later, opens nothing;
 - the `Host` header, against a foreign name that resolves to 127.0.0.1 (DNS rebinding);
-- `Origin` and `Sec-Fetch-Site` on what changes something: a page on another port of this
-  machine is "same site" to a browser, and would send the cookie.
+- `Sec-Fetch-Site` on all but the page itself, and `Origin` on what changes something: a page on
+  another port of this machine is "same site" to a browser, which sends the cookie with what it
+  asks, and each look at a fact asks the host.
 """
 
 from __future__ import annotations
@@ -69,8 +71,13 @@ class Refused:
     words: str
 
 
+USED = Refused(
+    401, "this link was opened already, and opens once: end koprogo dashboard and start it again"
+)
+
+
 def refusal(
-    keys: Keys, method: str, headers: Mapping[str, str], cookie: str | None
+    keys: Keys, method: str, headers: Mapping[str, str], cookie: str | None, path: str = ""
 ) -> Refused | None:
     """Decide on a request.
 
@@ -79,6 +86,7 @@ def refusal(
         method: the HTTP method.
         headers: by lower-case name.
         cookie: value of the cookie `keys.cookie`, if the request has it.
+        path: what is asked for.
 
     Returns:
         None if it may pass.
@@ -87,11 +95,15 @@ def refusal(
         return Refused(403, f"the dashboard answers at http://{keys.hosts[0]} only")
     if not _same(cookie, keys.session):
         return Refused(401, "open the link that koprogo dashboard printed in the terminal")
+    # Absent in an old browser; "none" is a person's own doing, which no page can make.
+    site = headers.get("sec-fetch-site", "same-origin")
+    if path != "/" and site not in ("same-origin", "none"):
+        return Refused(403, "this must come from the dashboard's own page (Sec-Fetch-Site)")
     if method in SAFE_METHODS:
         return None
     if headers.get("origin") != f"http://{headers['host']}":
         return Refused(403, "this must come from the dashboard's own page (Origin)")
-    if headers.get("sec-fetch-site", "same-origin") != "same-origin":
+    if site != "same-origin":
         return Refused(403, "this must come from the dashboard's own page (Sec-Fetch-Site)")
     if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         return Refused(415, "the dashboard takes application/json only")

@@ -7,7 +7,6 @@ import contextlib
 import html
 import signal
 import socket
-import sys
 import tempfile
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from koprogo_deploy.dashboard import app
 from koprogo_deploy.dashboard.desk import Desk
 from koprogo_deploy.dashboard.guard import Keys
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.screen import complain
 
 ADDRESS = "127.0.0.1"
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -94,7 +94,7 @@ async def _serve(
         if closing.is_set():
             return
         if desk.jobs.job is not None and desk.jobs.job.running:
-            sys.stderr.write(f"\nstopping: {desk.jobs.job.plan.title} …\n")
+            complain(f"\nstopping: {desk.jobs.job.plan.title} …")
         closing.set()
         server.should_exit = True
 

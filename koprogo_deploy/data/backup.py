@@ -1,6 +1,7 @@
 """A backup: dump, uploads and the manifest that fits, in the repository and read back. The drill.
 
-All three lie in one directory beside the uploads' volume, whose files are linked, not copied.
+All three lie in one directory beside the uploads' volume, whose files are linked, not copied. Who
+runs in the backend owns every name in that volume: `tree` never follows one.
 """
 
 from __future__ import annotations
@@ -9,16 +10,15 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import tarfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from koprogo_deploy import database, journal
-from koprogo_deploy.data import dump, hashes, repository, scratch
+from koprogo_deploy.data import dump, hashes, repository, scratch, tree
 from koprogo_deploy.data.host import INCOMING, MB, POSTGRES, Config, Failed, run, settled, sql
 
 UPLOADS = "koprogo_uploads"
@@ -28,6 +28,7 @@ FILES = "uploads/"
 _CHUNK = 1 << 20
 _HOUR = 3600  # a snapshot's time is somewhat after that of its uploads
 _EMPTY = 16 * MB  # of a database without data
+_HELD = "somebody keeps it from being read"
 
 _MIGRATIONS = (
     "SELECT coalesce(json_agg(version ORDER BY version), '[]') FROM public._sqlx_migrations"
@@ -48,32 +49,13 @@ def stage_directory() -> Path:
 def staged() -> Iterator[Path]:
     """An empty stage, which goes again however it ends."""
     stage = stage_directory()
-    shutil.rmtree(stage, ignore_errors=True)
+    tree.remove(stage)
     stage.mkdir(mode=0o700)
     try:
         yield stage
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def link(source: Path, target: Path) -> None:
-    """The same files under another directory, as hard links: no copy, no room, one moment.
-
-    Those that were linked there earlier stay. What is not an upload yet stays out: it changes while
-    it is read.
-    """
-    target.mkdir(mode=0o700, exist_ok=True)
-    for folder, folders, files in os.walk(source):
-        if Path(folder) == source and INCOMING in folders:
-            folders.remove(INCOMING)
-        here = target / Path(folder).relative_to(source)
-        for name in folders:
-            if not (Path(folder) / name).is_symlink():
-                (here / name).mkdir(mode=0o700, exist_ok=True)
-        for name in [*files, *(n for n in folders if (Path(folder) / n).is_symlink())]:
-            # One that the application deleted a moment ago is no part of this backup.
-            with contextlib.suppress(FileNotFoundError, FileExistsError):
-                os.link(Path(folder) / name, here / name, follow_symlinks=False)
+        with contextlib.suppress(Failed):
+            tree.remove(stage)
 
 
 def release(config: Config) -> dict[str, Any]:
@@ -109,13 +91,15 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
     scratch.down()  # one that was cut shares our line of memory
     serving = release(config)
     fresh = repository.ensure(config)
+    left = tree.LeftOut()
     with staged() as stage:
         made = datetime.now(UTC)
         # Before and after: one that is deleted meanwhile has its row in the dump, and so has one
         # that came just before it.
-        link(volume(), stage / FILES)
+        tree.link(volume(), stage / FILES, left, outside=(INCOMING,))
         dumped = dump.dump(stage / DUMP, compress=0, hashed=True)
-        link(volume(), stage / FILES)
+        tree.link(volume(), stage / FILES, left, outside=(INCOMING,))
+        head = audit_head(config)
         manifest = {
             "format": 1,
             "environment": config.environment,
@@ -126,27 +110,11 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
             "dump": {"bytes": dumped["bytes"], "sha256": dumped["sha256"]},
             "database": {"bytes": dumped["database"]},
             "tables": dumped["tables"],
-            "uploads": hashes.files(stage / FILES),
+            "uploads": hashed(stage / FILES, left),
+            "journal": {"first": head.first, "lines": head.lines, "head": head.head},
         }
-        (stage / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         staged_now()
-        if repository.is_local(config.backup["repository"]):
-            room_for(config, stage, dumped["bytes"])
-        try:
-            stored = repository.store(config, stage, serving["id"])
-        except Failed:
-            (stage / DUMP).unlink()  # the repository may be on this disk, and tidying needs room
-            with contextlib.suppress(Failed):
-                repository.tidy(config)
-            raise
-    try:
-        problems = differences(manifest, read(config, stored))
-    except Failed as error:
-        problems = [str(error)]
-    if problems:
-        with contextlib.suppress(Failed):
-            repository.discard(config, stored["id"])
-        raise Failed(f"it does not read back as it was written: {told(problems)}")
+        stored = stored_whole(config, stage, manifest, left, head.tag)
     repository.forget(config)
     return {
         "backup": stored["id"][:8],
@@ -157,9 +125,129 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
         "rows": sum(table["rows"] for table in manifest["tables"].values()),
         "uploads": len(manifest["uploads"]),
         "uploads_bytes": uploads_bytes(manifest),
+        "warnings": manifest["warnings"] or None,
         "added": stored["added"],
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def hashed(uploads: Path, left: tree.LeftOut) -> dict[str, Any]:
+    """Bytes and hash of every staged upload; one that somebody keeps from being read goes."""
+    held: list[str] = []
+    found = hashes.files(uploads, held.append)
+    for name in held:
+        left.add(name, _HELD)
+        (uploads / name).unlink()
+    return found
+
+
+def warnings(config: Config, left: tree.LeftOut) -> list[str]:
+    """What a backup does not hold, each in a line; empty when it holds everything. Pure."""
+    return [each for each in (config.backup.get("unsaved", ""), left.told()) if each]
+
+
+def stored_whole(
+    config: Config, stage: Path, manifest: dict[str, Any], left: tree.LeftOut, *tags: str
+) -> dict[str, Any]:
+    """Have what is staged in the repository, and read every byte of it back.
+
+    An upload is the application's own file: between our hash and restic's look it may change, or
+    get an attribute that restic cannot give back. Then it is copied, which nobody changes, and all
+    is stored once more: nothing that is done to the files has every backup fail.
+
+    Args:
+        config: where the repository is.
+        stage: dump and uploads.
+        manifest: of them; what is said of an upload that changed is set right.
+        left: what stays out.
+        tags: of the snapshot, besides its own.
+
+    Returns:
+        The snapshot.
+
+    Raises:
+        Failed: it cannot be stored, or does not read back; then it is gone from the repository.
+    """
+    bad = ""
+    try:
+        for last in (False, True):
+            stored = _stored(config, stage, manifest, left, *tags)
+            if bad:
+                repository.discard(config, bad)
+            bad = stored["id"]
+            problems, doubtful = read_back(config, stored, manifest)
+            if not problems:
+                bad = ""
+                return stored
+            if last or not doubtful:
+                break
+            copied(stage, doubtful, manifest, left)
+    finally:
+        if bad:
+            with contextlib.suppress(Failed):
+                repository.discard(config, bad)
+    raise Failed(f"it does not read back as it was written: {told(problems)}")
+
+
+def _stored(
+    config: Config, stage: Path, manifest: dict[str, Any], left: tree.LeftOut, *tags: str
+) -> dict[str, Any]:
+    manifest["warnings"] = warnings(config, left)
+    (stage / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    if repository.is_local(config.backup["repository"]):
+        room_for(config, stage, manifest["dump"]["bytes"])
+    try:
+        return repository.store(config, stage, manifest["release"]["id"], *tags)
+    except Failed:
+        (stage / DUMP).unlink()  # the repository may be on this disk, and tidying needs room
+        with contextlib.suppress(Failed):
+            repository.tidy(config)
+        raise
+
+
+def read_back(
+    config: Config, stored: dict[str, Any], manifest: dict[str, Any]
+) -> tuple[list[str], list[str]]:
+    """What is wrong with a snapshot, and the uploads whose doing that may be alone."""
+    try:
+        found = read(config, stored, wanted=manifest)
+    except Failed as error:
+        return [str(error)], list(manifest["uploads"])
+    problems, changed = differences(manifest, found), moved(manifest, found)
+    return problems, changed if len(changed) == len(problems) else []
+
+
+def moved(manifest: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Uploads that are in the repository with another content than they had when they were hashed:
+    restic gives back what it read or says that it cannot, so it read something else. Pure.
+    """
+    return [
+        name
+        for name, wanted in manifest["uploads"].items()
+        if found["uploads"].get(name, wanted) != wanted
+    ]
+
+
+def copied(stage: Path, names: list[str], manifest: dict[str, Any], left: tree.LeftOut) -> None:
+    """Have copies of some uploads on the stage instead of links; without room for them, or where
+    somebody keeps one from being read, they stay out of the backup.
+    """
+    uploads = stage / FILES
+    files = {name: uploads / name for name in names}
+    room = True
+    try:
+        need = sum(file.stat().st_size for file in files.values())
+        dump.room(stage, need, "a copy of the uploads that change")
+    except Failed:
+        room = False
+    for name, file in files.items():
+        found = tree.own_copy(file, stage / "copy") if room else None
+        if found:
+            manifest["uploads"][name] = found
+        else:
+            left.add(name, _HELD if room else "it changed meanwhile, and there is no room to copy")
+            file.unlink()
+            del manifest["uploads"][name]
 
 
 def room_for(config: Config, stage: Path, dumped: int) -> None:
@@ -198,6 +286,7 @@ def read(
     snapshot: dict[str, Any],
     dump_to: Path | None = None,
     files_to: Path | None = None,
+    wanted: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Read every byte of a snapshot from the repository.
 
@@ -205,7 +294,8 @@ def read(
         config: where that is.
         snapshot: which one.
         dump_to: a file to keep the dump in.
-        files_to: a directory to keep the uploads in, with their owners and modes.
+        files_to: a directory to keep the uploads in, with their modes.
+        wanted: the manifest, if it is known: what is equal to it takes no memory again.
 
     Returns:
         `manifest`, and `dump` and `uploads` hashed as they were read.
@@ -220,9 +310,18 @@ def read(
                 for entry in tar:
                     tar.members = []  # type: ignore[attr-defined] # or it keeps every one
                     _entry(tar, entry, found, dump_to, files_to)
+                    if wanted is not None:
+                        _share(found, wanted, entry.name.lstrip("/").removeprefix(FILES))
         except tarfile.TarError as error:
             raise Failed(f"the backup ends before its end: {error}") from None
     return found
+
+
+def _share(found: dict[str, Any], wanted: dict[str, Any], name: str) -> None:
+    if name == MANIFEST and found["manifest"] == wanted:
+        found["manifest"] = wanted
+    if name in found["uploads"] and found["uploads"][name] == wanted["uploads"].get(name):
+        found["uploads"][name] = wanted["uploads"][name]
 
 
 def _entry(
@@ -240,45 +339,56 @@ def _entry(
         except ValueError:
             raise Failed("its manifest is not readable") from None
     elif name == DUMP:
-        found["dump"] = _keep(tar, entry, dump_to)
-    elif name.startswith(FILES) and (entry.isreg() or entry.issym()):
-        name = name.removeprefix(FILES)
-        target = inside_of(files_to, name) if files_to else None
-        if target:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        if entry.issym():
-            found["uploads"][name] = {"link": entry.linkname}
-            if target:
-                target.symlink_to(entry.linkname)
-        else:
-            found["uploads"][name] = _keep(tar, entry, target)
-        if target:
-            os.chown(target, entry.uid, entry.gid, follow_symlinks=False)
-            if not entry.issym():
-                target.chmod(entry.mode & 0o777)
+        if not entry.isreg():
+            raise Failed("its dump is no file, which is refused")
+        with dump_to.open("wb") if dump_to else contextlib.nullcontext() as file:
+            found["dump"] = _keep(tar, entry, file)
+    elif name.startswith(FILES) and not entry.isdir():  # directories are made as files need them
+        _upload(tar, entry, name.removeprefix(FILES), found["uploads"], files_to)
 
 
-def inside_of(directory: Path, name: str) -> Path:
-    """Where an upload goes; never outside of the directory, whatever its name."""
-    path = directory / name
-    if ".." in path.parts or Path(name).is_absolute():
-        raise Failed(f"the backup has an upload called {name!r}, which is refused")
-    return path
+def _upload(
+    tar: tarfile.TarFile,
+    entry: tarfile.TarInfo,
+    name: str,
+    found: dict[str, Any],
+    files_to: Path | None,
+) -> None:
+    """An upload of a snapshot: only files are ever made, of root's until all is compared."""
+    above = tree.parts(name)
+    if any("/".join(above[:depth]) in found for depth in range(1, len(above) + 1)):
+        raise Failed(f"the backup has upload {tree.shown(name)} twice, or below one: refused")
+    if entry.issym():
+        # An earlier version had links in its backups: compared with the manifest, never made.
+        found[name] = {"link": entry.linkname}
+    elif entry.isreg():
+        with contextlib.ExitStack() as stack:
+            file = None
+            if files_to:
+                descriptor = stack.enter_context(tree.created(files_to, name))
+                os.fchmod(descriptor, entry.mode & 0o777)  # none that gives rights
+                file = stack.enter_context(open(descriptor, "wb", closefd=False))
+            found[name] = _keep(tar, entry, file)
+    elif not entry.isfifo():  # of an earlier version, too: in no manifest, and never made
+        raise Failed(f"the backup has an upload {tree.shown(name)} that is no file: refused")
 
 
-def _keep(tar: tarfile.TarFile, entry: tarfile.TarInfo, to: Path | None) -> dict[str, Any]:
+def only_files(uploads: dict[str, Any]) -> dict[str, Any]:
+    """Of a manifest's uploads, those that a restore makes: older ones list links as well. Pure."""
+    return {name: each for name, each in uploads.items() if "link" not in each}
+
+
+def _keep(tar: tarfile.TarFile, entry: tarfile.TarInfo, file: IO[bytes] | None) -> dict[str, Any]:
     digest, length, content = hashlib.sha256(), 0, tar.extractfile(entry)
     assert content is not None
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(to.open("wb")) if to else None
-        while chunk := content.read(_CHUNK):
-            digest.update(chunk)
-            length += len(chunk)
-            if file:
-                file.write(chunk)
+    while chunk := content.read(_CHUNK):
+        digest.update(chunk)
+        length += len(chunk)
         if file:
-            file.flush()
-            os.fsync(file.fileno())
+            file.write(chunk)
+    if file:
+        file.flush()
+        os.fsync(file.fileno())
     return {"bytes": length, "sha256": digest.hexdigest()}
 
 
@@ -402,6 +512,15 @@ def drill(config: Config, _staged: object = None) -> dict[str, Any]:
     }
 
 
+def audit_head(config: Config) -> journal.Head:
+    """The end of the journal as it is now: a backup keeps it where root of this host may not be."""
+    try:
+        content = (config.root / journal.FILE).read_bytes()
+    except FileNotFoundError:
+        content = b""
+    return journal.read(content).kept_head
+
+
 def backend(config: Config) -> str:
     """Name of the serving release's backend container."""
     text = (config.root / "current/manifest.json").read_text(encoding="utf-8")
@@ -418,6 +537,7 @@ def write_down(config: Config, kind: str, by: str, **values: Any) -> None:  # no
 
 def clean(kind: str) -> None:
     """What one that was killed left behind goes."""
-    shutil.rmtree(stage_directory(), ignore_errors=True)
+    with contextlib.suppress(Failed):
+        tree.remove(stage_directory())
     if kind == "drill":
         scratch.down()

@@ -11,10 +11,11 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from koprogo_deploy.data import tree
 from koprogo_deploy.data.host import DATABASE, Failed, inside, last_words, sql
 
 _MODULUS = 1 << 256
@@ -122,27 +123,45 @@ def tables(container: str, snapshot: str = "", database: str = DATABASE) -> dict
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, as the disk gives it: what is still in the page cache is dropped."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return _hash(file.fileno(), os.fstat(file.fileno()).st_size)[1]
 
 
-def files(directory: Path) -> dict[str, Any]:
-    """Bytes and SHA-256 of every file below a directory, by its path in there.
+def _hash(file: int, size: int) -> tuple[int, str]:
+    """Bytes and SHA-256 of an open file, which is read no further than it was long at first: it may
+    grow as fast as it is read.
+    """
+    digest, length = hashlib.sha256(), 0
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    while chunk := os.read(file, min(1 << 20, size - length)):
+        digest.update(chunk)
+        length += len(chunk)
+    return length, digest.hexdigest()
 
-    Of a symbolic link, its target; what is neither is left out, for it holds no data.
+
+def files(directory: Path, held: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Bytes and SHA-256 of every regular file below a directory, by its path in there.
+
+    Args:
+        directory: below which nobody else may write; to the files themselves they may.
+        held: told each file that somebody keeps from being read, which is not hashed then.
+
+    Raises:
+        BlockingIOError: there is such a file, and nobody is told.
     """
     found: dict[str, Any] = {}
-    for path in sorted(directory.rglob("*")):
-        name = path.relative_to(directory).as_posix()
-        if path.is_symlink():
-            found[name] = {"link": os.readlink(path)}  # noqa: PTH115
-        elif path.is_file():
-            found[name] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
-    return found
+    for path, at in tree.regular(directory):
+        try:
+            with tree.reading(os.path.basename(path), at) as file:  # noqa: PTH119
+                assert file is not None
+                length, digest = _hash(file, os.fstat(file).st_size)
+        except BlockingIOError:
+            if held is None:
+                raise
+            held(path)
+        else:
+            found[path] = {"bytes": length, "sha256": digest}
+    return dict(sorted(found.items()))
 
 
 def differences(wanted: dict[str, Any], found: dict[str, Any], what: str) -> list[str]:
@@ -153,11 +172,12 @@ def differences(wanted: dict[str, Any], found: dict[str, Any], what: str) -> lis
         found: as they are.
         what: `table` or `upload`.
     """
-    lines = [f"{what} {name} is missing" for name in sorted(set(wanted) - set(found))]
-    lines += [f"{what} {name} is not in the manifest" for name in sorted(set(found) - set(wanted))]
+    missing, more = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    lines = [f"{what} {tree.shown(name)} is missing" for name in missing]
+    lines += [f"{what} {tree.shown(name)} is not in the manifest" for name in more]
     for name in sorted(set(wanted) & set(found)):
         if wanted[name] != found[name]:
             rows = [each.get("rows") for each in (wanted[name], found[name])]
             told = f" ({rows[0]} rows, {rows[1]} found)" if rows[0] != rows[1] else ""
-            lines.append(f"{what} {name} differs{told}")
+            lines.append(f"{what} {tree.shown(name)} differs{told}")
     return lines

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -28,9 +29,16 @@ MB = 1024 * 1024
 CLIENTS = 64 * MB
 LIMITED = "KOPROGO_DATA_LIMITED"  # set where a limit holds for this process already
 
-DEPLOY_LOCK = "/run/lock/koprogo-deploy"  # the one that a deploy holds
+# Of root's own: who may write where a lock lies may hold it, or have root write elsewhere.
+RUN = "/run/koprogo"
+DEPLOY_LOCK = f"{RUN}/deploy"  # the one that a deploy holds
 DEPLOY_WAIT = 3 * 3600  # seconds that a timer's run waits for a deploy to end
-DATA_LOCK = "/run/lock/koprogo-data"  # one command of ours at a time: they share one line of memory
+DATA_LOCK = f"{RUN}/data"  # one command of ours at a time: they share one line of memory
+LOAD_LOCK = f"{RUN}/load"  # one load test at a time
+# Where an earlier version had them, for everybody to write to. Its programs may be at work, or
+# wait: these are respected, see `earlier`, until the last host that had them was restarted.
+EARLIER = "/run/lock/koprogo-"
+FOREIGN = 2  # seconds after which a lock of there that nobody of ours has signed is nobody's
 LIST_WAIT = 30  # seconds that a list of backups waits for another one
 
 
@@ -137,16 +145,14 @@ def lock(path: str, wait: float, holder: str = "") -> Iterator[None]:
     Raises:
         Failed: somebody else still holds it.
     """
-    with open(path, "a") as file:  # noqa: PTH123
-        end = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    raise Failed(f"{_holder(path)} holds {path}; waited {wait:.0f} s") from None
-                time.sleep(0.2)
+    Path(path).parent.mkdir(mode=0o700, exist_ok=True)
+    end = time.monotonic() + wait
+    with contextlib.ExitStack() as held:
+        file = held.enter_context(open(path, "a"))  # noqa: PTH123
+        _acquire(file.fileno(), path, end, wait)
+        if (old := earlier(path)) is not None:
+            held.callback(os.close, old)
+            _acquire(old, f"{EARLIER}{Path(path).name}", end, wait)
         note = Path(f"{path}.holder")
         if holder:
             note.write_text(f"{holder}\n", encoding="utf-8")
@@ -157,11 +163,50 @@ def lock(path: str, wait: float, holder: str = "") -> Iterator[None]:
                 note.unlink(missing_ok=True)
 
 
-def _holder(path: str) -> str:
+def _acquire(file: int, path: str, end: float, wait: float) -> None:
+    began = time.monotonic()
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            now, holder = time.monotonic(), _holder(path)
+            if path.startswith(EARLIER) and not holder and now - began >= FOREIGN:
+                return  # any user may hold a file that he can read
+            if now >= end:
+                told = holder or "another one"
+                raise Failed(f"{told} holds {path}; waited {wait:.0f} s") from None
+            time.sleep(0.2)
+
+
+def earlier(path: str) -> int | None:
+    """An open descriptor of the lock that a program of an earlier version holds, if there is one.
+
+    Nothing is made, written or followed there: a file of root's stays under its name, since the
+    directory is sticky; whatever else has that name is nobody's lock.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        return Path(f"{path}.holder").read_text(encoding="utf-8").strip()
+        file = os.open(f"{EARLIER}{Path(path).name}", flags)
     except OSError:
-        return "another one"
+        return None
+    if _is_ours(os.fstat(file)):
+        return file
+    os.close(file)
+    return None
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def _holder(path: str) -> str:
+    """Who holds a lock, as root wrote it down; empty if nobody did."""
+    note = Path(f"{path}.holder")
+    try:
+        return note.read_text(encoding="utf-8").strip() if _is_ours(note.lstat()) else ""
+    except (OSError, ValueError):
+        return ""
 
 
 def run(*command: str, stdin: str | None = None) -> str:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterable
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from koprogo_deploy import database
-from koprogo_deploy.data import backup, dump, hashes
+from koprogo_deploy.data import backup, dump, hashes, tree
 from koprogo_deploy.data.host import (
     DATABASE,
     POSTGRES,
@@ -71,13 +69,14 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
             uploads.mkdir(mode=0o700)
             snapshot, manifest = backup.fetch(config, asked, stage / backup.DUMP, uploads)
             backup.fits(config, manifest)
-            own(uploads, volume)
+            tree.own(uploads, volume)
             sql(POSTGRES, database.DATABASE_SQL.replace(DATABASE, NEW), "postgres")
             dump.restore(stage / backup.DUMP, POSTGRES, NEW)
             sql(POSTGRES, "ANALYZE", NEW)
             found = hashes.tables(POSTGRES, database=NEW)
             problems = hashes.differences(manifest["tables"], found, "table")
-            problems += hashes.differences(manifest["uploads"], hashes.files(uploads), "upload")
+            wanted = backup.only_files(manifest["uploads"])
+            problems += hashes.differences(wanted, hashes.files(uploads), "upload")
             if problems:
                 raise Failed(
                     f"backup {snapshot['short_id']} does not restore: {backup.told(problems)}"
@@ -93,7 +92,8 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
         "release": manifest["release"]["id"],
         "tables": len(found),
         "rows": sum(table["rows"] for table in found.values()),
-        "uploads": len(manifest["uploads"]),
+        "uploads": len(wanted),
+        "warnings": [tree.shown(str(each)) for each in manifest.get("warnings") or ()],
         **counted_since(found),
         "seconds": round(time.monotonic() - began, 1),
     }
@@ -144,18 +144,10 @@ def rows_since(restored: dict[str, Any], live: dict[str, Any]) -> dict[str, int]
     return {name: counts[name] for name in counts if name in changed}
 
 
-def own(new: Path, like: Path) -> None:
-    """Directories of a restored volume belong to whom those of the live one belong to."""
-    there = like.stat()
-    for folder, _, _ in os.walk(new):
-        os.chown(folder, there.st_uid, there.st_gid)
-        Path(folder).chmod(there.st_mode & 0o777)
-
-
 def discard() -> None:
     """Remove what an earlier run restored and did not swap."""
     sql(POSTGRES, f"DROP DATABASE IF EXISTS {NEW} WITH (FORCE)", "postgres")
-    shutil.rmtree(backup.volume().parent / NEW, ignore_errors=True)
+    tree.remove(backup.volume().parent / NEW)
 
 
 def backends() -> list[str]:
@@ -424,6 +416,6 @@ def drop_old(config: Config) -> dict[str, Any]:
     dropped = sum(found.values())
     for path in sorted(backup.volume().parent.iterdir()):
         if path.name == NEW or re.fullmatch(rf"{OLD}\d+t\d+", path.name):
-            dropped += sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
-            shutil.rmtree(path)
+            dropped += tree.size(path)
+            tree.remove(path)
     return {"dropped": sorted(found), "bytes": dropped}

@@ -305,13 +305,14 @@ def summary(output: str) -> dict[str, Any]:
     raise Failed("restic did not say which snapshot it made")
 
 
-def store(config: Config, directory: Path, release: str) -> dict[str, Any]:
-    """Back a directory up, and say as which snapshot."""
+def store(config: Config, directory: Path, release: str, *tags: str) -> dict[str, Any]:
+    """Back a directory up, and say as which snapshot; `tags` are further ones of it."""
     # Hard links change a file's ctime, not its content.
     said = restic(
         config,
         *("backup", "--json", "--quiet", "--ignore-ctime", "--group-by", "host"),
-        *("--host", config.environment, "--tag", f"{TAG},release:{release}", str(directory)),
+        *("--host", config.environment, "--tag", ",".join((TAG, f"release:{release}", *tags))),
+        str(directory),
     )
     found = summary(said)
     return {

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import shlex
-import shutil
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from koprogo_deploy import database
-from koprogo_deploy.data import backup, dump, hashes, live, scratch
+from koprogo_deploy.data import backup, dump, hashes, live, scratch, tree
 from koprogo_deploy.data.host import (
     DATABASE,
     MB,
@@ -128,9 +127,11 @@ def version_of(cluster: Path) -> int:
         Failed: it is no cluster.
     """
     try:
-        return int((cluster / "PG_VERSION").read_text(encoding="ascii"))
-    except (OSError, ValueError) as error:
+        return int(tree.first_line(cluster / "PG_VERSION"))
+    except OSError as error:
         raise Failed(f"{cluster} is no cluster of Postgres: {error}") from None
+    except ValueError:  # whose words would show what is in there
+        raise Failed(f"{cluster} is no cluster of Postgres: PG_VERSION is no number") from None
 
 
 def version_running(container: str) -> int:
@@ -164,16 +165,6 @@ def about(name: str) -> dict[str, Any]:
     text = (home().parent / f"{name}.json").read_text(encoding="utf-8")
     first, _, tables = text.partition("\n")
     return {**json.loads(first), "tables": json.loads(tables)}
-
-
-def bytes_of(directory: Path) -> int:
-    """What the files below a directory take on the disk."""
-    found = 0
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                found += (Path(folder) / name).lstat().st_blocks * 512
-    return found
 
 
 def objects(container: str) -> list[str]:
@@ -355,7 +346,7 @@ def make(definition: Mapping[str, Any], memory: int) -> None:
 def discard() -> None:
     """Remove a cluster that was made and does not serve, and a dump."""
     parent = home().parent
-    shutil.rmtree(parent / NEW, ignore_errors=True)
+    tree.remove(parent / NEW)
     (parent / DUMP).unlink(missing_ok=True)
 
 
@@ -568,7 +559,7 @@ def done(config: Config) -> dict[str, Any]:
         (parent / f"{cut['coming']}.json").unlink(missing_ok=True)
     remember(config, None)
     discard()
-    return {**told, "bytes": bytes_of(parent / cut["aside"])}
+    return {**told, "bytes": tree.size(parent / cut["aside"])}
 
 
 def counted() -> dict[str, Any]:
@@ -592,11 +583,11 @@ def drop(config: Config) -> dict[str, Any]:
     parent, freed, gone = home().parent, 0, []
     for directory in sorted(parent.glob(f"{KEPT}*")):
         if directory.is_dir():
-            freed += bytes_of(directory)
+            freed += tree.size(directory)
             gone.append(directory.name)
             # Its note first: one that is half gone is no cluster to go back to.
             (parent / f"{directory.name}.json").unlink(missing_ok=True)
-            shutil.rmtree(directory)
+            tree.remove(directory)
     return {"dropped": gone, "bytes": freed}
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from koprogo_deploy.debug import explain, indexes, locks, logs, statements
+from koprogo_deploy.visible import visible
 
 KEPT = 400  # characters of a query that are shown unless all are asked for
 
@@ -434,13 +435,14 @@ def log_entry(entry: logs.Entry) -> Iterator[Text]:
         (f"{entry.time:%H:%M:%S}.{entry.time.microsecond // 1000:03d} ", "dim"),
         (f"{entry.container:14} ", _SERVICES.get(entry.service, "default")),
         (f"{level:5} ", _STYLES.get(level, "bold")),
-        entry.text,
+        visible(entry.text),
     )
     if entry.status is not None and entry.duration_ms is not None and " ms" not in entry.text:
         line.append(f"  ({milliseconds(entry.duration_ms)})", style="dim")
     yield line
     for further in entry.more:
-        yield Text(f"{'':19}{further.strip() if not further[:1].isspace() else further}", "dim")
+        words = further.strip() if not further[:1].isspace() else further
+        yield Text(f"{'':19}| {visible(words)}", "dim")
 
 
 def lines(out: Console, parts: Iterator[RenderableType]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pyinfra.api import FactBase, StringCommand
 
-from koprogo_deploy.facts.releases import FILES
+from koprogo_deploy.facts.releases import packed
 from koprogo_deploy.facts.stack import digest_reference
 from koprogo_deploy.journal import FILE as JOURNAL
 
@@ -131,11 +131,8 @@ class DetailsFact(FactBase[Details]):
                 'printf \'file\\t%s\\t%s\\n\' "$f" "$(base64 -w0 < "$f")"; done'
             )
         if release:
-            names = " ".join(FILES)
             directory = f'"$root"/releases/{shlex.quote(release)}'
-            lines.append(
-                f"printf 'release\\t%s\\n' \"$(tar -cz -C {directory} {names} | base64 -w0)\""
-            )
+            lines.append(f"printf 'release\\t%s\\n' \"$({packed(directory)} | base64 -w0)\"")
         if images:
             lines.append(
                 f'for i in {shlex.join(images)}; do docker image inspect "$i" >/dev/null 2>&1 && '

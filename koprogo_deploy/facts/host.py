@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from pyinfra.api import FactBase, StringCommand
 
+from koprogo_deploy import accounts
+from koprogo_deploy.accounts import Account
+
 # Prints "key<TAB>value…" lines. The memory limit is searched upwards from init's own cgroup: on a
 # VPS there is none, in the sandbox it is the box's.
 _SCRIPT = r"""
@@ -34,7 +37,9 @@ printf 'clock\t%s\n' "$(date +%s)"
 printf 'swap\t%s\n' "$(awk 'NR>1 {print $1}' /proc/swaps | tr '\n' ' ')"
 printf 'timezone\t%s\n' "$(readlink -f /etc/localtime)"
 printf 'lists\t%s\n' "$(find /var/lib/apt/lists -name '*_Packages*' -mmin -1440 | head -n 1)"
-[ -e $data/PG_VERSION ] && printf 'pgversion\t%s\n' "$(cat $data/PG_VERSION)"
+# Postgres' own directory: it could have a link or a pipe of that name.
+[ -f $data/PG_VERSION ] && [ ! -L $data/PG_VERSION ] && printf 'pgversion\t%s\n' \
+  "$(timeout 5 head -c 8 $data/PG_VERSION | tr -cd '0-9.')"
 """
 
 
@@ -52,8 +57,11 @@ class HostState:
         packages: installed ones of those asked for.
         sysctl: values of those asked for.
         units: `active enabled` of each systemd unit asked for.
-        users: accounts that exist, of those asked for.
-        matches: files that match the patterns asked for.
+        accounts: by name those that exist of those asked for, and those that are or were ours.
+        matches: files that match the patterns asked for, and keys where earlier versions put them.
+        loose: folders from the install root upwards in which others than root may write.
+        connected: the account that asks, before sudo.
+        own_keys: lines of its own authorized_keys.
     """
 
     os: str = ""
@@ -73,8 +81,11 @@ class HostState:
     packages: set[str] = field(default_factory=set)
     sysctl: dict[str, str] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
-    users: set[str] = field(default_factory=set)
+    accounts: dict[str, Account] = field(default_factory=dict)
     matches: set[str] = field(default_factory=set)
+    loose: list[str] = field(default_factory=list)
+    connected: str = ""
+    own_keys: int = 0
 
 
 def parse(lines: Iterable[str]) -> HostState:
@@ -118,8 +129,13 @@ def parse(lines: Iterable[str]) -> HostState:
                 state.sysctl[values[0]] = values[1] if len(values) > 1 else ""
             case "unit":
                 state.units[values[0]] = values[1]
-            case "user":
-                state.users.add(value)
+            case "account":
+                name, account = accounts.parse(values)
+                state.accounts[name] = account
+            case "connected":
+                state.connected, state.own_keys = values[0], int(values[1] or 0)
+            case "loose":
+                state.loose.append(value)
             case "match":
                 state.matches.add(value)
             case _:
@@ -139,6 +155,7 @@ class Host(FactBase[HostState]):
         units: tuple[str, ...] = (),
         users: tuple[str, ...] = (),
         patterns: tuple[str, ...] = (),
+        root: str = "",
     ) -> StringCommand:
         """The script, and a loop for each kind of thing asked for."""
         parts = [_SCRIPT]
@@ -163,11 +180,13 @@ class Host(FactBase[HostState]):
                 '"$(systemctl is-active "$u" 2>/dev/null)" '
                 '"$(systemctl is-enabled "$u" 2>/dev/null)"; done'
             )
-        if users:
-            parts.append(
-                f'for u in {_words(users)}; do id "$u" >/dev/null 2>&1 && '
-                "printf 'user\\t%s\\n' \"$u\"; done"
-            )
+        parts.append(accounts.look(users))
+        # As they are now; those that are not there yet are made by root.
+        parts.append(
+            f'd={shlex.quote(root)}; while [ -n "$d" ]; do '
+            '[ -z "$(find -H "$d" -maxdepth 0 \\( ! -uid 0 -o -perm /022 \\) 2>/dev/null)" ] || '
+            "printf 'loose\\t%s\\n' \"$d\"; d=${d%/*}; done"
+        )
         if patterns:
             # Ours, not quoted: the shell expands them.
             parts.append(

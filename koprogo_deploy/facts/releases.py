@@ -14,7 +14,17 @@ from pyinfra.api import FactBase, StringCommand
 
 from koprogo_deploy.facts.stack import parse_manifest
 
-FILES = ("compose.yaml", "traefik", "postgres", "backend")  # what was rendered
+FILES = ("compose.yaml", "traefik", "postgres", "backend", "frontend")  # what was rendered
+
+
+def packed(directory: str) -> str:
+    """Shell that prints a release's rendered files as one archive; old ones have fewer.
+
+    Args:
+        directory: the release's, quoted.
+    """
+    names = " ".join(FILES)
+    return f"{{ cd {directory} && tar -cz $(ls -d {names} 2>/dev/null); }}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,7 @@ class ReleaseFiles(FactBase[dict[str, str]]):
     def command(self, root: str, release: str) -> StringCommand:
         """One archive, as text."""
         directory = shlex.quote(f"{root}/releases/{release}")
-        return StringCommand(f"tar -cz -C {directory} {' '.join(FILES)} | base64")
+        return StringCommand(f"{packed(directory)} | base64")
 
     def process(self, output: list[str]) -> dict[str, str]:
         """Unpack it."""

@@ -601,9 +601,26 @@ async def session(
     async with aiohttp.ClientSession(
         connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
     ) as made:
-        # A GET on a connection that breaks would be sent again in silence; here it is an error.
-        made._retry_connection = False
+        send_nothing_twice(made)
         yield made
+
+
+def send_nothing_twice(session: aiohttp.ClientSession) -> None:
+    """Have a GET on a connection that breaks be an error: aiohttp would send it again in silence.
+
+    It has no public setting for that.
+
+    Raises:
+        Failed: this aiohttp has no such switch any more, and a load test would tell nothing true.
+    """
+    if getattr(session, "_retry_connection", None) is not True:
+        raise Failed(
+            f"aiohttp {aiohttp.__version__} may send a request twice, and how to keep it from that "
+            "is not known (it has no ClientSession._retry_connection): install the version of "
+            "requirements.lock (make setup), or find its new switch for "
+            "koprogo_deploy/load/generator.py"
+        )
+    session._retry_connection = False
 
 
 def _headers(token: str) -> dict[str, str]:

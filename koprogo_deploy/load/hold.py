@@ -13,11 +13,12 @@ import subprocess
 from types import TracebackType
 
 from koprogo_deploy import connection, render
+from koprogo_deploy.data.host import LOAD_LOCK as LOCK
+from koprogo_deploy.data.host import RUN
 from koprogo_deploy.door import Environment
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.settings import Settings
 
-LOCK = "/run/lock/koprogo-load"
 ROUTER = "load-client"
 UNIT = "koprogo-load-exemption"
 BOOT_FILE = "/etc/tmpfiles.d/koprogo-load.conf"
@@ -68,7 +69,7 @@ def hold_script(settings: Settings, holder: str, client: str | None, seconds: in
     """
     script = (
         "trap '' HUP PIPE INT TERM\n"
-        f"exec 9>>{LOCK}\n"
+        f"umask 077; mkdir -p {RUN}; exec 9>>{LOCK}\n"
         f'flock -n 9 || {{ echo "busy $(cat {LOCK}.holder 2>/dev/null)"; exit 0; }}\n'
         f"printf '%s\\n' {shlex.quote(holder)} > {LOCK}.holder\n"
     )

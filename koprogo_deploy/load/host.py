@@ -14,6 +14,7 @@ from koprogo_deploy.facts.host import Host, parse
 from koprogo_deploy.load import rows
 from koprogo_deploy.operations.shell import psql
 from koprogo_deploy.problems import Refusal
+from koprogo_deploy.pyinfra_adapter import commands
 from koprogo_deploy.runs.model import Deployed, Machine
 from koprogo_deploy.settings import SERVICES
 
@@ -47,7 +48,7 @@ def look(environment: Environment) -> Found:
     """
     settings = environment.settings
     # The variable is the login shell's: sudo does not hand it on.
-    facts = Host().command().get_raw_value()
+    facts = commands.text(Host().command())
     said = remote.run(
         environment,
         'printf \'ours\\t%s\\t%s\\t%s\\n\' "${SSH_CLIENT%% *}" "$(nproc)" "$(uname -r)"; '

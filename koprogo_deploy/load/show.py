@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from koprogo_deploy.load.ledger import Progress
 from koprogo_deploy.runs.model import Count, Phase, Run, Verdict
+from koprogo_deploy.screen import json_text
 
 LOG_EVERY = 10.0  # seconds between lines where there is no terminal
 
@@ -117,8 +117,7 @@ class JsonLines:
 
     def write(self, event: dict[str, Any]) -> None:
         """One line, at once."""
-        sys.stdout.buffer.write(orjson.dumps(event) + b"\n")
-        sys.stdout.buffer.flush()
+        json_text(orjson.dumps(event).decode())
 
     def finished(self, run: Run, file: Path | None) -> None:
         """The last line."""

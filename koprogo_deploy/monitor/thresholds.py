@@ -1,14 +1,15 @@
 """From what value on something is raised, and when it is an alert. Pure.
 
-The first ones are the performance guide's. A value that could not be read is unknown, which is
-never normal.
+The first ones are the performance guide's, of the limits and the one vCPU that it had. Where a
+container has a limit, its memory is judged by that: a process is killed there, whatever a guide
+says. A value that could not be read is unknown, which is never normal.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from koprogo_deploy.monitor import reading
 from koprogo_deploy.runs.sample import ContainerSample, Disk, Sample
@@ -88,6 +89,8 @@ CONTAINERS = {
     "postgres": (Threshold("CPU", 30, 60, " %"), Threshold("memory", 100, 400, " MB")),
     "traefik": (None, Threshold("memory", 60, 75, " MB")),
 }
+# Of a container's limit; the guide's own share for Traefik, 75 of 80 MB.
+ALERT_SHARE, RAISED_SHARE = 15 / 16, 1 / 2
 LOAD = Threshold("load average", 1.5, 3.0, "")
 DISK = Threshold("busy", 20, 80, " %")
 # The guide warns from 10 connections of 15 on.
@@ -99,6 +102,26 @@ OOM_KILLS = Threshold("processes killed at the limit", 0, 0, "", ours=True)
 WAITING = Threshold("sessions waiting for locks", 0, 5, "", ours=True)
 
 
+def memory_bounds(guide: Threshold | None, limit: int | None) -> Threshold | None:
+    """Bounds of a container's memory in MB: of its limit; the guide's where it has none.
+
+    Args:
+        guide: what the guide says of it; None where it is silent.
+        limit: bytes at which the kernel kills; None for none.
+    """
+    if not limit:
+        return guide
+    alert = limit * ALERT_SHARE / MB
+    normal = max(limit * RAISED_SHARE / MB, guide.normal if guide else 0.0)
+    return Threshold("memory", min(normal, alert), alert, " MB", ours=True)
+
+
+def load_bounds(cpus: int | None) -> Threshold:
+    """Bounds of the load average: the guide's for each CPU."""
+    each = max(1, cpus or 1)
+    return replace(LOAD, normal=LOAD.normal * each, alert=LOAD.alert * each, ours=each > 1)
+
+
 def findings(sample: Sample) -> list[Finding]:
     """Every judged figure of a sample."""
     found = [
@@ -106,7 +129,8 @@ def findings(sample: Sample) -> list[Finding]:
         for name, container in sample.containers.items()
         for finding in _container(sample, name, container)
     ]
-    found.append(_finding(sample, "host", LOAD, "host.load1", sample.host.load1))
+    load = load_bounds(sample.host.cpus)
+    found.append(_finding(sample, "host", load, "host.load1", sample.host.load1))
     free, total = sample.host.disk_free, sample.host.disk_total
     used = None if free is None or not total else 100 * (1 - free / total)
     found.append(_finding(sample, "host", SPACE, "host.disk_free", used))
@@ -129,7 +153,8 @@ def _container(sample: Sample, name: str, container: ContainerSample) -> Iterato
         scaled = None if value is None else value / scale
         return _finding(sample, name, threshold, f"containers.{name}.{field}", scaled)
 
-    cpu, memory = CONTAINERS.get(name.partition("-")[0], (None, None))
+    cpu, guide = CONTAINERS.get(name.partition("-")[0], (None, None))
+    memory = memory_bounds(guide, container.memory_limit)
     if cpu:
         yield finding(cpu, "cpu_percent")
     if memory:

@@ -4,15 +4,23 @@ The smoke test of a colour before it has traffic, and of the old colour after a 
 container's own address, since the front door leads to what serves.
 """
 
+import base64
+import hashlib
+import hmac
 import http.client
 import json
+import pathlib
 import subprocess
 import sys
+import time
+import uuid
 from typing import Any
 
 TIMEOUT = 15  # seconds for each answer
 PER_PAGE = 100
 WRONG = "not-the-password-0000"
+LASTS = 60  # seconds that a token of ours is good for
+SECRET = "/run/secrets/jwt_secret"  # noqa: S105 - where a backend has it
 
 
 class Wrong(Exception):
@@ -92,15 +100,59 @@ def tenant(backend: Backend, login: dict[str, Any] | None) -> None:
     if email != login["email"]:
         raise Wrong(f"/auth/me: {email}, not {login['email']}")
     for path, least in login["lists"].items():
-        found = backend.expect(200, f"{path}?per_page={PER_PAGE}", token=token)
-        try:
-            rows, total = len(found["data"]), int(found["pagination"]["total_items"])
-        except (KeyError, TypeError, ValueError):
-            raise Wrong(f"{path}: not a list with its pagination") from None
-        if total < least:
-            raise Wrong(f"{path}: {total} in all, and there should be {least} or more")
-        if rows != min(PER_PAGE, total):
-            raise Wrong(f"{path}: {rows} of {total} on the first page")
+        listed(backend, token, path, least)
+
+
+def listed(backend: Backend, token: str, path: str, least: int) -> None:
+    """A list has so many rows at least, and a whole first page of them."""
+    found = backend.expect(200, f"{path}?per_page={PER_PAGE}", token=token)
+    try:
+        rows, total = len(found["data"]), int(found["pagination"]["total_items"])
+    except (KeyError, TypeError, ValueError):
+        raise Wrong(f"{path}: not a list with its pagination") from None
+    if total < least:
+        raise Wrong(f"{path}: {total} in all, and there should be {least} or more")
+    if rows != min(PER_PAGE, total):
+        raise Wrong(f"{path}: {rows} of {total} on the first page")
+
+
+def signed(secret: str, organization: str) -> str:
+    """A token as KoproGo makes them (HS256), for a reader of an organisation that is nobody.
+
+    Role and organisation are read from the token alone. An accountant may read every list, and
+    write least; all that is done with it is GET.
+    """
+
+    def text(part: bytes) -> str:
+        return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+
+    now = int(time.time())
+    claims = {
+        "sub": str(uuid.uuid4()), "email": "deploy@koprogo.invalid", "role": "accountant",
+        "organization_id": organization, "iat": now, "exp": now + LASTS,
+    }  # fmt: skip
+    head = {"alg": "HS256", "typ": "JWT"}
+    body = ".".join(text(json.dumps(each).encode()) for each in (head, claims))
+    mark = hmac.new(secret.encode(), body.encode(), hashlib.sha256).digest()
+    return f"{body}.{text(mark)}"
+
+
+def read_by(container: str, reader: dict[str, Any]) -> dict[str, Any]:
+    """A reader with its token, by the secret that this very backend has.
+
+    Raises:
+        Wrong: it has none.
+    """
+    wanted = '{{if eq .Destination "' + SECRET + '"}}{{.Source}}{{end}}'
+    form = "{{range .Mounts}}" + wanted + "{{end}}"
+    done = subprocess.run(
+        ["docker", "inspect", "-f", form, container], capture_output=True, text=True, check=False
+    )
+    try:
+        secret = pathlib.Path(done.stdout.strip() or "/nowhere").read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise Wrong(f"no list was read: {container} has no {SECRET} ({error.strerror})") from None
+    return {**reader, "token": signed(secret, reader["organization"])}
 
 
 def page(address: str, port: int) -> None:
@@ -121,6 +173,17 @@ def page(address: str, port: int) -> None:
         raise Wrong(f"/: {kind or 'no content type'}, and not a page")
 
 
+def as_a_tenant(backend: Backend, reader: dict[str, Any]) -> list[str]:
+    """What of a tenant's lists is wrong: each is asked, whatever another one answers."""
+    found = []
+    for path, least in reader["lists"].items():
+        try:
+            listed(backend, reader["token"], path, least)
+        except Wrong as wrong:
+            found.append(f"a tenant's {wrong}")
+    return found
+
+
 CHECKS = (health, strangers, tenant)
 
 
@@ -128,6 +191,7 @@ def failures(
     backend: tuple[str, int] | None,
     frontend: tuple[str, int] | None,
     login: dict[str, Any] | None = None,
+    reader: dict[str, Any] | None = None,
 ) -> list[str]:
     """What is wrong, a line each; empty when all is well. What one check finds, spoils no other.
 
@@ -135,6 +199,7 @@ def failures(
         backend: address and port of one; None for none.
         frontend: the same.
         login: `email`, `password`, and `lists`: how many rows there are at least, by path.
+        reader: `token` and `lists`, of a tenant.
     """
     found = []
     if backend:
@@ -144,6 +209,7 @@ def failures(
                 check(asked, login)
             except Wrong as wrong:
                 found.append(str(wrong))
+        found += as_a_tenant(asked, reader) if reader else []
     if frontend:
         try:
             page(*frontend)
@@ -183,7 +249,14 @@ def main() -> None:
         known[service] = (found, port) if found else None
         if name and not found:
             absent.append(f"{name} does not run")
-    wrong = absent + failures(known["backend"], known["frontend"], asked.get("login"))
+    reader = asked.get("reader")
+    if reader and known["backend"]:
+        try:
+            reader = read_by(asked["backend"], reader)
+        except Wrong as none:
+            reader = None
+            absent.append(str(none))
+    wrong = absent + failures(known["backend"], known["frontend"], asked.get("login"), reader)
     names = [name for name in (asked.get("backend"), asked.get("frontend")) if name and wrong]
     said = [line for name in names for line in log(name)]
     print(json.dumps({"failures": wrong, "log": said}))

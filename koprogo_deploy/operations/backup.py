@@ -9,7 +9,6 @@ from typing import Any
 
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, StringCommand, deploy
-from pyinfra.api.host import Host
 
 from koprogo_deploy import backups
 from koprogo_deploy.files import archive, differing, unpack_command
@@ -18,6 +17,7 @@ from koprogo_deploy.operations import context
 from koprogo_deploy.operations.lock import say_who_is_at_work
 from koprogo_deploy.operations.looks import machine_now
 from koprogo_deploy.operations.step import said, step
+from koprogo_deploy.pyinfra_adapter import commands
 from koprogo_deploy.units import megabytes
 
 
@@ -30,7 +30,7 @@ def backups_scheduled(timers: bool = True) -> Iterator[StringCommand | str]:
     """
     environment = context.current()
     settings = environment.settings
-    if warning := backups.not_off_site(settings):
+    for warning in backups.warnings(settings):
         logger.warning("    %s", warning)
     units = backup_units(settings) if timers else []
     wanted = context.backup_files(environment)
@@ -80,12 +80,11 @@ def told_command(what: str, script: str, stdin: str = "") -> FunctionCommand:
         script: shell; the last line of JSON that it prints is the result.
         stdin: for the script.
     """
-    return FunctionCommand(_telling(what, script, stdin), [], {})
+    return commands.calling(_telling(what, script, stdin))
 
 
-def _telling(what: str, script: str, stdin: str) -> Callable[[object, Host], bool]:
-    # pyinfra passes these two, recognises them by name, and takes False for a failure.
-    def run(state: object, host: Host) -> bool:
+def _telling(what: str, script: str, stdin: str) -> Callable[[Any], bool]:
+    def run(host: Any) -> bool:  # noqa: ANN401 - pyinfra's own type
         say_who_is_at_work(host)
         line = StringCommand(f"sudo -n sh -c {shlex.quote(script)}")
         done, output = host.run_shell_command(line, _stdin=stdin)
@@ -117,6 +116,8 @@ def backup_made() -> Iterator[FunctionCommand]:
             made["uploads"],
             megabytes(made["uploads_bytes"]),
         )
+        for warning in made.get("warnings") or ():
+            logger.warning("    %s", warning)
 
 
 @deploy("Backups")

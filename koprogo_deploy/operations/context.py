@@ -18,6 +18,7 @@ from pyinfra.api import StringCommand
 from pyinfra.api.exceptions import OperationError, PyinfraError
 
 from koprogo_deploy import door, journal, machine, render
+from koprogo_deploy.accounts import Arrival
 from koprogo_deploy.connection import is_local
 from koprogo_deploy.files import RemoteFile
 from koprogo_deploy.problems import Problem, Refusal
@@ -136,13 +137,55 @@ def own_addresses() -> tuple[str, ...]:
 
     A deploy on its own target comes by the gateway of the edge network. Where one comes to the site
     by another way than by SSH, `superadmin_addresses` has it.
+
+    Raises:
+        OperationError: the host does not say by which address it sees this machine, and no setting
+            does: nobody could pass to verify what is done behind the page.
     """
     environment = current()
     settings = environment.settings
-    _, output = host.run_shell_command(StringCommand('echo "${SSH_CONNECTION%% *}"'))
-    own = "" if is_local(environment) else output.stdout.strip()
-    first = network(own or render.gateway(settings.edge_network))
-    return tuple(dict.fromkeys((first, *settings.superadmin_addresses)))
+    listed = tuple(settings.superadmin_addresses)
+    if is_local(environment):
+        return passing(render.gateway(settings.edge_network), listed)
+    ok, output = host.run_shell_command(StringCommand('echo "${SSH_CONNECTION%% *}"'))
+    return passing(output.stdout.strip() if ok else "", listed)
+
+
+def passing(own: str, listed: tuple[str, ...]) -> tuple[str, ...]:
+    """Who passes by a maintenance page that this run puts up. Pure.
+
+    Args:
+        own: this machine's address as the host sees it; empty where the host did not say.
+        listed: `superadmin_addresses`.
+
+    Raises:
+        OperationError: neither is known.
+    """
+    try:
+        first: tuple[str, ...] = (network(own),)
+    except ValueError:
+        first = ()
+    if not first and not listed:
+        raise OperationError(
+            "the host does not say by which address it sees this machine (SSH_CONNECTION is "
+            f"{own or 'empty'!r}), so nobody could pass by the maintenance page to verify what is "
+            "done behind it, and it was not begun. Name this machine's address in "
+            "superadmin_addresses"
+        )
+    return tuple(dict.fromkeys((*first, *listed)))
+
+
+def arrival() -> Arrival:
+    """How this run came to the current host, as its SSH client knows it."""
+    client = getattr(host.connector, "client", None)
+    transport = client.get_transport() if client is not None else None
+    if transport is None:
+        return Arrival("local")
+    handler = transport.auth_handler
+    method, key = handler.auth_method, getattr(handler, "private_key", None)
+    if method != "publickey" or key is None:
+        return Arrival(method)
+    return Arrival(method, f"{key.get_name()} {key.get_base64()}")
 
 
 def secret_sets(environment: door.Environment) -> dict[str, dict[str, str]]:

@@ -35,6 +35,7 @@ from koprogo_deploy.operations.shell import container
 from koprogo_deploy.operations.step import step
 from koprogo_deploy.operations.trial import new_frontend_answers
 from koprogo_deploy.plan.services import old_containers
+from koprogo_deploy.pyinfra_adapter import commands
 from koprogo_deploy.settings import SERVICES, Settings
 
 CERTIFICATE_TIMEOUT = 120  # seconds; an ACME challenge takes 2 to 8 when all is well
@@ -161,14 +162,14 @@ def certificates_issued() -> Iterator[str]:
 
 def wait_for_certificates(names: tuple[str, str]) -> str:
     """Wait until Traefik has a certificate for each name; else show what it says."""
-    checks = Certificates().command(names=names).get_raw_value()
+    checks = commands.text(Certificates().command(names=names))
     return f"""
 end=$(( $(date +%s) + {CERTIFICATE_TIMEOUT} ))
 until [ "$({checks})" = "{len(names)}" ]; do
   if [ "$(date +%s)" -ge "$end" ]; then
     echo "no certificate for {" and ".join(names)} after {CERTIFICATE_TIMEOUT} s:" >&2
     echo "do both names point to this host, and is port 80 open to the world? Traefik says:" >&2
-    docker logs --tail 10 {container("traefik")} >&2
+    docker logs --tail 10 {container("traefik")} 2>&1 | sed 's/^/    | /' >&2
     exit 1
   fi
   sleep 1

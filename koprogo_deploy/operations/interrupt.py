@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pyinfra import host as current_host
 from pyinfra import logger
 from pyinfra.api import FunctionCommand, StringCommand
-from pyinfra.api.host import Host
 
 from koprogo_deploy import maintenance
 from koprogo_deploy.facts.stack import StackState
@@ -21,6 +20,7 @@ from koprogo_deploy.operations import context
 from koprogo_deploy.operations.notes import interrupted
 from koprogo_deploy.operations.shell import container
 from koprogo_deploy.operations.step import said, why_failed
+from koprogo_deploy.pyinfra_adapter import commands
 from koprogo_deploy.settings import Settings
 
 ANSWERS_WITHIN = 10  # seconds, Traefik after its start
@@ -47,12 +47,11 @@ def timed(command: str, service: str, meanwhile: str) -> FunctionCommand:
         service: which one is restarted.
         meanwhile: what requests got, for the line that says so.
     """
-    return FunctionCommand(_running(command, service, meanwhile), [], {})
+    return commands.calling(_running(command, service, meanwhile))
 
 
-def _running(command: str, service: str, meanwhile: str) -> Callable[[object, Host], bool]:
-    # pyinfra passes these two, recognises them by name, and takes False for a failure.
-    def run(state: object, host: Host) -> bool:
+def _running(command: str, service: str, meanwhile: str) -> Callable[[object], bool]:
+    def run(_host: object) -> bool:
         line = f"sudo -n sh -c {shlex.quote(command)}"
         ok, output = current_host.run_shell_command(StringCommand(line))
         for complaint in output.stderr_lines:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -16,71 +15,58 @@ from koprogo_deploy.data import host as data
 from koprogo_deploy.operations import context
 from koprogo_deploy.operations.record import deploy_name
 from koprogo_deploy.operations.step import step
+from koprogo_deploy.pyinfra_adapter import connection
 from koprogo_deploy.settings import Settings
 
 PATH = data.DEPLOY_LOCK
+EARLIER = f"{data.EARLIER}deploy"
 
-_held: dict[str, Any] = {}  # by host name; the lock lasts as long as what is kept here
+_held: dict[str, object] = {}  # by host name; the lock lasts as long as what is kept here
 
 
-def lock_command(holder: str, wait: int, wait_for_data: int) -> str:
+def lock_command(holder: str, wait: int, wait_for_data: int, root: str) -> str:
     """Shell command that takes the lock and keeps it until its standard input ends.
 
     Prints `held`, or `busy` and who holds it; before that `waiting` and who, for each backup or
     drill that it waits for. A deployer that is killed or cut off closes its connection, and with
     it this input: no lock is ever left behind.
 
+    The lock of an earlier version is taken as well, where a program of that version has it or may
+    still come for it. It lies where everybody may write: only a file of root's counts, which nobody
+    else can remove there, and only a holder that root wrote down is waited for.
+
     Args:
         holder: who deploys and since when, for the others to read.
         wait: seconds to wait for another deploy.
         wait_for_data: seconds to wait for backups and drills.
+        root: the install root, where `koprogo-data` of an earlier version may lie.
     """
     at_the_data = "|".join(f'"{begin}"*' for begin in data.AT_THE_DATA)
-    script = f"""exec 9>>{PATH}; other=0; data=0; told=
-until flock -w 1 9; do
-  holder=$(cat {PATH}.holder 2>/dev/null)
-  case $holder in
-    {at_the_data})
-      [ "$told" = "$holder" ] || echo "waiting $holder"
-      told=$holder; data=$((data + 1)); [ $data -lt {wait_for_data} ] && continue ;;
-    *)
-      other=$((other + 1)); [ $other -lt {wait} ] && continue ;;
-  esac
-  echo "busy $holder"; exit
-done
-printf '%s\\n' {shlex.quote(holder)} > {PATH}.holder
+    program = f"{root}/data/lib/koprogo_deploy/data/host.py"
+    script = f"""umask 077; mkdir -p {data.RUN}; other=0; data=0; told=; old={EARLIER}
+ours() {{ [ -f "$1" ] && [ ! -L "$1" ] && [ "$(stat -c %u "$1")" = "$(id -u)" ]; }}
+get() {{
+  until flock -w 1 $1; do
+    holder=; ours $2.holder && holder=$(cat $2.holder)
+    [ $1 = 8 ] && [ -z "$holder" ] && return 1
+    case $holder in
+      {at_the_data})
+        [ "$told" = "$holder" ] || echo "waiting $holder"
+        told=$holder; data=$((data + 1)); [ $data -lt {wait_for_data} ] && continue ;;
+      *)
+        other=$((other + 1)); [ $other -lt {wait} ] && continue ;;
+    esac
+    [ $1 = 9 ] || rm -f {PATH}.holder
+    echo "busy $holder"; exit
+  done
+}}
+new() {{ rm -rf $old; ( set -C; : > $old ) 2>/dev/null && exec 8<$old && flock -n 8; }}
+exec 9>>{PATH}; get 9 {PATH}
+printf '%s\n' {shlex.quote(holder)} > {PATH}.holder
+if ours $old; then exec 8<$old; get 8 $old || new; else ! grep -qs /run/lock {program} || new; fi
+! ours $old || {{ chmod 600 $old; rm -f $old.holder; }}
 echo held; cat >/dev/null; rm -f {PATH}.holder"""
     return f"sudo -n sh -c {shlex.quote(script)}"
-
-
-def take(
-    command: str,
-    connector: Any,  # noqa: ANN401 - pyinfra's own type
-    timeout: int,
-    waiting: Callable[[str], None],
-) -> tuple[Any, str]:
-    """Run the command beside pyinfra's own ones and read its answer.
-
-    Args:
-        command: of `lock_command`.
-        connector: pyinfra's, of the host.
-        timeout: seconds without a line, at most.
-        waiting: told each backup or drill that is waited for.
-
-    Returns:
-        What keeps the lock (a channel of the SSH connection, or a process), and the answer.
-    """
-    client = getattr(connector, "client", None)
-    if client is None:  # pyinfra's local connector: the deploy runs on its own target
-        process = subprocess.Popen(
-            ["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        return process, answer(process.stdout, waiting)
-    channel = client.get_transport().open_session()
-    channel.settimeout(timeout)
-    channel.exec_command(command)
-    return channel, answer(channel.makefile(), waiting)
 
 
 def answer(lines: Iterable[str], waiting: Callable[[str], None]) -> str:
@@ -133,9 +119,10 @@ def one_at_a_time() -> Iterator[str]:
     own = f"{context.who()} since {since}"
     if deploy_name() == "backup":
         own = data.holder("backup", context.who())
-    command = lock_command(own, settings.lock_wait, settings.backup_wait)
+    command = lock_command(own, settings.lock_wait, settings.backup_wait, settings.install_root)
     longest = settings.lock_wait + settings.backup_wait + 30
-    keeper, said = take(command, host.connector, longest, _say)
+    keeper, lines = connection.begin(host, command, longest)
+    said = answer(lines, _say)
     if said != "held":
         raise OperationError(refusal(said, host.name, settings))
     _held[host.name] = keeper

@@ -17,8 +17,7 @@ from pyinfra.api import FactBase
 from koprogo_deploy import machine
 from koprogo_deploy.facts.host import Host, HostState
 from koprogo_deploy.operations import context
-
-_CHANGING = ("run_shell_command", "put_file", "rsync")  # of a connector
+from koprogo_deploy.pyinfra_adapter import connection
 
 _seen: dict[object, Any] = {}
 _looking = False
@@ -26,12 +25,7 @@ _looking = False
 
 def watch_commands() -> None:
     """Begin to remember looks on this host: from here on each command is noticed."""
-    connector = host.connector
-    if getattr(connector, "_koprogo_watched", False):
-        return
-    for name in _CHANGING:
-        setattr(connector, name, _forgetting(getattr(connector, name)))
-    connector._koprogo_watched = True
+    connection.wrap_commands(host, _forgetting)
 
 
 def _forgetting(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,7 +58,7 @@ def look(fact: type[FactBase], **arguments: Any) -> Any:  # noqa: ANN401 - what 
     What was seen to show the changes is not used to make them: a person may have thought about
     the prompt for an hour.
     """
-    if not getattr(host.connector, "_koprogo_watched", False):
+    if not connection.is_wrapped(host):
         return host.get_fact(fact, **arguments)
     key = (host.name, state.is_executing, fact, repr(sorted(arguments.items())))
     if key not in _seen:

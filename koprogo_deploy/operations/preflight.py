@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pyinfra import host, logger
 from pyinfra.api import deploy
@@ -18,10 +18,16 @@ from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.progress import show_progress
 from koprogo_deploy.operations.record import begin, listen
 from koprogo_deploy.operations.step import step
-from koprogo_deploy.operations.wire import tune_connection
-from koprogo_deploy.plan.host import cut_problems, data_problems, disk_needs, host_problems
+from koprogo_deploy.plan.host import (
+    cut_problems,
+    data_problems,
+    disk_needs,
+    host_problems,
+    login_problems,
+)
 from koprogo_deploy.plan.wanted import to_pull
 from koprogo_deploy.problems import Problem, Refusal
+from koprogo_deploy.pyinfra_adapter import connection
 from koprogo_deploy.units import MB
 
 
@@ -35,6 +41,7 @@ def host_is_acceptable(does: str = "") -> Iterator[str]:
     images = look(Images) if found.docker and to_pull(settings, found) else []
     needs = disk_needs(settings, state, found, images)
     problems = host_problems(state, settings, int(time.time()), needs)
+    problems += login_problems(settings, state, context.arrival())
     problems += data_problems(settings, state, found, upgrading=does == cut.UPGRADE)
     problems += cut_problems(settings, found, does)
     if problems:
@@ -45,6 +52,18 @@ def host_is_acceptable(does: str = "") -> Iterator[str]:
     yield  # an operation is a generator; this one has no command
 
 
+def lets_pass(headers: Mapping[str, str] | None, restarting: bool) -> bool | None:
+    """Whether this machine passes by the maintenance page; None where nobody knows. Pure.
+
+    Args:
+        headers: of what the site answers; None where it does not answer.
+        restarting: a page of a deploy that was cut is there, which this one takes away.
+    """
+    if headers is None:
+        return None
+    return restarting or not maintenance.ours(headers)
+
+
 @step
 def maintenance_lets_us_pass(does: str = "") -> Iterator[str]:
     """While maintenance is on the smoke tests have to pass by it: refuse where they cannot."""
@@ -53,7 +72,7 @@ def maintenance_lets_us_pass(does: str = "") -> Iterator[str]:
     if not found:
         host.noop("no maintenance is on")
         return
-    import httpx  # seldom needed, and slow to import
+    import httpx2  # seldom needed, and slow to import
 
     from koprogo_deploy.outside import Outside
 
@@ -63,12 +82,17 @@ def maintenance_lets_us_pass(does: str = "") -> Iterator[str]:
         return
     with Outside(settings, timeout=5) as outside:
         try:
-            answer = outside.api.get("/health")
-            # One that a deploy which was cut left behind is taken away by this one.
-            closed = maintenance.ours(answer.headers) and not stack(settings).restarting
-        except httpx.HTTPError:
-            closed = False  # nothing answers: that is not the page, and the deploy may mend it
-    if closed:
+            headers, silent = outside.api.get("/health").headers, ""
+        except httpx2.HTTPError as error:
+            headers, silent = None, str(error) or type(error).__name__
+    passes = lets_pass(headers, stack(settings).restarting)
+    if passes is None:
+        # The deploy may mend that, and its smoke tests find out.
+        told = "the site does not answer, so nobody knows whether this machine passes"
+        logger.warning("    %s; %s: %s", maintenance.told(wanted), told, silent)
+        host.noop(told)
+        return
+    if not passes:
         name = settings.environment
         problem = Problem(
             "maintenance",
@@ -93,7 +117,7 @@ def preflight(does: str = "", verifies: bool = True) -> None:
     show_progress()
     take_back.listen()
     listen()
-    tune_connection()
+    connection.tune(host)
     watch_commands()
     context.current()
     one_at_a_time(name="Be the only deploy")

@@ -3,49 +3,38 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
-from pyinfra import logger, state
-from pyinfra.api.state import BaseStateCallback
+from pyinfra import logger
+
+from koprogo_deploy.pyinfra_adapter import events
 
 _WORTH_SAYING = 1.0  # seconds
 
 
-class Progress(BaseStateCallback):
+class Progress(events.Listener):
     """Says after each step how long it took, if that was worth a line."""
 
     began = time.monotonic()
     started: dict[str, float] = {}  # noqa: RUF012 - one run, one process
 
-    @staticmethod
-    def operation_start(state: Any, op_hash: str) -> None:  # noqa: ANN401 - pyinfra's own type
+    def step_began(self, step: events.Step) -> None:
         """Note when a step began."""
-        Progress.started[op_hash] = time.monotonic()
+        Progress.started[step.key] = time.monotonic()
 
-    @staticmethod
-    def operation_host_error(
-        state: Any,  # noqa: ANN401 - pyinfra's own type
-        host: object,
-        op_hash: str,
-        retry_count: int = 0,
-        max_retries: int = 0,
-    ) -> None:
+    def step_failed(self, step: events.Step, host: object) -> None:
         """Say where the run stopped, and that it can go on from there."""
-        name = ", ".join(state.get_op_meta(op_hash).names)
         logger.error("")
-        logger.error("Stopped at: %s. The reason is above; once mended, run it again:", name)
+        logger.error("Stopped at: %s. The reason is above; once mended, run it again:", step.name)
         logger.error("it goes on from here.")
 
-    @staticmethod
-    def operation_end(state: Any, op_hash: str) -> None:  # noqa: ANN401 - pyinfra's own type
+    def step_ended(self, step: events.Step) -> None:
         """Say how long a step took."""
         now = time.monotonic()
-        took = now - Progress.started.get(op_hash, now)
+        took = now - Progress.started.get(step.key, now)
         if took >= _WORTH_SAYING:
             logger.info("    %.1f s (%.0f s since the start)", took, now - Progress.began)
 
 
 def show_progress() -> None:
     """Have the run say elapsed times; once, however many hosts there are."""
-    if not any(isinstance(handler, Progress) for handler in state.callback_handlers):
-        state.add_callback_handler(Progress())
+    events.listen(Progress())

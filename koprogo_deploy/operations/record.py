@@ -10,11 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import gevent
 from pyinfra import host, logger, state
 from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
-from pyinfra.api.state import BaseStateCallback
 
 from koprogo_deploy import database, direct, journal
 from koprogo_deploy.facts.stack import Database, StackState
@@ -27,13 +25,15 @@ from koprogo_deploy.operations.notes import notes
 from koprogo_deploy.operations.progress import Progress
 from koprogo_deploy.operations.step import said, step
 from koprogo_deploy.plan.text import Mask
+from koprogo_deploy.pyinfra_adapter import events
+from koprogo_deploy.pyinfra_adapter.within import within
 
 ANSWER = 5  # seconds for the database's word
 TIMEOUT = 20  # seconds for a line, on a connection that may be the reason of the failure
 CHECKS = ("Preflight | ", "Plan | ")  # a run that these end has touched nothing
 
 
-class Recorder(BaseStateCallback):
+class Recorder(events.Listener):
     """What the run did so far; one run, one process, one host."""
 
     began = datetime.now(UTC)
@@ -42,40 +42,29 @@ class Recorder(BaseStateCallback):
     before: StackState | None = None
     notes = notes
 
-    @staticmethod
-    def operation_end(state: Any, op_hash: str) -> None:  # noqa: ANN401 - pyinfra's own type
+    def step_ended(self, step: events.Step) -> None:
         """Note how long a step took, and whether it changed something."""
-        for each in state.inventory.get_active_hosts():
-            done = state.get_op_data_for_host(each, op_hash).operation_meta
-            Recorder.changed = Recorder.changed or done.did_change()
-        _note_step(state, op_hash)
+        Recorder.changed = Recorder.changed or step.changed
+        _note_step(step)
 
-    @staticmethod
-    def operation_host_error(
-        state: Any,  # noqa: ANN401 - pyinfra's own type
-        host: object,
-        op_hash: str,
-        retry_count: int = 0,
-        max_retries: int = 0,
-    ) -> None:
+    def step_failed(self, step: events.Step, host: object) -> None:
         """Write down that the run failed here."""
-        name = _note_step(state, op_hash)
+        name = _note_step(step)
         if name.startswith((*CHECKS, "Record | ", "Back up | ")):  # a backup writes its own line
             return
         hide = Mask(context.current().secrets.values.values())
         reason = hide(said[-1].strip().splitlines()[0]) if said else None
         values = {"outcome": "failed", "step": name, "reason": reason, **Recorder.notes}
         try:
-            with gevent.Timeout(TIMEOUT, exception=TimeoutError):
+            with within(TIMEOUT):
                 _write(**values)
         except Exception as error:
             logger.error("    the journal has no line of this run: %s", error)
 
 
-def _note_step(state: Any, op_hash: str) -> str:  # noqa: ANN401 - pyinfra's own type
-    name = ", ".join(state.get_op_meta(op_hash).names)
-    now = time.monotonic()
-    started = Progress.started.get(op_hash, now)
+def _note_step(step: events.Step) -> str:
+    name, now = step.name, time.monotonic()
+    started = Progress.started.get(step.key, now)
     at, took = round(started - Progress.began, 2), round(now - started, 2)
     Recorder.steps.append({"name": name, "at": at, "seconds": took})
     return name
@@ -83,8 +72,7 @@ def _note_step(state: Any, op_hash: str) -> str:  # noqa: ANN401 - pyinfra's own
 
 def listen() -> None:
     """Follow the run from here on; once, however many hosts there are."""
-    if not any(isinstance(handler, Recorder) for handler in state.callback_handlers):
-        state.add_callback_handler(Recorder())
+    events.listen(Recorder())
 
 
 def begin(found: StackState) -> None:
@@ -103,7 +91,7 @@ def _write(**values: Any) -> str:  # noqa: ANN401 - whatever JSON holds
     left = ""
     if values["outcome"] in ("failed", "taken back"):
         # A Postgres that hangs may be why: the line is written all the same.
-        with contextlib.suppress(Exception), gevent.Timeout(ANSWER, exception=TimeoutError):
+        with contextlib.suppress(Exception), within(ANSWER):
             left = _cannot_restart(found)
     if left:
         logger.error("    %s", left)
@@ -128,6 +116,11 @@ def _write(**values: Any) -> str:  # noqa: ANN401 - whatever JSON holds
     ok, output = host.run_shell_command(StringCommand(command), _stdin=line)
     if not ok:
         raise OSError(output.stderr or f"no answer from {host.name}")
+    try:
+        lines, head = journal.written(output.stdout)
+    except ValueError as error:
+        raise OSError(str(error)) from None
+    logger.info("    the journal has %d lines; head %s", lines, head)
     return str(values["outcome"])
 
 

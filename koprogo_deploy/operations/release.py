@@ -34,6 +34,7 @@ CONFIG_FILES = {
     "traefik": ("traefik/traefik.yaml",),
     "postgres": ("postgres/postgresql.conf", "postgres/pg_hba.conf", "postgres/pg_ident.conf"),
     "backend": ("backend/start.sh",),
+    "frontend": ("frontend/config.js",),
 }
 ROOM = 1 * MB  # for the files of a release
 
@@ -278,12 +279,15 @@ def have_images(references: Iterable[str], seconds: int) -> str:
 
 
 def config_directories(release: render.Release) -> dict[str, str]:
-    """Content-addressed directory of each service's configuration, as compose.yaml mounts it."""
+    """Content-addressed directory of each service's configuration, as compose.yaml mounts it.
+
+    A release of before a service had any is left as it is.
+    """
     directories = {}
     for service in CONFIG_FILES:
-        volumes = release.definitions[service]["volumes"]
-        sources = [v.partition(":")[0] for v in volumes if "/config/" in v]
-        directories[service] = sources[0].rpartition("/")[2]
+        volumes = release.definitions[service].get("volumes", ())
+        for source in (v.partition(":")[0] for v in volumes if "/config/" in v):
+            directories[service] = source.partition("/config/")[2].partition("/")[0]
     return directories
 
 

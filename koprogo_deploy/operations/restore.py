@@ -240,6 +240,8 @@ def restored_beside() -> Iterator[FunctionCommand]:
             found["uploads"],
             found["seconds"],
         )
+        for warning in found["warnings"]:
+            logger.warning("    of this backup: %s", warning)
         logger.warning("    %s", told_since(found["since"], found.get("uncounted", "")))
         note(restore={k: found[k] for k in ("backup", "made", "tables", "rows", "uploads")})
         if holds_nothing(rows_held(live.NEW), found["uploads"]):

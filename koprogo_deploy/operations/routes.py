@@ -54,7 +54,7 @@ serves() {{
     sleep 0.1
   done
   echo "Traefik does not serve $1 from $2 but from: ${{found:-nothing}}" >&2
-  docker logs --tail 10 {container("traefik")} >&2
+  docker logs --tail 10 {container("traefik")} 2>&1 | sed 's/^/    | /' >&2
   return 1
 }}
 {checks}"""

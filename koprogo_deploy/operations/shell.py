@@ -90,7 +90,7 @@ while :; do
   esac
   if [ -n "$why" ]; then
     echo "{service} did not come up: $why. Last lines of its log:" >&2
-    docker logs --tail 20 {name} 2>&1 | sed 's/^/    /' >&2
+    docker logs --tail 20 {name} 2>&1 | sed 's/^/    | /' >&2
     {probe} {name} 2>/dev/null | tail -n 1 | sed 's/^/    healthcheck: /' >&2
     {little_room()}
     {stop}

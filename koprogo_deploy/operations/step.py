@@ -7,10 +7,11 @@ from functools import wraps
 from typing import Any, ParamSpec
 
 from pyinfra import logger, state
-from pyinfra.api import FunctionCommand, StringCommand, operation
+from pyinfra.api import operation
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import direct
+from koprogo_deploy.pyinfra_adapter import commands
 
 P = ParamSpec("P")
 
@@ -32,19 +33,18 @@ def step(function: Callable[P, Iterator[Any]]) -> Callable[..., Any]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
         try:
             for command in function(*args, **kwargs):
-                yield _heard(command)
+                yield commands.heard(command, _note)
         except OperationError as error:
             if not state.is_executing:
                 raise
             said.append(str(error))
-            yield FunctionCommand(_saying(str(error)), [], {})
+            yield commands.calling(_saying(str(error)))
 
     return wrapped  # type: ignore[no-any-return]
 
 
-def _saying(message: str) -> Callable[[object, object], bool]:
-    # pyinfra passes these two, recognises them by name, and takes False for a failure.
-    def fail(state: object, host: object) -> bool:
+def _saying(message: str) -> Callable[[object], bool]:
+    def fail(_host: object) -> bool:
         for line in message.splitlines():
             logger.error("    %s", line)
         return False
@@ -52,24 +52,9 @@ def _saying(message: str) -> Callable[[object, object], bool]:
     return fail
 
 
-class _Heard(StringCommand):
-    """A shell command that, if it fails, has said why the step could not go on."""
-
-    def execute(self, *args: Any, **kwargs: Any) -> tuple[bool, Any]:  # noqa: ANN401
-        """As pyinfra does it."""
-        ok, output = super().execute(*args, **kwargs)
-        if not ok and (words := why_failed(output.stderr_lines)):
-            said.append(words)
-        return ok, output
-
-
-def _heard(command: Any) -> Any:  # noqa: ANN401 - whatever pyinfra takes
-    if isinstance(command, str):
-        return _Heard(command.strip())
-    if type(command) is StringCommand:
-        how = command.connector_arguments
-        return _Heard(*command.bits, _separator=command.separator, **how)
-    return command
+def _note(complaints: Sequence[str]) -> None:
+    if words := why_failed(complaints):
+        said.append(words)
 
 
 def why_failed(lines: Sequence[str]) -> str:

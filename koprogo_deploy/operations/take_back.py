@@ -8,48 +8,39 @@ from __future__ import annotations
 
 import shlex
 import time
-from typing import Any
 
-import gevent
 from pyinfra import host, logger, state
 from pyinfra.api import StringCommand
 from pyinfra.api.exceptions import OperationError
-from pyinfra.api.state import BaseStateCallback
 
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.operations import context, undo
 from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.notes import about, note
 from koprogo_deploy.operations.routes import back_command, put_away_command, warm_command
+from koprogo_deploy.pyinfra_adapter import events
+from koprogo_deploy.pyinfra_adapter.within import within
 from koprogo_deploy.settings import Settings
 
 TIMEOUT = 300  # seconds: requests under way end, and Postgres may have to start again
 
 
-class OnFailure(BaseStateCallback):
+class OnFailure(events.Listener):
     """Takes the release back when a step fails between the switch and the smoke tests' verdict."""
 
     armed = False
 
-    @staticmethod
-    def operation_host_error(
-        state: Any,  # noqa: ANN401 - pyinfra's own type
-        host: object,
-        op_hash: str,
-        retry_count: int = 0,
-        max_retries: int = 0,
-    ) -> None:
+    def step_failed(self, step: events.Step, host: object) -> None:
         """Take it back and say so; the host may be out of reach, then the next run goes on."""
         if not OnFailure.armed:
             return
-        name = ", ".join(state.get_op_meta(op_hash).names)
         began = time.monotonic()
         try:
-            with gevent.Timeout(TIMEOUT, exception=TimeoutError):
+            with within(TIMEOUT):
                 settings = context.current().settings
                 found = stack(settings)
                 if switched(found):
-                    reason = f"failed {context.minute()} at {name}"
+                    reason = f"failed {context.minute()} at {step.name}"
                     logger.error("    %s", back(settings, found, reason, began))
         except Exception as error:
             logger.error("    the release could not be taken back: %s", error)
@@ -57,8 +48,7 @@ class OnFailure(BaseStateCallback):
 
 def listen() -> None:
     """Be there before whatever else hears of a failed step: the journal tells what became of it."""
-    if not any(isinstance(handler, OnFailure) for handler in state.callback_handlers):
-        state.add_callback_handler(OnFailure())
+    events.listen(OnFailure())
 
 
 def if_a_later_step_fails() -> None:

@@ -16,9 +16,9 @@ from pyinfra.api import StringCommand, deploy
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import database, direct, seed
-from koprogo_deploy.facts.stack import StackState
+from koprogo_deploy.facts.stack import Database, StackState
 from koprogo_deploy.operations import context, on_host
-from koprogo_deploy.operations.looks import only_looking
+from koprogo_deploy.operations.looks import look, only_looking
 from koprogo_deploy.operations.migrate import answered, stack, target
 from koprogo_deploy.operations.record import about, note
 from koprogo_deploy.operations.routes import (
@@ -33,6 +33,7 @@ from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import Settings
 
 AGAIN = 2  # seconds: a hiccup of the host is no fault of a release
+_untried: list[str] = []  # what no backend could be asked
 _ill_before: list[str] = []  # what the serving release failed at before its schema changed
 
 
@@ -46,6 +47,11 @@ def login() -> dict[str, Any] | None:
     return direct.login(settings, environment.secrets, there.get("password_hash"), guard)
 
 
+def reader() -> dict[str, Any] | None:
+    """What a tenant of the data that is there has to see; None where there is none."""
+    return direct.reader(look(Database, query=database.tenant_query()))
+
+
 def failures(**services: str) -> tuple[list[str], list[str]]:
     """What containers fail at when they are asked directly, and the end of their logs.
 
@@ -54,6 +60,9 @@ def failures(**services: str) -> tuple[list[str], list[str]]:
     """
     asked: dict[str, Any] = {service: container(name) for service, name in services.items()}
     asked["login"] = login()
+    asked["reader"] = reader() if "backend" in services else None
+    if "backend" in services:
+        _untried[:] = direct.untried(asked["login"], asked["reader"])
     with only_looking():
         answer = on_host.run("ask", asked)
     return answer["failures"], answer["log"]
@@ -156,6 +165,11 @@ def colour_answers(service: str) -> Iterator[str]:
     wrong, log = fails_twice(**{service: names[service]})
     note(**{f"unrouted_{service}": direct.on_one_line(wrong) or "passed"})
     if not wrong:
+        if service == "backend":
+            if _untried:
+                note(untried=list(_untried))
+            for told in _untried:
+                logger.warning("    not tried: %s", told)
         host.noop(f"the new {service} answers as it should")
         return
     _show(wrong, log)

@@ -8,30 +8,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import gevent
 from pyinfra import host as current_host
-from pyinfra import logger, state
+from pyinfra import logger
 from pyinfra.api import StringCommand
-from pyinfra.api.state import BaseStateCallback
+
+from koprogo_deploy.pyinfra_adapter import events
+from koprogo_deploy.pyinfra_adapter.within import within
 
 UNDO_TIMEOUT = 180  # seconds
 
 
-class Undo(BaseStateCallback):
+class Undo(events.Listener):
     """What puts everything back when a later step of the run fails; empty when nothing is to."""
 
     command = ""
     opens = ""
     what = "the data of before the rollback"
 
-    @staticmethod
-    def operation_host_error(
-        state: Any,  # noqa: ANN401 - pyinfra's own type
-        host: Any,  # noqa: ANN401 - pyinfra's own type
-        op_hash: str,
-        retry_count: int = 0,
-        max_retries: int = 0,
-    ) -> None:
+    def step_failed(self, step: events.Step, host: Any) -> None:  # noqa: ANN401 - pyinfra's own type
         """Put it back and let everybody in, unless whoever took the release back did."""
         if Undo.command and not put_back(host):
             let_in(host)
@@ -45,8 +39,7 @@ def undo_by(command: str, what: str, opens: str = "") -> None:
         what: then serves again.
         opens: shell that takes the page away; it is run once the routes are right, too.
     """
-    if not any(isinstance(handler, Undo) for handler in state.callback_handlers):
-        state.add_callback_handler(Undo())
+    events.listen(Undo())
     Undo.command, Undo.what, Undo.opens = command, what, opens
 
 
@@ -81,7 +74,7 @@ def let_in(host: Any = None) -> None:  # noqa: ANN401 - pyinfra's own type
 
 def _run(host: Any, script: str) -> str:  # noqa: ANN401 - pyinfra's own type
     try:
-        with gevent.Timeout(UNDO_TIMEOUT, exception=TimeoutError):
+        with within(UNDO_TIMEOUT):
             ok, output = host.run_shell_command(StringCommand(script))
     except Exception as error:  # a connection that is gone has many names
         return str(error) or type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from koprogo_deploy import budget, cut, major
+from koprogo_deploy import accounts, budget, cut, major
 from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.facts.releases import Image
 from koprogo_deploy.facts.stack import StackState, repository, unreadable
@@ -74,11 +74,34 @@ def host_problems(
     if what := no_room(state.disk_free, needs):
         fix = "make room: journalctl --vacuum-size=100M, docker image ls, a lower releases_kept"
         problems.append(Problem("disk", what, fix))
+    for folder in state.loose:
+        fix = f"on the host: chown root:root {folder}; chmod go-w {folder}; or choose another place"
+        problems.append(Problem("install_root", f"others than root may write in {folder}", fix))
     skew = abs(state.clock - now)
     if skew > _CLOCK_TOLERANCE:
         fix = "timedatectl on the host; certificates and tokens depend on the clock"
         problems.append(Problem("clock", f"{skew} s away from this machine's", fix))
     return problems
+
+
+def login_problems(
+    settings: Settings, state: HostState, arrival: accounts.Arrival
+) -> list[Problem]:
+    """What of accounts and SSH would lock somebody out.
+
+    Args:
+        settings: what the environment asks for.
+        state: the host's facts.
+        arrival: how this run came to the host.
+    """
+    return accounts.problems(
+        settings.admin_users,
+        state.accounts,
+        state.connected,
+        arrival,
+        own_keys=state.own_keys,
+        closed=accounts.SSHD_FILE in state.files,
+    )
 
 
 def no_room(free: int, needs: Mapping[str, int]) -> str:

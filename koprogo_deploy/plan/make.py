@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from koprogo_deploy import budget, database, machine, maintenance
+from koprogo_deploy import accounts, budget, database, machine, maintenance
 from koprogo_deploy.door import Environment
+from koprogo_deploy.facts.host import HostState
 from koprogo_deploy.facts.stack import StackState, not_serving
 from koprogo_deploy.files import differing
 from koprogo_deploy.plan import expected, text
@@ -194,7 +195,7 @@ def machine_changes(settings: Settings, seen: Seen) -> HostChanges:
     changed = [file.path for file in differing(files, found.files)]
     ours = {file.path for file in files}
     does = [f"{path} is removed" for path in sorted(found.matches - ours)]
-    does += [f"account {name} is made" for name in sorted(set(settings.admin_users) - found.users)]
+    does += _accounts(settings, found)
     if found.sysctl != settings.sysctl:
         wrong = (f"{k} = {v}" for k, v in settings.sysctl.items() if found.sysctl.get(k) != v)
         does.append(f"kernel parameters are set: {', '.join(wrong)}")
@@ -224,6 +225,17 @@ def machine_changes(settings: Settings, seen: Seen) -> HostChanges:
         does=tuple(does),
         wanted=short_hash(json.dumps([machine.packages(settings), states, wanted], sort_keys=True)),
     )
+
+
+def _accounts(settings: Settings, found: HostState) -> list[str]:
+    wanted, there = settings.admin_users, found.accounts
+    does = [f"account {name} is made" for name in accounts.new(wanted, there)]
+    does += [f"account {name} is managed" for name in accounts.joining(wanted, there)]
+    does += [f"account {name} is unlocked" for name in accounts.returning(wanted, there)]
+    return does + [
+        f"account {name} is locked, its sessions and jobs end"
+        for name in accounts.leaving(wanted, there)
+    ]
 
 
 _LONG = 40  # lines of a new file from which on only their number is shown
@@ -365,6 +377,8 @@ def _rehearsed_earlier(seen: Seen) -> str:
         passed = "passed" if rehearsal.get("passed") else "failed"
         table = next((lock["table"] for lock in locks if float(lock["seconds"]) == longest), "")
         held = f", {table} locked for {longest:g} s" if table else ", no long lock"
+        if rehearsal.get("locks") is None:
+            held = ", its locks were not watched"
         return f"the rehearsal of {str(entry.get('at', ''))[:16]} {passed}: {took:.1f} s{held}"
     return ""
 

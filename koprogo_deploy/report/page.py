@@ -18,6 +18,7 @@ from koprogo_deploy.render import TEMPLATES
 from koprogo_deploy.report import charts, words
 from koprogo_deploy.report.content import asked, content, room
 from koprogo_deploy.runs.model import Run
+from koprogo_deploy.visible import everywhere, finalized
 
 FOLDER = TEMPLATES / "report"
 
@@ -73,7 +74,7 @@ def _policy(*scripts: str) -> str:
 
 def _figure(figure: go.Figure) -> Markup:
     """A figure as JSON that cannot end its script element."""
-    text = json.dumps(figure.to_plotly_json(), separators=(",", ":"), default=list)
+    text = json.dumps(everywhere(figure.to_plotly_json()), separators=(",", ":"), default=list)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028"))  # noqa: S704
 
 
@@ -81,7 +82,7 @@ def _figure(figure: go.Figure) -> Markup:
 def _jinja() -> Environment:
     jinja = Environment(
         loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, autoescape=True,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=finalized,
     )  # fmt: skip
     filters: dict[str, Any] = {
         "asked": asked, "duration": words.duration, "facts": words.facts, "figure": _figure,

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from koprogo_deploy.report import words
 from koprogo_deploy.report.content import Content, Row, asked, content, named, room
 from koprogo_deploy.runs.model import Run
+from koprogo_deploy.visible import visible
 
 FORMAT = 1
 _SIGNS = {"passed": "✅ Passed", "missed": "❌ Missed", "invalid": "⚠️ Invalid"}
@@ -45,7 +46,7 @@ def markdown(runs: Sequence[Run]) -> str:
     """The report as Markdown: verdict, objectives, requests, what was measured."""
     contents = [content(run) for run in runs]
     parts = [] if len(contents) == 1 else [_overview(contents)]
-    return "\n".join([*parts, *(_run(one) for one in contents)])
+    return visible("\n".join([*parts, *(_run(one) for one in contents)]), lines=True)
 
 
 def _overview(contents: Sequence[Content]) -> str:

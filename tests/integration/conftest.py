@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from koprogo_deploy import secrets
@@ -85,7 +85,7 @@ def rig(undeployed: Rig) -> Rig:
 
 
 @pytest.fixture
-def api(rig: Rig) -> Iterator[httpx.Client]:
+def api(rig: Rig) -> Iterator[httpx2.Client]:
     """The API through the front door, by TLS."""
     with Outside(rig.environment.settings) as outside:
         yield outside.api

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import httpx
+import httpx2
 
 from koprogo_deploy import connection, door
 from koprogo_deploy.operations import lock
@@ -53,6 +53,11 @@ class Run:
     def unchanged(self) -> int:
         """How many operations changed nothing."""
         return sum(row[4] != "-" for row in self._rows())
+
+    @property
+    def begun(self) -> list[str]:
+        """Operations that began, in their order."""
+        return re.findall(r"^--> Starting operation: (.*?) *$", self.output, re.MULTILINE)
 
     @property
     def would_change(self) -> list[str]:
@@ -283,7 +288,7 @@ class Rig:
                     if answer.status_code == 200:
                         return time.monotonic()
                     reason = str(answer.status_code)
-                except httpx.HTTPError as error:
+                except httpx2.HTTPError as error:
                     reason = repr(error)
             time.sleep(0.05)
         raise AssertionError(f"no 200 within {within:.0f} s: {reason}")
@@ -356,6 +361,21 @@ print(json.dumps({
 """
 
 
+def said(process: subprocess.Popen[str], words: str) -> list[str]:
+    """Wait for a run to say this; what it said so far, by line.
+
+    Raises:
+        AssertionError: it ended without a word of it.
+    """
+    assert process.stdout
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return lines
+    raise AssertionError(f"{words!r} was never said:\n{''.join(lines)[-4000:]}")
+
+
 def end(process: subprocess.Popen[str]) -> None:
     """Kill a run and all that it started here."""
     with contextlib.suppress(ProcessLookupError):
@@ -380,10 +400,11 @@ class Watch:
         self._settings = rig.environment.settings
         self._pause = pause
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(kept,)) for kept in (True, False)]
+        self._threads = [threading.Thread(target=self._run, args=(kept,)) for kept in (True, False)]
         self._began = time.monotonic()
-        self.answered = 0
-        self.failures: list[str] = []
+        self._answered = {True: 0, False: 0}
+        self._failures: dict[bool, list[str]] = {True: [], False: []}
+        self._broken: list[BaseException] = []
 
     def __enter__(self) -> Watch:
         for thread in self._threads:
@@ -400,24 +421,49 @@ class Watch:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def answered(self) -> int:
+        """How many requests were answered 200."""
+        return sum(self._answered.values())
+
+    @property
+    def failures(self) -> list[str]:
+        """Requests that were not answered 200, in words.
+
+        Raises:
+            AssertionError: on either sort of connection nothing was asked, or not to the end: that
+                nothing failed would say nothing.
+        """
+        assert not self._broken, f"the watch itself broke off: {self._broken}"
+        for kept, answered in self._answered.items():
+            connections = "a kept connection" if kept else "new connections"
+            assert answered or self._failures[kept], f"nothing was asked on {connections}"
+        return self._failures[True] + self._failures[False]
+
+    def _run(self, kept: bool) -> None:
+        try:
+            self._ask(kept)
+        except BaseException as error:
+            self._broken.append(error)
+
     def _ask(self, kept: bool) -> None:
         outside = Outside(self._settings, timeout=10)
         while not self._stop.is_set():
             try:
                 answer = outside.api.get("/health")
                 if answer.status_code == 200:
-                    self.answered += 1
+                    self._answered[kept] += 1
                 else:
-                    self._failed(f"{answer.status_code} {answer.text[:80]}")
-            except httpx.HTTPError as error:
-                self._failed(repr(error))
+                    self._failed(kept, f"{answer.status_code} {answer.text[:80]}")
+            except httpx2.HTTPError as error:
+                self._failed(kept, repr(error))
             if not kept:
                 outside.api.close()
                 outside = Outside(self._settings, timeout=10)
             self._stop.wait(self._pause)
 
-    def _failed(self, what: str) -> None:
-        self.failures.append(f"at {time.monotonic() - self._began:.1f} s: {what}")
+    def _failed(self, kept: bool, what: str) -> None:
+        self._failures[kept].append(f"at {time.monotonic() - self._began:.1f} s: {what}")
 
 
 @dataclass

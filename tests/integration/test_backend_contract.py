@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 SMALL, MEDIUM, LARGE = "admin@small.be", "admin@medium.be", "admin@large.be"
@@ -20,7 +20,7 @@ Headers = dict[str, str]
 sessions: dict[tuple[str, str], dict[str, Any]] = {}
 
 
-def session(api: httpx.Client, email: str, password: str) -> dict[str, Any]:
+def session(api: httpx2.Client, email: str, password: str) -> dict[str, Any]:
     key = (str(api.base_url), email)
     if key not in sessions:
         response = api.post("/auth/login", json={"email": email, "password": password})
@@ -30,7 +30,7 @@ def session(api: httpx.Client, email: str, password: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def auth(api: httpx.Client, seed_password: str) -> Headers:
+def auth(api: httpx2.Client, seed_password: str) -> Headers:
     return {"Authorization": f"Bearer {session(api, SMALL, seed_password)['token']}"}
 
 
@@ -48,7 +48,7 @@ def building_body(**changes: object) -> dict[str, object]:
 
 
 @pytest.fixture
-def building(api: httpx.Client, auth: Headers) -> Iterator[dict[str, Any]]:
+def building(api: httpx2.Client, auth: Headers) -> Iterator[dict[str, Any]]:
     response = api.post("/buildings", json=building_body(construction_year=1999), headers=auth)
     assert response.status_code == 201, response.text
     yield response.json()
@@ -95,19 +95,19 @@ def expense_body(building_id: str, **changes: object) -> dict[str, object]:
     }
 
 
-def assert_json_error(response: httpx.Response, status: int, text: str | None = None) -> None:
+def assert_json_error(response: httpx2.Response, status: int, text: str | None = None) -> None:
     assert response.status_code == status, response.text
     assert response.headers["content-type"].startswith("application/json")
     assert text is None or response.json()["error"] == text
 
 
-def assert_text_error(response: httpx.Response, status: int, start: str) -> None:
+def assert_text_error(response: httpx2.Response, status: int, start: str) -> None:
     assert response.status_code == status, response.text
     assert response.headers["content-type"].startswith("text/plain")
     assert response.text.startswith(start)
 
 
-def test_health_says_ok_without_a_token(api: httpx.Client) -> None:
+def test_health_says_ok_without_a_token(api: httpx2.Client) -> None:
     response = api.get("/health")
     assert response.status_code == 200
     assert response.json() == {"status": "ok", "service": "koprogo-api"}
@@ -117,7 +117,7 @@ def test_health_says_ok_without_a_token(api: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("email", [SMALL, MEDIUM, LARGE])
-def test_a_seeded_account_signs_in(api: httpx.Client, seed_password: str, email: str) -> None:
+def test_a_seeded_account_signs_in(api: httpx2.Client, seed_password: str, email: str) -> None:
     signed_in = session(api, email, seed_password)
     user = signed_in["user"]
     assert (user["email"], user["role"], user["is_active"]) == (email, "syndic", True)
@@ -129,7 +129,7 @@ def test_a_seeded_account_signs_in(api: httpx.Client, seed_password: str, email:
 
 @pytest.mark.parametrize("email", [SMALL, "nobody@contract.example.com"])
 def test_a_bad_login_does_not_tell_whether_the_account_exists(
-    api: httpx.Client, email: str
+    api: httpx2.Client, email: str
 ) -> None:
     response = api.post("/auth/login", json={"email": email, "password": "not-the-password"})
     assert_json_error(response, 401, "Invalid email or password")
@@ -138,13 +138,13 @@ def test_a_bad_login_does_not_tell_whether_the_account_exists(
 @pytest.mark.parametrize(
     "body", [{"email": "no address", "password": "long enough"}, {"email": SMALL, "password": "x"}]
 )
-def test_a_login_is_validated(api: httpx.Client, body: dict[str, str]) -> None:
+def test_a_login_is_validated(api: httpx2.Client, body: dict[str, str]) -> None:
     response = api.post("/auth/login", json=body)
     assert_json_error(response, 400, "Validation failed")
     assert response.json()["details"]
 
 
-def test_a_refresh_token_works_once(api: httpx.Client, seed_password: str) -> None:
+def test_a_refresh_token_works_once(api: httpx2.Client, seed_password: str) -> None:
     # A session of its own: the shared one's refresh token would be used up.
     first = api.post("/auth/login", json={"email": SMALL, "password": seed_password}).json()
     second = api.post("/auth/refresh", json={"refresh_token": first["refresh_token"]})
@@ -156,7 +156,7 @@ def test_a_refresh_token_works_once(api: httpx.Client, seed_password: str) -> No
     assert_json_error(unknown, 401, "Invalid refresh token")
 
 
-def test_me_refuses_in_json(api: httpx.Client) -> None:
+def test_me_refuses_in_json(api: httpx2.Client) -> None:
     assert_json_error(api.get("/auth/me"), 401, "Missing authorization header")
     response = api.get("/auth/me", headers={"Authorization": "Bearer rubbish"})
     assert_json_error(response, 401)
@@ -169,11 +169,11 @@ def test_me_refuses_in_json(api: httpx.Client) -> None:
 @pytest.mark.parametrize(
     "path", ["/buildings", "/units", "/owners", "/expenses", "/meetings", "/users"]
 )
-def test_a_list_refuses_in_plain_text_without_a_token(api: httpx.Client, path: str) -> None:
+def test_a_list_refuses_in_plain_text_without_a_token(api: httpx2.Client, path: str) -> None:
     assert_text_error(api.get(path), 401, "Missing authorization header")
 
 
-def test_a_forged_token_is_refused(api: httpx.Client, auth: Headers) -> None:
+def test_a_forged_token_is_refused(api: httpx2.Client, auth: Headers) -> None:
     head, body, _ = auth["Authorization"].split(".")
     forged = {"Authorization": f"{head}.{body}.{'A' * 43}"}
     assert_text_error(api.get("/buildings", headers=forged), 401, "Invalid token: ")
@@ -190,7 +190,7 @@ def test_a_forged_token_is_refused(api: httpx.Client, auth: Headers) -> None:
     ],
 )
 def test_a_list_holds_at_least_what_was_seeded(
-    api: httpx.Client, auth: Headers, path: str, least: int, fields: set[str]
+    api: httpx2.Client, auth: Headers, path: str, least: int, fields: set[str]
 ) -> None:
     response = api.get(path, params={"per_page": 2}, headers=auth)
     assert response.status_code == 200, response.text
@@ -210,7 +210,7 @@ def test_a_list_holds_at_least_what_was_seeded(
 
 
 def test_a_tenant_sees_its_own_buildings_only(
-    api: httpx.Client, auth: Headers, seed_password: str
+    api: httpx2.Client, auth: Headers, seed_password: str
 ) -> None:
     token = session(api, LARGE, seed_password)["token"]
     others = {"Authorization": f"Bearer {token}"}
@@ -221,7 +221,7 @@ def test_a_tenant_sees_its_own_buildings_only(
     assert mine and theirs and not mine & theirs
 
 
-def test_pages_and_order(api: httpx.Client, auth: Headers) -> None:
+def test_pages_and_order(api: httpx2.Client, auth: Headers) -> None:
     query: dict[str, str | int] = {"sort_by": "email", "per_page": 10}
     pages = [
         api.get("/owners", params={**query, "page": page}, headers=auth).json() for page in (1, 2)
@@ -236,19 +236,19 @@ def test_pages_and_order(api: httpx.Client, auth: Headers) -> None:
 
 
 @pytest.mark.parametrize("query", ["page=0", "per_page=0", "per_page=101", "sort_by=password"])
-def test_a_value_out_of_range_is_a_500(api: httpx.Client, auth: Headers, query: str) -> None:
+def test_a_value_out_of_range_is_a_500(api: httpx2.Client, auth: Headers, query: str) -> None:
     assert_json_error(api.get(f"/buildings?{query}", headers=auth), 500)
 
 
 @pytest.mark.parametrize("query", ["page=one", "per_page=1.5", "order=ASC"])
-def test_a_value_of_another_type_is_a_400(api: httpx.Client, auth: Headers, query: str) -> None:
+def test_a_value_of_another_type_is_a_400(api: httpx2.Client, auth: Headers, query: str) -> None:
     response = api.get(f"/buildings?{query}", headers=auth)
     assert_text_error(response, 400, "Query deserialize error: ")
 
 
 @pytest.mark.parametrize("path", ["/users", "/organizations", "/stats/dashboard"])
 def test_the_superadmins_lists_are_closed_to_others(
-    api: httpx.Client, auth: Headers, path: str
+    api: httpx2.Client, auth: Headers, path: str
 ) -> None:
     response = api.get(path, headers=auth)
     assert_json_error(response, 403)
@@ -258,14 +258,14 @@ def test_the_superadmins_lists_are_closed_to_others(
 # Single records
 
 
-def test_a_record_by_id_needs_no_token(api: httpx.Client, building: dict[str, Any]) -> None:
+def test_a_record_by_id_needs_no_token(api: httpx2.Client, building: dict[str, Any]) -> None:
     response = api.get(f"/buildings/{building['id']}")
     assert response.status_code == 200
     assert response.json()["name"] == building["name"]
 
 
 @pytest.mark.parametrize("path", ["/buildings", "/owners", "/expenses"])
-def test_an_unknown_id_is_a_404(api: httpx.Client, path: str) -> None:
+def test_an_unknown_id_is_a_404(api: httpx2.Client, path: str) -> None:
     response = api.get(f"{path}/{NOBODY}")
     assert_json_error(response, 404)
     assert response.json()["error"].endswith(" not found")
@@ -274,7 +274,7 @@ def test_an_unknown_id_is_a_404(api: httpx.Client, path: str) -> None:
     assert "json" not in malformed.headers.get("content-type", "")
 
 
-def test_an_unknown_route_is_an_empty_404(api: httpx.Client) -> None:
+def test_an_unknown_route_is_an_empty_404(api: httpx2.Client) -> None:
     response = api.get("/no-such-route")
     assert (response.status_code, response.content) == (404, b"")
 
@@ -288,12 +288,12 @@ def test_a_building_is_created(building: dict[str, Any]) -> None:
     assert "organization_id" not in building
 
 
-def test_the_token_is_looked_at_before_the_body(api: httpx.Client) -> None:
+def test_the_token_is_looked_at_before_the_body(api: httpx2.Client) -> None:
     response = api.post("/buildings", content=b"{broken")
     assert_text_error(response, 401, "Missing authorization header")
 
 
-def test_the_body_is_read_before_it_is_validated(api: httpx.Client, auth: Headers) -> None:
+def test_the_body_is_read_before_it_is_validated(api: httpx2.Client, auth: Headers) -> None:
     untyped = api.post("/buildings", content=b"{}", headers=auth)
     assert_text_error(untyped, 400, "Content type error")
     broken = {**auth, "Content-Type": "application/json"}
@@ -308,20 +308,20 @@ def test_the_body_is_read_before_it_is_validated(api: httpx.Client, auth: Header
 
 @pytest.mark.parametrize("change", [{"name": ""}, {"country": ""}, {"total_units": 0}])
 def test_a_building_is_validated(
-    api: httpx.Client, auth: Headers, change: dict[str, object]
+    api: httpx2.Client, auth: Headers, change: dict[str, object]
 ) -> None:
     response = api.post("/buildings", json=building_body(**change), headers=auth)
     assert_json_error(response, 400, "Validation failed")
     assert next(iter(change)) in response.json()["details"]
 
 
-def test_the_database_speaks_last(api: httpx.Client, auth: Headers) -> None:
+def test_the_database_speaks_last(api: httpx2.Client, auth: Headers) -> None:
     response = api.post("/buildings", json=building_body(name="x" * 300), headers=auth)
     assert_json_error(response, 400)
     assert response.json()["error"].startswith("Database error: ")
 
 
-def test_a_unit(api: httpx.Client, auth: Headers, building: dict[str, Any]) -> None:
+def test_a_unit(api: httpx2.Client, auth: Headers, building: dict[str, Any]) -> None:
     body = unit_body(building["id"], extra_field="is ignored")
     response = api.post("/units", json=body, headers=auth)
     assert response.status_code == 201, response.text
@@ -334,12 +334,14 @@ def test_a_unit(api: httpx.Client, auth: Headers, building: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("kind", ["parking", "studio"])
-def test_a_unit_type_is_written_in_pascal_case(api: httpx.Client, auth: Headers, kind: str) -> None:
+def test_a_unit_type_is_written_in_pascal_case(
+    api: httpx2.Client, auth: Headers, kind: str
+) -> None:
     response = api.post("/units", json=unit_body(NOBODY, unit_type=kind), headers=auth)
     assert_text_error(response, 400, f"Json deserialize error: unknown variant `{kind}`")
 
 
-def test_a_unit_is_validated(api: httpx.Client, auth: Headers) -> None:
+def test_a_unit_is_validated(api: httpx2.Client, auth: Headers) -> None:
     response = api.post("/units", json=unit_body(NOBODY, quota=1000.5), headers=auth)
     assert_json_error(response, 400, "Validation failed")
     homeless = api.post("/units", json=unit_body(NOBODY), headers=auth)
@@ -347,7 +349,7 @@ def test_a_unit_is_validated(api: httpx.Client, auth: Headers) -> None:
     assert "Database error" in homeless.json()["error"]
 
 
-def test_an_owner(api: httpx.Client, auth: Headers) -> None:
+def test_an_owner(api: httpx2.Client, auth: Headers) -> None:
     body = owner_body(phone="+32 470 00 00 00")
     response = api.post("/owners", json=body, headers=auth)
     assert response.status_code == 201, response.text
@@ -360,7 +362,7 @@ def test_an_owner(api: httpx.Client, auth: Headers) -> None:
     assert_json_error(nameless, 400, "Validation failed")
 
 
-def test_an_expense(api: httpx.Client, auth: Headers, building: dict[str, Any]) -> None:
+def test_an_expense(api: httpx2.Client, auth: Headers, building: dict[str, Any]) -> None:
     response = api.post("/expenses", json=expense_body(building["id"]), headers=auth)
     assert response.status_code == 201, response.text
     expense = response.json()
@@ -371,7 +373,7 @@ def test_an_expense(api: httpx.Client, auth: Headers, building: dict[str, Any]) 
 
 
 def test_an_expense_is_validated(
-    api: httpx.Client, auth: Headers, building: dict[str, Any]
+    api: httpx2.Client, auth: Headers, building: dict[str, Any]
 ) -> None:
     free = api.post("/expenses", json=expense_body(building["id"], amount=0), headers=auth)
     assert_json_error(free, 400, "Validation failed")
@@ -386,8 +388,8 @@ def test_an_expense_is_validated(
 
 
 def upload(
-    api: httpx.Client, headers: Headers, building_id: str, content: bytes, **changes: str
-) -> httpx.Response:
+    api: httpx2.Client, headers: Headers, building_id: str, content: bytes, **changes: str
+) -> httpx2.Response:
     fields = {
         "building_id": building_id,
         "document_type": "Invoice",
@@ -400,7 +402,7 @@ def upload(
 
 
 def test_a_document_comes_back_as_it_was_sent(
-    api: httpx.Client, auth: Headers, building: dict[str, Any]
+    api: httpx2.Client, auth: Headers, building: dict[str, Any]
 ) -> None:
     content = uuid.uuid4().bytes * 100_000
     response = upload(api, auth, building["id"], content, description="Toit")
@@ -421,7 +423,7 @@ def test_a_document_comes_back_as_it_was_sent(
     assert (gone.status_code, gone.json()) == (404, "Document not found")
 
 
-def test_an_upload_is_checked(api: httpx.Client, auth: Headers, building: dict[str, Any]) -> None:
+def test_an_upload_is_checked(api: httpx2.Client, auth: Headers, building: dict[str, Any]) -> None:
     assert_text_error(upload(api, {}, building["id"], b"x"), 401, "Missing authorization")
     unknown = upload(api, auth, building["id"], b"x", document_type="Poem")
     assert (unknown.status_code, unknown.json()) == (400, "Invalid document_type")
@@ -451,17 +453,17 @@ def test_an_upload_is_checked(api: httpx.Client, auth: Headers, building: dict[s
         "/auth/%72egister",
     ],
 )
-def test_a_dangerous_route_is_closed(api: httpx.Client, path: str) -> None:
+def test_a_dangerous_route_is_closed(api: httpx2.Client, path: str) -> None:
     # Neither a validation error nor a missing token: it does not get as far as the application.
     response = api.post(path, json={})
     assert response.status_code == 404, response.text
 
 
-def test_metrics_are_closed(api: httpx.Client) -> None:
+def test_metrics_are_closed(api: httpx2.Client) -> None:
     assert api.get(api.base_url.copy_with(path="/metrics")).status_code == 404
 
 
-def test_the_superadmins_public_password_is_of_no_use(api: httpx.Client) -> None:
+def test_the_superadmins_public_password_is_of_no_use(api: httpx2.Client) -> None:
     body = {"email": "admin@koprogo.com", "password": "admin123"}
     response = api.post("/auth/login", json=body)
     assert response.status_code in {401, 403, 404}, response.status_code
@@ -469,7 +471,7 @@ def test_the_superadmins_public_password_is_of_no_use(api: httpx.Client) -> None
 
 
 def test_a_meeting_is_there_for_who_is_signed_in_alone(
-    api: httpx.Client, auth: Headers, building: dict[str, Any]
+    api: httpx2.Client, auth: Headers, building: dict[str, Any]
 ) -> None:
     """The application checks no token for these; the proxy has it asked."""
     body = {

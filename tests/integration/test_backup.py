@@ -20,7 +20,9 @@ from typing import Any
 import pytest
 
 from koprogo_deploy import maintenance, remote
+from koprogo_deploy.data.host import DATA_LOCK
 from koprogo_deploy.operations import lock, restore
+from koprogo_deploy.render import container_names
 from sandbox.client import Docker
 from sandbox.state import Sandbox
 from tests.integration.rig import ENVIRONMENT, PYINFRA, ROOT, Rig, Watch, instead_of
@@ -115,7 +117,7 @@ def test_a_backup_is_read_back_written_down_and_listed(mine: Rig) -> None:
 
 @pytest.mark.slow
 def test_the_list_says_who_holds_it_up(mine: Rig) -> None:
-    lock, holder = "/run/lock/koprogo-data", "a drill of the timer since 2026-01-01 04:30:00 UTC"
+    lock, holder = DATA_LOCK, "a drill of the timer since 2026-01-01 04:30:00 UTC"
     held = f"echo {holder} > {lock}.holder; exec 9>>{lock}; flock 9; sleep 60; rm -f {lock}.holder"
     mine.on_host(f"nohup sh -c '{held}' >/dev/null 2>&1 & echo $! > /run/held; sleep 0.5")
     try:
@@ -166,8 +168,40 @@ def test_both_are_made_on_time_within_the_budget_s_line(mine: Rig) -> None:
     assert (line["outcome"], line["by"], line["line"]) == ("done", "the timer", before + 1)
 
 
+# As code in the backend would: a link until it sees that its file is linked, then a directory.
+RACE = """cd /app/uploads; mkdir zz-sub; ln -s /var/lib/docker zz; echo x > zz-sub/canary
+ln -s /etc zl; mkfifo zp; printf x > "$(printf 'z\\377\\n\\033[31m')"
+while [ "$(stat -c %h zz-sub/canary)" -lt 2 ]; do :; done
+rm zz; mkdir -p zz/poc.d; echo planted > zz/poc.txt"""
+
+
+def test_links_in_the_uploads_lead_nowhere_and_are_told(mine: Rig) -> None:
+    """By the timer's unit, which is confined as well."""
+    backend = f"koprogo-{container_names(mine.manifest()['colours'])['backend']}-1"
+    try:
+        mine.on_host(f"docker exec -d -u 1000 {backend} sh -c {shlex.quote(RACE)}; sleep 1")
+        mine.on_host("systemctl start koprogo-backup.service", within=200)
+        assert "planted" in mine.on_host(f"cat {VOLUME}/_data/zz/poc.txt"), "the race was run"
+        assert mine.on_host("ls -d /var/lib/docker/poc.* 2>/dev/null; true") == ""
+        line = newest(mine, "backup")
+        assert line["outcome"] == "done"
+        [*_, told] = line["warnings"]
+        assert told.startswith("left out of the uploads, 3: zl (a symbolic link); zp (a pipe); zz")
+        assert koprogo("backups", "sandbox")[1][-1]["warnings"] == line["warnings"]
+        assert f"the newest backup: {told}" in koprogo("status", "sandbox")[1]["notes"]
+        nothing_left(mine)
+    finally:
+        mine.on_host(f"rm -rf {VOLUME}/_data/z*; rm -rf /var/lib/docker/poc.*")
+    exposed = mine.on_host(
+        "systemd-analyze security --no-pager koprogo-backup.service koprogo-drill.service "
+        "| grep -oP 'exposure level for koprogo-\\S+: \\K[0-9.]+'"
+    ).split()
+    assert len(exposed) == 2
+    assert all(float(each) < 3 for each in exposed), exposed
+
+
 def test_a_backup_waits_while_a_deploy_runs(mine: Rig) -> None:
-    held = "exec 9>>/run/lock/koprogo-deploy; flock 9; sleep 3"
+    held = f"exec 9>>{lock.PATH}; flock 9; sleep 3"
     mine.on_host(
         f"nohup sh -c '{held}' >/dev/null 2>&1 & sleep 0.5; "
         f"systemctl start --no-block koprogo-backup.service"
@@ -245,13 +279,15 @@ def test_a_deploy_need_not_wait_until_the_storage_has_the_backup(mine: Rig) -> N
 
 # --- refused by the drill ------------------------------------------------------------------------
 
+# Of the backup itself: not that the release does not fit it, or does not come up.
+UNREADABLE = "restic: |is damaged: |ends before its end|does not restore: "
 DAMAGE = {
-    "truncated": (f"truncate -s -100 {PACK}", "restic: |does not|damaged|ends"),
+    "truncated": (f"truncate -s -100 {PACK}", UNREADABLE),
     "bit-flipped": (
         f"f={PACK}; chmod u+w $f; python3 -c 'import sys; f = open(sys.argv[1], "
         '"r+b"); n = f.seek(0, 2) // 2; f.seek(n); b = f.read(1); f.seek(n); '
         "f.write(bytes([b[0] ^ 1]))' $f",
-        "restic: |does not|damaged|ends",
+        UNREADABLE,
     ),
     "wrong key": (
         "f=/opt/koprogo/data/backup/password; tr 0-9 1-90 < $f > $f.new; mv $f.new $f",

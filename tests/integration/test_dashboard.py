@@ -15,11 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
@@ -51,9 +51,15 @@ class Page:
 
     browser: webdriver.Chrome
     link: str
+    cookie: tuple[str, str] | None = None
 
     def open(self) -> None:
+        """By the link; or by the cookie of one that was opened, since a link opens once."""
         self.browser.get(self.link)
+        if self.cookie and not self.browser.get_cookie(self.cookie[0]):
+            name, value = self.cookie
+            self.browser.add_cookie({"name": name, "value": value, "httpOnly": True})
+            self.browser.get(self.link)
 
     def find(self, selector: str) -> WebElement:
         return self.browser.find_element(By.CSS_SELECTOR, selector)
@@ -119,7 +125,7 @@ class Page:
 
 
 @contextlib.contextmanager
-def chromium(profile: Path, link: str) -> Iterator[Page]:
+def chromium(profile: Path, link: str, cookie: tuple[str, str] | None = None) -> Iterator[Page]:
     assert CHROMIUM and DRIVER, "KOPROGO_BROWSER=required, and no chromium and chromedriver here"
     options = Options()
     options.binary_location = CHROMIUM
@@ -128,7 +134,7 @@ def chromium(profile: Path, link: str) -> Iterator[Page]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(DRIVER))
     try:
-        yield Page(browser, link)
+        yield Page(browser, link, cookie)
     finally:
         browser.quit()
 
@@ -139,6 +145,12 @@ class Dashboard:
 
     process: subprocess.Popen[str]
     link: str
+
+    @cached_property
+    def cookie(self) -> tuple[str, str]:
+        """What the link is exchanged for, once."""
+        [cookie] = httpx2.get(self.link).cookies.jar
+        return cookie.name, str(cookie.value)
 
     @property
     def address(self) -> str:
@@ -194,7 +206,7 @@ def running(rig: Rig) -> Iterator[Dashboard]:
 
 @pytest.fixture
 def page(running: Dashboard, tmp_path: Path) -> Iterator[Page]:
-    with chromium(tmp_path / "chromium", running.link) as made:
+    with chromium(tmp_path / "chromium", running.address, running.cookie) as made:
         made.open()
         yield made
 
@@ -358,18 +370,22 @@ def test_a_wrong_link_opens_nothing(running: Dashboard, tmp_path: Path) -> None:
         assert "organizations" not in page.browser.page_source
 
 
-def test_open_leads_in_by_a_private_file(
-    running: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_open_leads_in_by_a_private_file_and_once(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("webbrowser.open", lambda uri: True)
-    file = server.open_browser(running.link)
-    try:
-        with chromium(tmp_path / "chromium", file.as_uri()) as page:
-            page.open()
-            page.until(lambda: page.browser.title.startswith("sandbox"), "the dashboard")
-            assert page.browser.current_url == running.address
-    finally:
-        file.unlink()
+    with dashboard("--env", "sandbox") as made:
+        file = server.open_browser(made.link)
+        try:
+            with chromium(tmp_path / "chromium", file.as_uri()) as page:
+                page.open()
+                page.until(lambda: page.browser.title.startswith("sandbox"), "the dashboard")
+                assert page.browser.current_url == made.address
+            with chromium(tmp_path / "another", made.link) as page:
+                page.open()
+                assert "opens once" in page.browser.page_source
+        finally:
+            file.unlink()
 
 
 def test_another_page_of_this_machine_can_do_nothing(page: Page, running: Dashboard) -> None:
@@ -417,7 +433,7 @@ def test_it_listens_on_this_machine_alone(running: Dashboard) -> None:
     table = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
     listening = re.findall(rf"^ *\d+: ([0-9A-F]+):{port:04X} [0-9A-F]+:0000 0A", table, re.M)
     assert listening == ["0100007F"]  # 127.0.0.1
-    rebound = httpx.get(running.link, headers={"Host": f"evil.example:{port}"})
+    rebound = httpx2.get(running.link, headers={"Host": f"evil.example:{port}"})
     assert rebound.status_code == 403
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from koprogo_deploy.debug import statements
@@ -45,7 +45,7 @@ def found(*arguments: str) -> Any:
 
 
 @pytest.fixture
-def token(api: httpx.Client, seed_password: str) -> str:
+def token(api: httpx2.Client, seed_password: str) -> str:
     login = {"email": "admin@large.be", "password": seed_password}
     answer = api.post("/auth/login", json=login)
     assert answer.status_code == 200
@@ -145,7 +145,7 @@ def test_a_deploy_takes_back_what_the_role_was_given(rig: Rig) -> None:
 # --- slow queries --------------------------------------------------------------------------------
 
 
-def test_what_the_application_asked_is_counted(rig: Rig, api: httpx.Client, token: str) -> None:
+def test_what_the_application_asked_is_counted(rig: Rig, api: httpx2.Client, token: str) -> None:
     def calls() -> int:
         top = found("slow-queries", "--by", "calls", "--limit", "1000")["top"]
         return sum(
@@ -289,7 +289,7 @@ def test_every_list_is_explained(rig: Rig, endpoint: str) -> None:
 
 
 def test_the_applications_own_text_is_explained_where_it_was_seen(
-    rig: Rig, api: httpx.Client, token: str
+    rig: Rig, api: httpx2.Client, token: str
 ) -> None:
     assert api.get("/buildings", headers={"Authorization": f"Bearer {token}"}).status_code == 200
     report = found("explain", "buildings")

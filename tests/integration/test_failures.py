@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from koprogo_deploy import remote
-from tests.integration.rig import Rig, Watch
+from tests.integration.rig import Rig, Watch, said
 
 RECORDED = "29990101000000"  # no image has it
 NOW = time.time_ns()  # a release of its own each time: one that failed stays marked
@@ -111,10 +111,7 @@ def test_image_without_an_applied_migration_is_refused(rig: Rig) -> None:
 
 def test_interrupt_ends_with_130_and_the_next_run_converges(rig: Rig) -> None:
     process = rig.start(frontend_memory="40MB")
-    assert process.stdout
-    for line in process.stdout:
-        if "Starting operation: Release | Push the release" in line:
-            break
+    said(process, "Starting operation: Release | Push the release")
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 130, output

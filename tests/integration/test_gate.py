@@ -181,8 +181,11 @@ def test_the_hosts_journal_remembers_it(rig: Rig) -> None:
     outcome = gate(rate=50, seconds=5)
     line = remote.journal_of(rig.environment).entries[-1]
     assert (line["kind"], line["load"]) == ("gate", outcome.run.id)
-    assert line["outcome"] == {0: "passed"}.get(outcome.code, line["outcome"])
-    assert line["outcome"] != "passed" or outcome.code == 0
+    assert outcome.run.verdict is not None
+    # A machine that does other things too may miss an objective, or hold the generator up.
+    failed = "invalid" if outcome.run.verdict.problems else "missed"
+    assert (outcome.code, line["outcome"]) in ((0, "passed"), (1, failed))
+    assert outcome.run.verdict.passed == (outcome.code == 0)
     assert line["release"] == rig.manifest()["id"]
     assert line["seed_scale"] == rig.environment.settings.seed_scale
     told = subprocess.run(
@@ -283,7 +286,7 @@ def test_a_busy_machine_misses_the_load_average(rig: Rig) -> None:
     judgement = outcome.names("load_average")
     assert judgement.value is not None
     assert judgement.value > 4
-    assert "CPU 9" in judgement.busy or "CPU 100%" in judgement.busy
+    assert re.search(r"\bCPU (9\d|100)%", judgement.busy), judgement.busy
     assert not {"errors", "rate", "traefik_memory"} & outcome.missed
 
 

@@ -35,7 +35,8 @@ def test_a_run_that_changes_nothing_writes_nothing(rig: Rig) -> None:
 
 def test_a_deploy_is_written_down_with_who_why_what_and_how_long(rig: Rig) -> None:
     before = rig.manifest()["id"]
-    rig.converge(frontend_memory="40MB", reason="more room, it's needed")
+    run = rig.converge(frontend_memory="40MB", reason="more room, it's needed")
+    assert f"head {remote.journal_of(rig.environment).head}" in run.output
     line, manifest = lines(rig)[-1], rig.manifest()
     assert (line["outcome"], line["run"], line["before"]) == ("deployed", "full", before)
     assert line["release"] == line["serves"] == manifest["id"]
@@ -74,7 +75,9 @@ def test_status_names_what_is_not_well_and_a_deploy_that_is_running(rig: Rig) ->
     try:
         code, found = koprogo("status", "sandbox")
         assert code == 1
-        assert "frontend" in found["problems"][0]
+        assert any("frontend" in problem for problem in found["problems"])
+        outside = [problem for problem in found["problems"] if "from outside" in problem]
+        assert len(outside) == 1, "a page; the API's health is as it was"
         process = rig.start(deploy="verify")
         assert process.stdout
         for told in process.stdout:
@@ -105,6 +108,16 @@ def test_a_journal_that_somebody_changed_is_broken_and_a_torn_one_is_not(rig: Ri
         code, found = koprogo("history", "sandbox", "--limit", "1")
         assert (code, found["intact"], found["torn"]) == (0, True, [last + 1])
         assert (found["entries"][0]["kind"], found["entries"][0]["torn"]) == ("gate", True)
+    finally:
+        rig.on_host(f"cp -p {FILE}.kept {FILE}")
+    head = remote.journal_of(rig.environment).head
+    try:
+        assert koprogo("history", "sandbox", "--head", head)[0] == 0
+        rig.on_host(f"sed -i '$d' {FILE}")
+        code, found = koprogo("history", "sandbox", "--head", head)
+        assert (code, found["intact"]) == (1, True), "the chain holds, and the end is gone"
+        [gone] = found["missing"]
+        assert head[:16] in gone
     finally:
         rig.on_host(f"mv {FILE}.kept {FILE}")
     assert remote.journal_of(rig.environment).head != journal.FIRST

@@ -26,6 +26,7 @@ from koprogo_deploy.monitor import Monitor, reading
 from koprogo_deploy.outside import Outside
 from koprogo_deploy.render import traefik_address
 from koprogo_deploy.runs.sample import Sample
+from koprogo_deploy.settings import SERVICES
 from koprogo_deploy.units import MB
 from tests.integration.rig import ROOT, Rig
 
@@ -235,6 +236,7 @@ def test_a_kill_at_the_limit_and_restarts_are_counted(rig: Rig, monitor: Monitor
 def test_memory_is_what_docker_stats_says_of_each_container(rig: Rig, monitor: Monitor) -> None:
     shown = rig.on_host("docker stats --no-stream --format '{{.Name}} {{.MemUsage}}'")
     sample = wait_for(monitor, lambda s: True)
+    assert len(shown.splitlines()) >= len(SERVICES)
     for line in shown.splitlines():
         name, used = line.partition("/")[0].split()
         service = name.removeprefix("koprogo-").removesuffix("-1").partition("-")[0]

@@ -105,7 +105,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "never healthy": (r"backend-\w+ did not come up: ", LOG),
     "crash loop": (r"backend-\w+ did not come up: ", LOG, "crash_loop"),
     "smoke fails": (r"gets no traffic: \S", r"docker logs"),
-    "migration fails": (r"migration",),
+    "migration fails": (r"backend-\w+ did not come up: ", LOG, "Failed to run migrations: "),
     "image missing": (r"cannot pull \S+:no-such-tag", r"not found|manifest unknown"),
     "digest wrong": (r"\S+@sha256:0{64}", r"not found|manifest unknown"),
 }

@@ -211,7 +211,7 @@ def test_the_verdicts_and_the_lines_stand_out_in_both(opened: Browser) -> None:
             "return [...document.querySelectorAll('.verdict')].map(v => ["
             "getComputedStyle(v).color, getComputedStyle(v).backgroundColor])"
         )
-        assert all(contrast(*pair) >= 4.5 for pair in pairs)
+        assert pairs and all(contrast(*pair) >= 4.5 for pair in pairs)
         panel = opened.run(COLOURS)["panel"]
         lines = opened.run(
             "return [...document.querySelectorAll('.plot .js-line')]"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from koprogo_deploy import remote
-from tests.integration.rig import Rig, Run, Watch, instead_of
+from tests.integration.rig import Rig, Run, Watch, instead_of, said
 
 # Well while it is asked directly, by eight requests; of those after them some are answered 500.
 # A release of its own each time: one that was taken back stays marked.
@@ -148,13 +148,11 @@ def test_any_step_that_fails_after_the_switch_takes_the_release_back(rig: Rig) -
 
 def while_it_verifies(rig: Rig, disturb: Callable[[], object], **data: Any) -> Run:
     """A deploy that is disturbed as soon as it verifies the release it has switched to."""
-    process, lines = rig.start(**data), []
-    assert process.stdout
-    for line in process.stdout:
-        lines.append(line)
-        if "Starting operation: Verify" in line:
-            disturb()
-    return Run(process.wait(), "".join(lines))
+    process = rig.start(**data)
+    lines = said(process, "Starting operation: Verify")
+    disturb()
+    rest, _ = process.communicate()
+    return Run(process.returncode, "".join(lines) + rest)
 
 
 @pytest.mark.slow

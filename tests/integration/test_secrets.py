@@ -41,7 +41,7 @@ while not os.path.exists("STOP"):
         if entry.isdigit():
             read(f"/proc/{entry}/cmdline")
             read(f"/proc/{entry}/environ")
-    for top in ("/tmp", "/var/tmp", "/dev/shm", "/run/lock"):
+    for top in ("/tmp", "/var/tmp", "/dev/shm", "/run/lock", "/run/koprogo"):
         for directory, _, files in os.walk(top):
             for name in files:
                 read(os.path.join(directory, name))

@@ -155,6 +155,16 @@ def test_a_write_that_was_acknowledged_and_is_not_there_is_told_and_so_is_one_th
     )
 
 
+def test_a_traffic_of_which_a_sort_never_came_does_not_say_that_nothing_was_lost() -> None:
+    streams = (Stream("read", 50), Stream("write", 1e-6, steady=True))
+    with Site() as site, Traffic(where(site), streams) as traffic:
+        time.sleep(0.3)
+    assert any(each.stream == "read" for each in traffic.ended)
+    for lost in ("lost", "lost_beside_the_page"):
+        with pytest.raises(AssertionError, match=r"no request of these sorts .*'write', True"):
+            getattr(traffic, lost)
+
+
 def test_what_nobody_acknowledged_need_not_be_there() -> None:
     assert unaccounted({"owners": ["a"]}, {"owners": {"a": 1, "b": 1}}) == []
     assert unaccounted({"owners": ["a"]}, {}) == ["owners: a was acknowledged and is there 0 times"]

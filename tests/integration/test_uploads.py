@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from koprogo_deploy.data.host import INCOMING
@@ -29,7 +29,7 @@ def mine(rig: Rig) -> Iterator[Rig]:
     rig.converge()
 
 
-def upload(rig: Rig, content: bytes) -> tuple[httpx.Response, bytes]:
+def upload(rig: Rig, content: bytes) -> tuple[httpx2.Response, bytes]:
     """The answer to an upload through the front door, and what a download of it gives."""
     with Outside(rig.environment.settings, timeout=50) as outside:
         login = outside.login("admin@small.be", rig.environment.secrets["SEED_PASSWORD"]).json()

@@ -232,9 +232,10 @@ class Traffic:
 
     def __enter__(self) -> Traffic:
         self._thread.start()
-        self._ready.wait(60)
+        ready = self._ready.wait(60)
         if self._error is not None:
             raise self._error
+        assert ready, "nobody was logged in within 60 s: nothing is asked"
         return self
 
     def __exit__(
@@ -248,16 +249,28 @@ class Traffic:
         self._thread.join(self.timeout + 30)
         if self._error is not None and error is None:
             raise self._error
+        assert error is not None or not self._thread.is_alive(), "answers are still to come"
 
     @property
     def lost(self) -> list[str]:
-        """Requests that did not come back right, in words."""
-        return [str(each) for each in losses(self.ended)]
+        """Requests that did not come back right, in words.
+
+        Raises:
+            AssertionError: there was none of a sort, so that no loss would say nothing.
+        """
+        return [str(each) for each in losses(self._every_sort())]
 
     @property
     def lost_beside_the_page(self) -> list[str]:
         """As `lost`, where the maintenance page is expected for a while."""
-        return [str(each) for each in losses(self.ended) if each.outcome != PAGE]
+        return [str(each) for each in losses(self._every_sort()) if each.outcome != PAGE]
+
+    def _every_sort(self) -> list[Ended]:
+        missing = {(s.name, s.kept) for s in self._streams} - {
+            (each.stream, each.kept) for each in self.ended
+        }
+        assert not missing, f"no request of these sorts ended: {sorted(missing)}"
+        return self.ended
 
     @property
     def told_to_wait(self) -> list[Ended]:
@@ -281,7 +294,7 @@ class Traffic:
         counts = Counter(each.stream for each in self.ended)
         parts = ", ".join(f"{count} × {name}" for name, count in sorted(counts.items()))
         return (
-            f"{len(self.ended)} requests ({parts}), {len(self.lost)} lost, "
+            f"{len(self.ended)} requests ({parts}), {len(losses(self.ended))} lost, "
             f"{self.acknowledged.count} writes acknowledged"
         )
 

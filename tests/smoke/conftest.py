@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import testinfra
 
@@ -54,7 +54,7 @@ def outside(environment: door.Environment) -> Iterator[Outside]:
 
 
 @pytest.fixture(scope="session")
-def api(outside: Outside) -> httpx.Client:
+def api(outside: Outside) -> httpx2.Client:
     return outside.api
 
 
@@ -68,9 +68,11 @@ def host(environment: door.Environment) -> Any:
 @pytest.fixture(scope="session")
 def seen(environment: door.Environment, host: Any) -> Any:
     """Everything the tests look at on the host, gathered in one command."""
-    root = environment.settings.install_root
+    asked = environment.settings
+    listed = next(iter(asked.superadmin_addresses), "127.0.0.1").partition("/")[0]
     script = (
-        f"ROOT, VERIFYING = {root!r}, {VERIFYING}\n"
+        f"ROOT, VERIFYING = {asked.install_root!r}, {VERIFYING}\n"
+        f"API, LISTED = {asked.api_domain!r}, {listed!r}\n"
         + (Path(__file__).parent / "gather.py").read_text()
     )
     return json.loads(host.check_output(f"sudo -n python3 -c {shlex.quote(script)}"))
@@ -78,16 +80,20 @@ def seen(environment: door.Environment, host: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def database(environment: door.Environment, host: Any) -> Any:
-    """What Postgres has in force, and its schema: one query each."""
-    from koprogo_deploy.database import migrations_query
+    """What Postgres has in force, its schema, and what a tenant has: one query each."""
+    from koprogo_deploy.database import migrations_query, tenant_query
     from koprogo_deploy.operations.shell import psql
 
     names = "SELECT json_object_agg(lower(name), current_setting(name)) FROM pg_settings"
     command = psql().replace("docker exec -i", "sudo -n docker exec")
-    in_force, schema = host.check_output(
-        f"{command} -c {shlex.quote(names)} -c {shlex.quote(migrations_query())}"
-    ).splitlines()
-    return {"settings": json.loads(in_force), "schema": json.loads(schema)}
+    queries = (names, migrations_query(), tenant_query())
+    asked = " ".join(f"-c {shlex.quote(query)}" for query in queries)
+    in_force, schema, tenant = host.check_output(f"{command} {asked}").splitlines()
+    return {
+        "settings": json.loads(in_force),
+        "schema": json.loads(schema),
+        "tenant": json.loads(tenant),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 One command instead of a hundred: a round trip costs more than the look.
 """
 
+import itertools
 import json
 import pathlib
 import re
@@ -32,6 +33,7 @@ def cgroup(pid: int) -> dict[str, str]:
             values["swap"] = values.get("swap") or read(f"{base}/memory.swap.max")
             quota = read(f"{base}/cpu.max").split()
             values["quota"] = values.get("quota") or (quota[0] if quota else "")
+            values["weight"] = read(f"{base}/cpu.weight")
             values["used"] = values.get("used") or read(f"{base}/memory.current")
             values["stat"] = values.get("stat") or read(f"{base}/memory.stat")
             unit = path.rpartition("/")[2]
@@ -55,6 +57,34 @@ def status(pid: int) -> dict[str, str]:
     """The lines of /proc/<pid>/status, by name."""
     lines = read(f"/proc/{pid}/status").splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def logs(container: str, lines: int = 200) -> str:
+    """The first and the last lines of a container's log; empty if it cannot be read.
+
+    Both of its streams: Postgres, the backend and nginx write to standard error.
+    """
+    command = ("docker", "logs", container)
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    last = subprocess.run([*command, "--tail", str(lines)], errors="replace", check=False, **both)
+    with subprocess.Popen(command, errors="replace", **both) as whole:
+        first = "".join(itertools.islice(whole.stdout, lines))
+        whole.kill()
+    return first + last.stdout if last.returncode == 0 else ""
+
+
+def answers_to_the_host(*paths: str) -> dict[str, str]:
+    """Status of each path at the front door, asked by the host itself, which is on no list.
+
+    It says that it is somebody who is: a proxy that believed that would let anybody in.
+    """
+    there = [("-o", "/dev/null", f"https://{API}{path}") for path in paths]  # noqa: F821
+    found = run(
+        "curl", "-sk", "-m", "10", "--resolve", f"{API}:443:127.0.0.1",  # noqa: F821
+        "-H", f"X-Forwarded-For: {LISTED}", "-w", r"%{http_code}\n",  # noqa: F821
+        *(word for words in there for word in words),
+    )  # fmt: skip
+    return dict(zip(paths, found.split(), strict=True))
 
 
 ids = run("docker", "ps", "-q", "--filter", "label=com.docker.compose.project=koprogo").split()
@@ -83,7 +113,19 @@ for file in sorted(root.glob("secrets/*/*")):
     stat = file.stat()
     secrets[str(file)] = [oct(stat.st_mode & 0o777), stat.st_uid]
 
-listeners = re.findall(r"^LISTEN\s+\d+\s+\d+\s+(\S+):(\d+)", run("ss", "-Hltn"), re.M)
+listeners = re.findall(r"^(\w+)\s+\w+\s+\d+\s+\d+\s+(\S+):(\d+)", run("ss", "-Hlntu"), re.M)
+group = run("getent", "group", "koprogo-admins").rpartition(":")[2]
+managed = {
+    name: run("sshd", "-T", "-C", f"user={name},host=x,addr=192.0.2.1")
+    for name in group.split(",")
+    if name
+}
+bridges = {
+    f"{network['Gateway']}/{network['IPPrefixLen']}"
+    for found in containers.values()
+    for network in found["inspect"]["NetworkSettings"]["Networks"].values()
+    if network["Gateway"]
+}
 units = ["docker", "koprogo-traefik-binary", "ssh", "systemd-timesyncd", "unattended-upgrades"]
 print(
     json.dumps(
@@ -95,10 +137,15 @@ print(
             "migrations": read(str(root / serving / "migrations.txt")).split(),
             "candidate": candidate and not VERIFYING,  # noqa: F821 - put in front as well
             "verifying": VERIFYING,  # noqa: F821
-            "listeners": [list(pair) for pair in listeners],
+            "listeners": [list(listener) for listener in listeners],
+            "bridges": sorted(bridges),
+            "superadmin": answers_to_the_host(
+                "/api/v1/users", "/api/v1/organizations", "/api/v1/stats/dashboard"
+            ),
             "units": {unit: run("systemctl", "is-active", unit) for unit in units},
             "enabled": {unit: run("systemctl", "is-enabled", unit) for unit in units},
             "sshd": run("sshd", "-T"),
+            "managed": managed,
             "journald": run("systemd-analyze", "cat-config", "systemd/journald.conf"),
             "swaps": read("/proc/swaps"),
             "sysctl": dict(
@@ -106,10 +153,7 @@ print(
             ),
             "timezone": run("readlink", "-f", "/etc/localtime"),
             "disk": run("df", "-P", "/").splitlines()[1].split(),
-            "logs": {
-                name: run("docker", "logs", "--tail", "200", found["inspect"]["Id"])
-                for name, found in containers.items()
-            },
+            "logs": {name: logs(found["inspect"]["Id"]) for name, found in containers.items()},
         }
     )
 )

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -24,8 +24,8 @@ from rich.console import Console
 from koprogo_deploy import backups, journal, machine, maintenance, status
 from koprogo_deploy.cli import backups as listing
 from koprogo_deploy.command_line import as_written
-from koprogo_deploy.data import backup, dump, hashes, live, main, repository
-from koprogo_deploy.data.host import CLIENTS, MB, Config, Failed
+from koprogo_deploy.data import backup, dump, hashes, live, main, repository, tree
+from koprogo_deploy.data.host import CLIENTS, MB, RUN, Config, Failed
 from koprogo_deploy.door import ROOT
 from koprogo_deploy.facts.stack import Container, StackState, Uploads
 from koprogo_deploy.journal import Journal
@@ -35,7 +35,7 @@ from koprogo_deploy.settings import Contradictions
 from tests import project
 
 SETTINGS = project.settings()
-KEY = "ssh-ed25519 " + "A" * 68
+KEY = project.KEY
 SFTP: dict[str, Any] = {
     "backup_repository": "sftp:store@storage.example.be:/backups/koprogo",
     "backup_ssh_key": "backup_key",
@@ -56,7 +56,7 @@ HOUR, DAY = 3600, 86400
         "sftp:u123@u123.storage.example.be:koprogo",
         "sftp://u123@storage.example.be:23/koprogo",
         "s3:https://s3.example.be/bucket/koprogo",
-        "s3:http://10.0.0.7:9000/bucket",
+        "s3:https://10.0.0.7:9000/bucket",
     ],
 )
 def test_places_that_restic_knows(place: str) -> None:
@@ -382,41 +382,6 @@ def test_the_snapshot_s_id_is_in_restic_s_last_words() -> None:
         repository.summary('{"message_type":"status"}')
 
 
-def test_uploads_are_linked_not_copied(tmp_path: Path) -> None:
-    source = tmp_path / "volume"
-    (source / "é/deep").mkdir(parents=True)
-    (source / "é/deep/a").write_text("x")
-    (source / "top").write_text("y")
-    (source / "link").symlink_to("top")
-    (source / "folder").symlink_to("é")
-    (source / ".incoming").mkdir()
-    (source / ".incoming/.tmpAb3").write_text("half of it")
-    (source / "é/.incoming").write_text("somebody's own")
-    backup.link(source, tmp_path / "stage")
-    assert (tmp_path / "stage/é/deep/a").stat().st_ino == (source / "é/deep/a").stat().st_ino
-    assert os.readlink(tmp_path / "stage/folder") == "é"  # noqa: PTH115
-    assert (tmp_path / "stage/é/.incoming").exists()
-    (source / "top").unlink()
-    assert (tmp_path / "stage/top").read_text() == "y"
-    assert sorted(p.name for p in (tmp_path / "stage").iterdir()) == ["folder", "link", "top", "é"]
-
-
-def test_uploads_of_before_and_after_the_dump_are_in_the_backup(tmp_path: Path) -> None:
-    """Its database holds rows of both: of what was deleted meanwhile, and of what had just come."""
-    source, stage = tmp_path / "volume", tmp_path / "stage"
-    (source / "a").mkdir(parents=True)
-    (source / "a/deleted").write_text("x")
-    (source / "a/stays").write_text("y")
-    backup.link(source, stage)
-    (source / "a/deleted").unlink()
-    (source / "a/new").write_text("z")
-    (source / "b").mkdir()
-    (source / "b/new").write_text("z")
-    backup.link(source, stage)
-    found = sorted(str(p.relative_to(stage)) for p in stage.rglob("*") if p.is_file())
-    assert found == ["a/deleted", "a/new", "a/stays", "b/new"]
-
-
 def test_a_repository_on_the_host_has_to_have_room_for_what_is_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -455,6 +420,7 @@ def digest(content: bytes) -> dict[str, Any]:
 def manifest(**changes: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
         "dump": digest(b"the dump"),
+        # As an earlier version made them: with links.
         "uploads": {**{n: digest(c) for n, c in UPLOADS.items()}, "l": {"link": "b"}},
         "migrations": ["1"],
     }
@@ -516,7 +482,8 @@ def test_what_was_read_back_is_what_was_written(stored: list[bytes], tmp_path: P
     assert (tmp_path / "d").read_bytes() == b"the dump"
     assert (tmp_path / "up/a/één.pdf").read_bytes() == b"content"
     assert stat.S_IMODE((tmp_path / "up/b").stat().st_mode) == 0o640
-    assert os.readlink(tmp_path / "up/l") == "b"  # noqa: PTH115
+    assert not os.path.lexists(tmp_path / "up/l")
+    assert hashes.files(tmp_path / "up") == backup.only_files(said["uploads"])
 
 
 @pytest.mark.parametrize(
@@ -542,6 +509,188 @@ def test_a_damaged_backup_is_refused(
     with pytest.raises(Failed, match=told):
         backup.fetch(CONFIG, "latest", tmp_path / "d", tmp_path / "up")
     assert not list(tmp_path.parent.rglob("cron.d"))
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **values: Any) -> Any:
+    """An entry of a snapshot, as somebody made it who has the password."""
+    made = tarfile.TarInfo(name)
+    made.type, made.size = kind, len(content)
+    for attribute, value in values.items():
+        setattr(made, attribute, value)
+    return made, content
+
+
+def snapshot_of(*entries: Any) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for made, content in entries:
+            tar.addfile(made, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [entry("uploads/a", tarfile.SYMTYPE, linkname="{out}"), entry("uploads/a/x", content=b"!")],
+        [entry("uploads/a", content=b"x"), entry("uploads/a/x", content=b"!")],
+        [entry("uploads/a", tarfile.SYMTYPE, linkname="{out}/x"), entry("uploads/a", content=b"!")],
+        [entry("uploads/a", tarfile.LNKTYPE, linkname="{out}/there")],
+        [entry("uploads/a", tarfile.CHRTYPE, devmajor=1, devminor=1)],
+        [entry("uploads/a", tarfile.BLKTYPE, devmajor=8, devminor=0)],
+        [entry("uploads/../x", content=b"!")],
+        [entry("uploads//{out}/x", content=b"!")],
+        [entry("uploads/a/../../x", content=b"!")],
+        [entry("database.dump", tarfile.SYMTYPE, linkname="{out}/there")],
+    ],
+    ids=range(10),
+)
+def test_an_entry_that_leads_out_of_the_uploads_is_refused(
+    stored: list[bytes], tmp_path: Path, entries: list[Any]
+) -> None:
+    """A backup that whoever has its password made: root restores it."""
+    out, up = tmp_path / "out", tmp_path / "up"
+    out.mkdir()
+    up.mkdir()
+    (out / "there").write_text("of the host")
+    for made, _ in entries:
+        made.linkname = made.linkname.replace("{out}", str(out))
+        made.name = made.name.replace("{out}", str(out))
+    stored.append(snapshot_of(*entries))
+    with pytest.raises(Failed, match="refused"):
+        backup.read(CONFIG, snapshot("ab"), tmp_path / "d", up)
+    assert [path.name for path in out.iterdir()] == ["there"]
+    assert (out / "there").read_text() == "of the host"
+    assert not (tmp_path / "x").exists()
+    assert all(path.name == "a" and path.is_file() for path in up.iterdir())
+
+
+def test_a_backup_gives_no_rights_and_no_owner(stored: list[bytes], tmp_path: Path) -> None:
+    stored.append(snapshot_of(entry("uploads/a", content=b"x", mode=0o7755, uid=12345, gid=12345)))
+    backup.read(CONFIG, snapshot("ab"), None, tmp_path)
+    there = (tmp_path / "a").stat()
+    assert stat.S_IMODE(there.st_mode) == 0o755
+    assert (there.st_uid, there.st_gid) == (os.getuid(), os.getgid())
+
+
+def test_an_older_backup_with_pipes_and_links_of_somebody_s_can_be_restored(
+    stored: list[bytes], tmp_path: Path
+) -> None:
+    """They are neither made nor a reason to refuse it: they were put there to that end."""
+    link = entry("uploads/l", tarfile.SYMTYPE, linkname="/etc")
+    pipe, file = entry("uploads/p", tarfile.FIFOTYPE), entry("uploads/f", content=b"x")
+    stored.append(snapshot_of(file, link, pipe))
+    found = backup.read(CONFIG, snapshot("ab"), None, tmp_path)
+    assert found["uploads"] == {"f": digest(b"x"), "l": {"link": "/etc"}}
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+    assert backup.only_files(found["uploads"]) == {"f": digest(b"x")}
+
+
+# --- stored while somebody changes the uploads ---------------------------------------------------
+
+
+class Repository:
+    """A repository that reads the stage as restic does, while somebody is at the uploads."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stage, self.volume = root / "stage", root / "volume"
+        (self.stage / backup.FILES).mkdir(parents=True)
+        self.volume.mkdir()
+        (self.stage / backup.DUMP).write_bytes(b"the dump")
+        for name in ("honest", "theirs"):
+            (self.volume / name).write_text(f"as {name} was")
+            os.link(self.volume / name, self.stage / backup.FILES / name)
+        self.manifest = {
+            "dump": digest(b"the dump"),
+            "release": {"id": "r1"},
+            "uploads": hashes.files(self.stage / backup.FILES),
+        }
+        self.kept: dict[str, bytes] = {}
+        self.made = 0
+        self.attack: Callable[[], object] = lambda: None
+        self.unreadable: Callable[[], bool] = lambda: False
+        for name in ("store", "discard", "tidy"):
+            monkeypatch.setattr(repository, name, getattr(self, name))
+        monkeypatch.setattr(repository, "Reader", self.reader)
+
+    def store(self, _config: Config, stage: Path, _release: str) -> dict[str, Any]:
+        self.attack()
+        files = sorted(p for p in stage.rglob("*") if p.is_file())
+        entries = [entry(str(p.relative_to(stage)), content=p.read_bytes()) for p in files]
+        self.made += 1
+        self.kept[f"s{self.made}"] = snapshot_of(*entries)
+        return {"id": f"s{self.made}", "paths": [str(stage)], "added": 0}
+
+    def discard(self, _config: Config, snapshot: str) -> None:
+        del self.kept[snapshot]
+
+    def tidy(self, _config: Config) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def reader(self, _config: Config, snapshot: dict[str, Any]) -> Iterator[IO[bytes]]:
+        if self.unreadable():
+            raise Failed("restic: invalid PAX record")
+        yield io.BytesIO(self.kept[snapshot["id"]])
+
+    def backed_up(self) -> dict[str, Any]:
+        """Store it, and read the one snapshot that is left against its own manifest."""
+        config = Config(self.stage, "production", 0, {"repository": "s3:https://x/y"})
+        stored = backup.stored_whole(config, self.stage, self.manifest, tree.LeftOut())
+        assert list(self.kept) == [stored["id"]]
+        found = backup.read(config, stored)
+        assert backup.differences(found["manifest"], found) == []
+        return found
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    return Repository(tmp_path, monkeypatch)
+
+
+def test_an_upload_that_changes_whenever_it_is_backed_up_costs_no_backup(
+    storage: Repository,
+) -> None:
+    """Its link in the stage is the application's own file."""
+    storage.attack = lambda: (storage.volume / "theirs").write_text(f"changed {storage.made}")
+    found = storage.backed_up()
+    assert found["uploads"]["honest"] == digest(b"as honest was")
+    assert found["uploads"]["theirs"] == digest(b"changed 0")
+    assert found["manifest"]["warnings"] == []
+    assert storage.made == 2
+
+
+def test_an_attribute_that_cannot_be_given_back_costs_no_backup(storage: Repository) -> None:
+    """Such as an extended one called `user.a=b`: restic stores it, and its tar cannot hold it."""
+    link = storage.stage / backup.FILES / "theirs"
+    storage.unreadable = lambda: link.stat().st_nlink > 1
+    assert storage.backed_up()["uploads"]["theirs"] == digest(b"as theirs was")
+
+
+def test_without_room_for_copies_what_changes_stays_out_and_that_is_told(
+    storage: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise Failed("no room")
+
+    monkeypatch.setattr(dump, "room", full)
+    storage.attack = lambda: (storage.volume / "theirs").write_text(f"changed {storage.made}")
+    found = storage.backed_up()
+    assert set(found["uploads"]) == {"honest"}
+    [warning] = found["manifest"]["warnings"]
+    assert "left out of the uploads, 1: theirs (it changed meanwhile, and there is no" in warning
+
+
+def test_a_storage_that_gives_back_something_else_is_no_upload_s_doing(
+    storage: Repository,
+) -> None:
+    (storage.stage / backup.DUMP).write_bytes(b"the dumq")
+    with pytest.raises(Failed, match="does not read back as it was written: the dump differs"):
+        storage.backed_up()
+    assert (storage.made, storage.kept) == (1, {})
+    storage.unreadable = lambda: True
+    with pytest.raises(Failed, match="invalid PAX record"):
+        storage.backed_up()
+    assert storage.kept == {}
 
 
 GB = 1024 * MB
@@ -930,3 +1079,96 @@ def test_what_is_said_instead_of_over_data_does_not_offer_it() -> None:
     what, fix = restore.other_release("r1")
     assert "release r1 serves here" in what
     assert fix.startswith("deploys/full.py first, or deploys/restore.py")
+
+
+# --- what no backup holds ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({}, ""),
+        ({"STORAGE_PROVIDER": "local"}, ""),
+        ({"UPLOAD_DIR": "/app/uploads/documents"}, ""),
+        ({"STORAGE_PROVIDER": "s3"}, "STORAGE_PROVIDER = s3 in backend_environment keeps them"),
+        ({"STORAGE_PROVIDER": "minio"}, "STORAGE_PROVIDER = minio in backend_environment"),
+        ({"UPLOAD_DIR": "/data"}, "UPLOAD_DIR = /data in backend_environment lies outside"),
+    ],
+)
+def test_documents_that_lie_elsewhere_are_told_of_every_backup(
+    variables: dict[str, str], told: str
+) -> None:
+    settings = project.settings(backend_environment=variables)
+    said = backups.unsaved(settings)
+    assert bool(said) == bool(told)
+    assert told in said
+    assert (said in backups.warnings(settings)) == bool(told)
+    [file] = [f for f in machine.data_files(settings) if f.path.endswith("data/settings.json")]
+    config = Config(Path("/"), "production", 0, json.loads(file.content)["backup"])
+    assert backup.warnings(config, tree.LeftOut()) == ([said] if told else [])
+
+
+def test_what_a_backup_does_not_hold_is_said_by_list_and_status() -> None:
+    told = "left out of the uploads, 1: zz (a symbolic link)"
+    entries = [line("backup", "done", 60, rows=7, uploads=2, warnings=[told, "known"])]
+    kept = Journal(entries, [], [], "")
+    [found] = listing.rows([snapshot("ab")], kept)
+    with io.StringIO() as text:
+        listing.show(Console(file=text, width=200), [found], "/srv/backups")
+        assert f"abababab: {told}" in text.getvalue()
+    assert status.of_newest(kept, ["known"]) == [f"the newest backup: {told}"]
+    assert status.of_newest(Journal([], [], [], ""), []) == []
+    report = status.report(StackState(), status.Now(clock=CLOCK), kept, warnings=["known"])
+    assert report["notes"][-2:] == ["known", f"the newest backup: {told}"]
+
+
+# --- the unit ------------------------------------------------------------------------------------
+
+
+def unit_lines(kind: str, **changes: Any) -> dict[str, list[str]]:
+    """Lines of a service, by name."""
+    units = machine.backup_units(project.settings(**changes))
+    [unit] = [each for each in units if each.path.endswith(f"koprogo-{kind}.service")]
+    found: dict[str, list[str]] = {}
+    for text in unit.content.splitlines():
+        if not text.startswith(("#", "[")) and "=" in text:
+            name, _, value = text.partition("=")
+            found.setdefault(name, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("kind", backups.KINDS)
+def test_backups_and_drills_run_confined(kind: str) -> None:
+    """`systemd-analyze security` is asked on a host; here, that nothing of it is lost."""
+    lines = unit_lines(kind)
+    for name in ("PrivateTmp", "PrivateDevices", "NoNewPrivileges", "ProtectKernelTunables"):
+        assert lines[name] == ["yes"]
+    assert lines["ProtectSystem"] == ["strict"]
+    assert lines["RestrictAddressFamilies"] == ["AF_UNIX AF_INET AF_INET6"]
+    assert lines["RestrictNamespaces"] == ["mnt net"]
+    kept = {each for value in lines["CapabilityBoundingSet"] for each in value.split()}
+    assert not kept & {"CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_NET_ADMIN", "CAP_MKNOD", "CAP_BPF"}
+    assert lines["RuntimeDirectory"] == [RUN.removeprefix("/run/")]
+    writable = " ".join(lines["ReadWritePaths"]).split()
+    assert writable == [
+        *("/opt/koprogo/data", "-/opt/koprogo/journal.jsonl"),
+        *("/var/lib/docker/volumes/koprogo_uploads", "/opt/koprogo/backups"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "made", "home"),
+    [
+        ({"backup_repository": "/srv/backups"}, "/srv/backups", "yes"),
+        ({"backup_repository": "/home/anna/backups"}, "/home/anna/backups", "read-only"),
+        (S3, None, "yes"),
+        (SFTP, None, "yes"),
+    ],
+)
+def test_the_unit_may_write_to_a_repository_on_the_host(
+    changes: dict[str, Any], made: str | None, home: str
+) -> None:
+    lines = unit_lines("backup", **changes)
+    assert lines["ProtectHome"] == [home]
+    assert lines.get("ExecStartPre", []) == ([f"+/bin/mkdir -p -m 700 {made}"] if made else [])
+    assert (lines["ReadWritePaths"][-1] == made) == bool(made)

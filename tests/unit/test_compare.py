@@ -357,7 +357,9 @@ def test_every_record_names_figures_that_comparisons_have() -> None:
     names = {row.figure.name for row in compared(4, 0.01).rows}
     from koprogo_deploy.compare import original
 
-    for record in original.everything().values():
+    records = original.everything().values()
+    assert records
+    for record in records:
         assert set(record.figures) <= names, record.name
         assert record.conditions and record.unlike
 

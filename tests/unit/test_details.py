@@ -18,7 +18,7 @@ def text_of(command: object) -> str:
 
 def test_files_release_and_journal_come_back_whole(tmp_path: Path) -> None:
     release = tmp_path / "releases" / "r1"
-    for name in ("traefik", "postgres", "backend"):
+    for name in ("traefik", "postgres", "backend"):  # an older release: it has no frontend
         (release / name).mkdir(parents=True)
         (release / name / "file").write_text(f"of {name}\n")
     (release / "compose.yaml").write_text("name: é\n")

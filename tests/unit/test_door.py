@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from koprogo_deploy import door
 from koprogo_deploy.problems import Refusal
 from koprogo_deploy.units import MB
-from tests.project import Project
+from tests.project import ROOT, Project, for_all
 
 HERE = "group_data/production.py"
 DIGEST = "@sha256:" + "a" * 64
@@ -39,7 +41,12 @@ def test_the_strongest_value_wins(project: Project) -> None:
     assert opened.settings.backend_memory == 103 * MB
     assert (opened.settings.seed_number, opened.settings.seed_scale) == (2, 1)
     assert project.open(backend_memory="104MB").settings.backend_memory == 104 * MB
-    assert opened.connection == {"ssh_user": "debian", "_sudo": True}
+    everywhere = "ssh_paramiko_connect_kwargs"
+    names = ("ssh_user", "_sudo", everywhere)
+    assert {name: opened.connection[name] for name in names} == {
+        **{"ssh_user": "debian", "_sudo": True},
+        everywhere: for_all()[everywhere],
+    }
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -450,3 +457,47 @@ def test_an_unknown_environment_is_told_the_nearest_one() -> None:
         door.open_environment("producton")
     with pytest.raises(Refusal, match="one of: production, staging, sandbox"):
         door.open_environment("x")
+
+
+@pytest.mark.parametrize("field", ["tls_key", "backup_ssh_key", "ssh_key"])
+def test_a_private_key_that_others_may_read_is_refused(project: Project, field: str) -> None:
+    key = project.root / "a.key"
+    key.write_text("key")
+    key.chmod(0o640)
+    (project.root / "link").symlink_to(key)
+    (project.root / "tls.crt").write_text("certificate")
+    values = {"tls": "files", "tls_certificate": "tls.crt", "tls_key": "a.key"}
+    path = str(key) if field == "ssh_key" else "a.key"
+    project.set(**{**values, field: path} if field != "tls_key" else values)
+    refusal = project.refusal()
+    assert "group_data/production.py: " + field in refusal
+    assert f"others may read a.key (mode 0640)\n     -> chmod 600 {key}" in refusal
+    key.chmod(0o600)
+    project.open()
+    key.chmod(0o604)
+    project.set(**{field: str(project.root / "link")})
+    assert "others may read link (mode 0604)" in project.refusal(), "a link is what it leads to"
+
+
+def test_what_holds_a_secret_is_not_taken_into_git(tmp_path: Path) -> None:
+    names = [
+        ".env.production",
+        "plan.json",
+        "backup_key",
+        "tls.key",
+        "certificates/site.key",
+        "ca.pem",
+        "id_ed25519",
+        ".known_hosts/production",
+        "pyinfra-debug.log",
+    ]
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    ignored = subprocess.run(
+        ["git", "check-ignore", "--no-index", *names, "README.md", "tests/golden/plan/new.txt"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ignored.stdout.split() == names

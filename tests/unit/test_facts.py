@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from koprogo_deploy.accounts import Account
 from koprogo_deploy.facts import host, stack
 from koprogo_deploy.facts.releases import Releases
 from koprogo_deploy.units import GB, MB
@@ -32,7 +33,12 @@ HOST = [
     "package\tcurl",
     "sysctl\tvm.swappiness\t10",
     "unit\tdocker.service\tactive enabled",
-    "user\tanna",
+    "account\tanna\tmanaged\t1\tremains",
+    "account\tbert\tmarked\t\t",
+    "account\tdebian\tforeign\t\t",
+    "connected\tdebian\t2",
+    "loose\t/srv/anna",
+    "match\t/etc/ssh/authorized_keys.d/bert",
 ]
 
 
@@ -50,7 +56,14 @@ def test_the_host_is_read_line_by_line() -> None:
     assert state.packages == {"curl"}
     assert state.sysctl == {"vm.swappiness": "10"}
     assert state.units == {"docker.service": "active enabled"}
-    assert state.users == {"anna"}
+    assert state.accounts == {
+        "anna": Account(managed=True, locked=True, remains=True),
+        "bert": Account(marked=True),
+        "debian": Account(),
+    }
+    assert state.loose == ["/srv/anna"]
+    assert (state.connected, state.own_keys) == ("debian", 2)
+    assert state.matches == {"/etc/ssh/authorized_keys.d/bert"}
 
 
 def test_memory_is_the_smallest_limit_around_the_system() -> None:
@@ -68,7 +81,7 @@ def test_a_line_nobody_knows_is_an_error() -> None:
 def test_names_with_shell_characters_are_quoted() -> None:
     command = host.Host().command(files=("/a b;rm",), users=("$x",)).get_raw_value()
     assert "'/a b;rm'" in command
-    assert "'$x'" in command
+    assert "listed=' $x '" in command
 
 
 def test_the_hosts_script_is_shell_and_its_output_is_understood() -> None:
@@ -78,7 +91,8 @@ def test_the_hosts_script_is_shell_and_its_output_is_understood() -> None:
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     state = host.parse(done.stdout.splitlines())
     assert state.memory > 64 * MB
-    assert state.users == {"root"}
+    assert state.accounts == {"root": Account()}
+    assert state.connected
     assert state.files["/etc/passwd"].endswith(" 644 root:root")
 
 
@@ -226,3 +240,44 @@ def test_a_manifest_that_a_loss_of_power_emptied_is_told_and_no_traceback() -> N
 def test_what_a_killed_dump_left_is_no_dump() -> None:
     found = stack.parse_stack(["dumps\tr1.dump r1.json r2.dump.part "])
     assert (found.dumps, found.torn_dumps) == (["r1"], ["r2.dump.part"])
+
+
+def test_postgres_version_is_read_from_a_file_alone(tmp_path: Path) -> None:
+    """The server owns its directory: a link there showed a file of root's, a pipe held us up."""
+    lines = host._SCRIPT.splitlines()
+    begin = next(n for n, line in enumerate(lines) if "PG_VERSION" in line)
+    (tmp_path / "secret").write_text("1.2 of the host")
+    version = tmp_path / "PG_VERSION"
+
+    def said() -> str:
+        script = "\n".join([f"data={tmp_path}", *lines[begin:]])
+        return subprocess.run(
+            ["sh", "-c", script], capture_output=True, text=True, check=False, timeout=10
+        ).stdout
+
+    assert said() == ""
+    version.symlink_to("secret")
+    assert said() == ""
+    version.unlink()
+    os.mkfifo(version)
+    assert said() == ""
+    version.unlink()
+    version.write_text("17\n")
+    assert said() == "pgversion\t17\n"
+    version.write_text("17\x1b]52;;\nclock\t1")
+    assert said() == "pgversion\t1752\n"
+
+
+def test_a_folder_that_others_may_write_in_is_found_whatever_lies_below(tmp_path: Path) -> None:
+    root = tmp_path / "loose" / "a" / "koprogo"
+    root.parent.mkdir(parents=True)
+    (tmp_path / "loose").chmod(0o775)
+    root.parent.chmod(0o757)
+    script = host.Host().command(root=str(root)).get_raw_value()
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    found = host.parse(done.stdout.splitlines()).loose
+    assert found[:2] == [str(root.parent), str(tmp_path / "loose")]
+    assert str(root) not in found, "it is not there yet"
+    script = host.Host().command(root="/opt/koprogo").get_raw_value()
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert host.parse(done.stdout.splitlines()).loose == []

@@ -15,6 +15,8 @@ from pyinfra.api import FunctionCommand, StringCommand
 from koprogo_deploy import direct, journal
 from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.operations import context, record, step
+from koprogo_deploy.pyinfra_adapter import commands
+from koprogo_deploy.pyinfra_adapter.events import Step
 from tests import project
 
 
@@ -199,7 +201,7 @@ class Failed:
     def line(self) -> dict[str, Any]:
         named = SimpleNamespace(names=["Migrate | Start the backend"])
         run = SimpleNamespace(get_op_meta=lambda _: named)
-        record.Recorder.operation_host_error(run, None, "hash")
+        record.Recorder().step_failed(Step(run, "hash"), None)
         return self.lines[-1]
 
 
@@ -281,9 +283,87 @@ def test_what_a_failing_command_says_is_heard_and_nothing_else_of_it_is_other(
 
     state = SimpleNamespace(print_output=False, print_input=False)
     for _ in range(2):
-        step._heard(command).execute(state, SimpleNamespace(run_shell_command=run), {})
+        commands.heard(command, step._note).execute(
+            state, SimpleNamespace(run_shell_command=run), {}
+        )
     assert heard == ["no space left"], "one that succeeds says nothing"
     stdin = None if isinstance(command, str) else "x"
     assert ran == [("false", stdin)] * 2
     other = FunctionCommand(print, [], {})
-    assert step._heard(other) is other
+    assert commands.heard(other, step._note) is other
+
+
+# --- heads that are kept elsewhere ---------------------------------------------------------------
+
+
+def kept(root: Path, where: str = "backup b") -> journal.Head:
+    """As a backup keeps it, and as it comes back from the backup's tags."""
+    tag = journal.read(file(root).read_bytes()).kept_head.tag
+    head = journal.head_of(["koprogo", "release:r1", tag], where)
+    assert head is not None
+    return head
+
+
+def rewritten(lines: list[bytes], **changes: str) -> bytes:
+    """What root of the host can make: all of it chained anew, and the chain holds."""
+    before, content = journal.FIRST, b""
+    for line in lines:
+        values = {**json.loads(line), "prev": before, **changes}
+        text = json.dumps(values, separators=(",", ":")).encode()
+        before = hashlib.sha256(text).hexdigest()
+        content += text + b"\n"
+    assert journal.read(content).broken == []
+    return content
+
+
+def test_a_head_that_was_kept_is_in_a_journal_that_went_on(written: Path) -> None:
+    heads = [kept(written)]
+    append(written, number=4)
+    found = journal.read(file(written).read_bytes())
+    assert journal.missing_heads(found, [*heads, kept(written)]) == []
+    assert journal.missing_heads(found, [journal.Head("", 0, found.head[:32])]) == []
+
+
+def test_a_tail_that_was_cut_and_a_tail_that_was_written_anew_are_found(written: Path) -> None:
+    head = kept(written)
+    lines = file(written).read_bytes().splitlines(keepends=True)
+    cut = journal.read(b"".join(lines[:3]))
+    assert cut.broken == [], "its chain cannot show it"
+    [told] = journal.missing_heads(cut, [head])
+    assert told.startswith("backup b keeps line 4 (")
+    assert told.endswith("there were 4 lines then, and there are 3")
+    more = journal.read(rewritten([*lines[:3], lines[0], lines[0]]))
+    [told] = journal.missing_heads(more, [head])
+    assert "journal that began otherwise" in told or "was changed" in told
+    file(written).write_bytes(b"".join(lines[:3]))
+    append(written, number=9)
+    [told] = journal.missing_heads(journal.read(file(written).read_bytes()), [head])
+    assert told.endswith("that line was changed, or one before it")
+
+
+def test_a_journal_that_was_begun_anew_is_told_as_such(written: Path) -> None:
+    head = kept(written)
+    lines = file(written).read_bytes().splitlines()
+    anew = journal.read(rewritten(lines, by="nobody"))
+    [told] = journal.missing_heads(anew, [head, head])
+    assert told.startswith("2 kept elsewhere (backup b the newest) are of a journal that began")
+    assert journal.missing_heads(journal.read(b""), [head]) != []
+
+
+def test_what_an_older_or_an_empty_host_kept_is_no_head(tmp_path: Path) -> None:
+    assert journal.head_of(["koprogo", "release:r1", "audit:x", "audit:a:b:c"], "b") is None
+    empty = journal.head_of([journal.read(b"").kept_head.tag], "b")
+    assert empty is not None
+    append(tmp_path, number=1)
+    assert journal.missing_heads(journal.read(file(tmp_path).read_bytes()), [empty]) == []
+
+
+def test_whoever_appends_is_told_the_new_head(written: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", journal.append_command(str(written))],
+        input=journal.entry("run", number=4), text=True, capture_output=True, check=True,
+    )  # fmt: skip
+    found = journal.read(file(written).read_bytes())
+    assert journal.written(f"sudo: a warning\n{done.stdout}") == (5, found.head)
+    with pytest.raises(ValueError, match="did not say"):
+        journal.written("")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from koprogo_deploy import files
+from koprogo_deploy import accounts, files
 from koprogo_deploy import machine as on_machine
 from koprogo_deploy.door import Environment
 from koprogo_deploy.facts.host import HostState
@@ -122,6 +122,11 @@ def test_configuration_lies_in_directories_named_by_content() -> None:
     changed = project.settings(postgres_settings={"work_mem": "5MB"})
     after = release.config_directories(project.release(changed))
     assert {service for service in before if before[service] != after[service]} == {"postgres"}
+    other = release.config_directories(project.release(project.settings(api_domain="a.koprogo.be")))
+    assert other["frontend"] != before["frontend"]
+    old = project.release(BASE)
+    del old.definitions["frontend"]["volumes"]
+    assert set(release.config_directories(old)) == {"traefik", "postgres", "backend"}
     assert all(name.startswith(f"{service}-") for service, name in before.items())
 
 
@@ -175,7 +180,7 @@ def test_a_release_is_on_the_disk_before_it_has_its_name() -> None:
     written = command.index("find $new -depth -exec sync {} +")
     assert command.index("config -q") < written < command.index("mv -T $new releases/r1; sync")
     assert command.index("mv -T $new") < command.index("mv -T candidate.new candidate; sync .")
-    for mounted in ("traefik", "postgres", "backend"):
+    for mounted in ("traefik", "postgres", "backend", "frontend"):
         incoming = f"config/.incoming-{mounted}"
         synced = command.index(f"find {incoming} -depth -exec sync")
         assert command.index(f"mkdir {incoming}") < synced < command.index(f"mv -T {incoming}")
@@ -198,6 +203,10 @@ def test_commands_are_shell_that_parses() -> None:
         settle.remove_images_command(["a b", "c'd"]),
         shell.wait_until_healthy("backend-blue", 90),
         host.swap_command(1 * GB),
+        host.place_sshd_command(accounts.SSHD_FILE),
+        accounts.leave_command("anna"),
+        accounts.return_command("anna"),
+        accounts.make_command("anna"),
         host.install_command(["curl"], lists_fresh=False),
         rendered.files["backend/start.sh"],
     ]
@@ -422,6 +431,9 @@ def test_a_disk_with_next_to_no_room_is_told_once_and_one_with_room_is_not(
 def test_everything_about_a_host_is_told_at_once() -> None:
     state = machine(os="arch", memory=MB, disk_free=0, clock=0, postgres_version="9.6")
     assert len(refusals(state)) == 5
+    (loose,) = refusals(machine(loose=["/srv/anna"]))
+    assert loose.where == "install_root"
+    assert "chown root:root /srv/anna" in loose.fix
 
 
 # --- host, engine, files -------------------------------------------------------------------------
@@ -432,7 +444,7 @@ def test_packages_come_in_one_run_and_lists_are_fetched_when_old() -> None:
     assert host.missing_packages(["curl", "procps"], state) == ["procps"]
     fresh = host.install_command(["a", "b"], lists_fresh=True)
     assert fresh.count("apt-get") == 1
-    assert shlex.split(fresh)[-4:] == ["install", "--no-install-recommends", "a", "b"]
+    assert shlex.split(fresh)[-5:] == ["install", "--no-install-recommends", "--", "a", "b"]
     stale = host.install_command(["a"], lists_fresh=False)
     assert " update && " in stale
     assert stale.startswith("DEBIAN_FRONTEND=noninteractive apt-get")
@@ -447,10 +459,10 @@ def test_packages_follow_the_settings() -> None:
 
 
 def test_an_account_comes_with_its_keys_and_sudo() -> None:
-    settings = project.settings(admin_users={"anna": ["ssh-ed25519 AAAA anna"]})
+    settings = project.settings(admin_users={"anna": [f"{project.KEY} anna"]})
     found = {file.path: file for file in on_machine.host_files(settings)}
     assert found["/etc/sudoers.d/60-koprogo-anna"].mode == "440"
-    assert found["/etc/ssh/authorized_keys.d/anna"].content == "ssh-ed25519 AAAA anna\n"
+    assert found["/etc/ssh/koprogo-keys.d/anna"].content == f"{project.KEY} anna\n"
 
 
 def test_every_supported_system_has_an_engine() -> None:

@@ -373,11 +373,11 @@ def test_a_value_that_only_a_mask_tells_apart_is_said_to_change() -> None:
 
 
 def test_a_file_that_not_everybody_may_read_is_not_shown() -> None:
-    settings = project.settings(swap=None, admin_users={"anna": ["ssh-ed25519 AAAA anna"]})
+    settings = project.settings(swap=None, admin_users={"anna": [f"{project.KEY} anna"]})
     plan = hosts.plan(hosts.serving(), settings)
     found = {file.path: file for file in plan.files}
     assert found["/etc/sudoers.d/60-koprogo-anna"].diff == ""
-    assert "+ssh-ed25519 AAAA anna" in found["/etc/ssh/authorized_keys.d/anna"].diff
+    assert f"+{project.KEY} anna" in found["/etc/ssh/koprogo-keys.d/anna"].diff
     assert "account anna is made" in plan.machine.does
 
 

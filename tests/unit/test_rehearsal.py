@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from koprogo_deploy import database, on_host, rehearsal
+from koprogo_deploy.cli.releases import _rehearsed
 from koprogo_deploy.on_host import rehearse
 from koprogo_deploy.rehearsal import Rehearsed
 from tests import project
@@ -190,7 +191,18 @@ def test_a_lock_beyond_the_limit_is_refused_and_one_at_it_is_not() -> None:
     assert found.fault == "release"
     assert found.reason.startswith("owners locked for 0.6 s (AccessExclusive: readers and writers")
     assert "migration_lock_limit is 0.5 s" in found.reason
-    assert judged(0.5, locks=None).fault == "", "what was not seen is no lock"
+
+
+def test_a_limit_is_not_kept_by_locks_that_nobody_watched() -> None:
+    found = judged(0.5, locks=None)
+    assert found.fault == "host", "no fault of the release either"
+    assert "could not be watched" in found.reason
+    assert "migration_lock_limit (0.5 s)" in found.reason
+    assert not rehearsal.noted(found)["passed"]
+    without = judged(locks=None)
+    assert without.fault == ""
+    assert rehearsal.told(without, 9)[1] == ["its locks could not be watched to the end"]
+    assert "not watched" in _rehearsed(rehearsal.noted(without))
 
 
 def test_what_a_migration_takes_away_is_named() -> None:

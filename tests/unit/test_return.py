@@ -11,18 +11,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pyinfra
 import pytest
+from pyinfra import logger
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import maintenance
 from koprogo_deploy.facts.stack import StackState, parse_stack
 from koprogo_deploy.operations import context, return_data, take_back, undo
 from koprogo_deploy.operations.undo import Undo
+from koprogo_deploy.pyinfra_adapter.events import Step
 from koprogo_deploy.settings import Settings
 from tests import project
 
 LEFT = {"backend": "blue", "frontend": "green"}
+STEP = Step(None, "hash")
 DOES = return_data.Return("r1", "r2", LEFT, "backend-green", "koprogo_before_1")
 # Who is called, and whether the page was up then; Traefik serves what its files say.
 CALL = """echo "$(basename "$0") $*, $([ -e "$PAGE" ] && echo closed || echo open)" >> "$CALLS" """
@@ -205,7 +207,7 @@ class Host:
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(pyinfra.logger, "error", lambda text, *values: lines.append(text % values))
+    monkeypatch.setattr(logger, "error", lambda text, *values: lines.append(text % values))
     monkeypatch.setattr(Undo, "command", "put the data back")
     monkeypatch.setattr(Undo, "opens", "take the page away")
     return lines
@@ -214,7 +216,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_what_was_begun_is_put_back_once_and_then_opened(said: list[str]) -> None:
     host = Host()
     for _ in range(2):
-        Undo.operation_host_error(None, host, "hash")
+        Undo().step_failed(STEP, host)
     assert host.ran == ["put the data back", "take the page away"]
     assert said == ["    the data of before the rollback serves again …"]
 
@@ -224,14 +226,14 @@ def test_what_cannot_be_put_back_stays_behind_the_page_with_the_way_to_do_it(
 ) -> None:
     host = Host("put the data back")
     for _ in range(2):
-        Undo.operation_host_error(None, host, "hash")
+        Undo().step_failed(STEP, host)
     assert host.ran == ["put the data back"]
     assert "    on the host, as root: put the data back" in said
 
 
 def test_nothing_is_put_back_where_nothing_was_begun() -> None:
     host = Host()
-    Undo.operation_host_error(None, host, "hash")
+    Undo().step_failed(STEP, host)
     assert host.ran == []
 
 
@@ -256,7 +258,7 @@ def taken_back(monkeypatch: pytest.MonkeyPatch, *failing: str) -> tuple[list[str
         take_back.back(project.settings(), found, "it's bad", 0.0)
     except OperationError as error:
         told = str(error)
-    Undo.operation_host_error(None, host, "hash")  # the step failed
+    Undo().step_failed(STEP, host)  # the step failed
     names = {"put the data": "data", "take the page": "page", "dynamic.yaml": "routes"}
     names["docker restart"] = "warm"
     ran = [next((n for word, n in names.items() if word in text), "away") for text in host.ran]

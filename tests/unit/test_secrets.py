@@ -173,3 +173,19 @@ def test_what_a_newer_checkout_needs_is_added_and_a_whole_file_is_left(
     assert path.read_text(encoding="utf-8").startswith(kept)
     assert secrets.read("sandbox", tmp_path)[1] == []
     assert isinstance(CliRunner().invoke(app, ask[:-1]).exception, Refusal), "init alone is told"
+
+
+def test_a_link_or_a_file_of_somebody_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path)
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    ((where, what, fix),) = problems(tmp_path)
+    assert (where, what) == (FILE, "is a link, or belongs to somebody else")
+    assert "as the user who deploys" in fix
+    path.unlink()
+    (tmp_path / "elsewhere").rename(path)
+    assert problems(tmp_path) == []
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000)
+    assert problems(tmp_path) == [(where, what, fix)]

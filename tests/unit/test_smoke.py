@@ -135,3 +135,18 @@ def test_a_host_that_is_well_is_no_news(
     verified(monkeypatch, smoke.Outcome(True, "53 passed"))
     judged()
     assert "back" not in noted
+
+
+def test_what_no_test_could_try_is_in_the_journals_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skips = "".join(
+        f"def test_{n}(): pytest.skip({reason!r})\n"
+        for n, reason in enumerate(
+            ("no tenant's list was tried: there is no organisation", "swap = None")
+        )
+    )
+    found = outcome(tmp_path, monkeypatch, WELL, skips)
+    assert found.passed
+    assert found.summary["untried"] == ["no tenant's list was tried: there is no organisation"]
+    assert "untried" not in outcome(tmp_path, monkeypatch, WELL).summary

@@ -16,15 +16,18 @@ from rich.console import Console
 from koprogo_deploy import journal, maintenance, status
 from koprogo_deploy.cli import releases
 from koprogo_deploy.facts.stack import Container, StackState
+from koprogo_deploy.front import Front
 from koprogo_deploy.journal import Journal
+from koprogo_deploy.problems import Refusal
 from koprogo_deploy.render import container_names
+from koprogo_deploy.screen import Screen
 from tests import project
 
 SETTINGS = project.settings()
 RELEASE = project.release(SETTINGS)
 CLOCK = 1_767_225_600
 STARTED = "2025-12-31T23:00:00.123456789Z"
-EMPTY = Journal([], [], [], journal.FIRST)
+QUIET = Journal([{"kind": "maintenance", "at": "2026-01-01T00:00:00+00:00"}], [], [], "h", ("h",))
 
 
 def manifest(**more: Any) -> dict[str, Any]:
@@ -51,9 +54,8 @@ def stack(**changes: Any) -> StackState:
 
 
 def now(**changes: Any) -> status.Now:
-    return status.Now(
-        **{"clock": CLOCK, "since": CLOCK - 60, "disk_size": 100, "disk_free": 50} | changes
-    )
+    values = {"clock": CLOCK, "since": CLOCK - 60, "disk_size": 100, "disk_free": 50}
+    return status.Now(**{**values, "database": True, "failed": [], **changes})
 
 
 def run(**values: Any) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def without(name: str) -> dict[str, Container]:
 
 
 def test_a_serving_release_is_well() -> None:
-    found = status.report(stack(), now(), EMPTY)
+    found = status.report(stack(), now(), QUIET)
     assert (found["well"], found["problems"], found["notes"]) == (True, [], [])
     assert found["release"] == "r2"
     assert found["services"]["backend"]["up"] == 3600
@@ -116,13 +118,13 @@ def test_a_serving_release_is_well() -> None:
     ],
 )
 def test_what_is_not_well_is_named(changes: dict[str, Any], told: str) -> None:
-    assert status.problems(stack(**changes), now(), EMPTY) == [told]
+    assert status.problems(stack(**changes), now(), QUIET) == [told]
 
 
 def test_what_serves_and_would_not_start_again_is_not_well() -> None:
     knows = stack(migrations={"r2": ["0001_first.sql", "0002_second.sql"]})
     migrated = replace(now(), applied=["0001", "0002", "0003"])
-    found = status.report(knows, migrated, EMPTY)
+    found = status.report(knows, migrated, QUIET)
     assert found["problems"] == [
         "the database has 1 migration(s) that release r2 lacks (0003): it serves, and would not "
         "start again, as after a reboot"
@@ -130,7 +132,7 @@ def test_what_serves_and_would_not_start_again_is_not_well() -> None:
     [advice] = found["advice"]
     assert advice.endswith("deploys/rollback.py --data release=r2 says what that would lose")
     fits = [replace(now(), applied=["0001", "0002"]), now()]  # nobody could say
-    assert [status.problems(knows, each, EMPTY) for each in fits] == [[], []]
+    assert [status.problems(knows, each, QUIET) for each in fits] == [[], []]
 
 
 def test_each_problem_comes_with_what_to_do_in_a_line() -> None:
@@ -147,7 +149,7 @@ def test_each_problem_comes_with_what_to_do_in_a_line() -> None:
     )
     page = "the page of a deploy that restarted Postgres is still up: everybody gets 503"
     assert "this takes it away: pyinfra inventories/staging.py" in by[page]
-    running = status.problems(stack(restarting=True), now(running="anna"), EMPTY)
+    running = status.problems(stack(restarting=True), now(running="anna"), QUIET)
     assert running == [], "a deploy is at it"
 
 
@@ -158,15 +160,15 @@ def test_disk_and_journal_are_looked_at_too() -> None:
 
 def test_a_backup_that_holds_the_lock_is_not_called_a_deploy() -> None:
     running = now(running="a backup of the timer since 2026-01-01 03:30:00 UTC")
-    [note, *_] = status.notes(stack(), running, EMPTY)
+    [note, *_] = status.notes(stack(), running, QUIET)
     assert note == "a backup of the timer since 2026-01-01 03:30:00 UTC is running"
 
 
 def test_a_deploy_that_is_running_excuses_what_it_is_doing() -> None:
     switched = stack(candidate=manifest(id="r3", dynamic="d3"), dynamic="d3")
     running = now(running="anna@laptop since 2026-01-01 00:00:00 UTC")
-    assert status.problems(switched, running, EMPTY) == []
-    assert status.notes(switched, running, EMPTY)[0].startswith("a deploy is running: anna@laptop")
+    assert status.problems(switched, running, QUIET) == []
+    assert status.notes(switched, running, QUIET)[0].startswith("a deploy is running: anna@laptop")
 
 
 def test_the_last_run_is_a_note_when_it_did_not_end_well() -> None:
@@ -202,8 +204,12 @@ def test_the_look_reads_releases_marks_and_lock(tmp_path: Path) -> None:
     assert found.since > 0
     assert found.disk_size > found.disk_free > 0
     assert status.parse(["applied\t0001 0002 "]).applied == ["0001", "0002"]
-    with pytest.raises(ValueError, match="unexpected"):
-        status.parse(["what"])
+
+
+@pytest.mark.parametrize("line", ["what", "disk\t", "disk\t\t", "clock\tnow", "kept\ta"])
+def test_an_answer_with_a_hole_in_it_is_refused_and_not_taken_for_well(line: str) -> None:
+    with pytest.raises(Refusal, match="its answer cannot be read"):
+        status.parse([line])
 
 
 @pytest.mark.parametrize(
@@ -234,6 +240,122 @@ def test_both_tables_say_what_matters_in_words() -> None:
     assert "it would not start again" in words
     for told in ("deployed", "53 passed", "[b]go", "gate", "line 9 …", "not well", "anna@laptop"):
         assert told in text, told
+
+
+# --- from outside, and the system under the site -------------------------------------------------
+
+SITE, API = (
+    Front("k.be", "/", "192.0.2.1", days=60.0),
+    Front("api.k.be", "/h", "192.0.2.1", days=60.0),
+)
+
+
+def told(*fronts: Front, stack_: StackState | None = None, **changes: Any) -> dict[str, Any]:
+    return status.report(stack_ or stack(), now(**changes), QUIET, fronts=fronts)
+
+
+def test_a_site_that_answers_from_outside_is_well() -> None:
+    assert told(SITE, API)["well"]
+
+
+@pytest.mark.parametrize(
+    "problem", ["no connection to 192.0.2.1 port 443: refused", "/ answers 502, not 200"]
+)
+def test_a_site_that_is_silent_outside_is_not_well_however_its_containers_are(problem: str) -> None:
+    found = told(SITE, replace(API, problem=problem))
+    assert not found["well"]
+    assert found["problems"] == [f"from outside, api.k.be: {problem}"]
+
+
+def test_a_name_without_an_address_is_told_with_what_mends_it() -> None:
+    nowhere = Front("k.be", "/", problem="the name has no address (unknown)")
+    [advice] = told(nowhere, API)["advice"]
+    assert "DNS" in advice
+
+
+def test_a_certificates_end_is_noted_in_time_and_then_a_problem() -> None:
+    soon, sooner = replace(SITE, days=20.0), replace(SITE, days=6.9)
+    assert told(soon, API)["well"]
+    assert told(soon, API)["notes"] == ["the certificate of k.be ends in 20.0 days"]
+    found = told(sooner, API)
+    assert found["problems"] == ["the certificate of k.be ends in 6.9 days"]
+    assert found["notes"] == []
+
+
+def test_the_page_of_a_maintenance_is_told_once() -> None:
+    paged = replace(SITE, page=True, problem="/ answers 503: the maintenance page")
+    on = stack(maintenance=page("back at ten"))
+    assert len(told(paged, API, stack_=on)["problems"]) == 1
+    assert told(paged, API)["problems"] == [
+        "from outside, k.be: / answers 503: the maintenance page"
+    ]
+
+
+def test_a_database_that_is_silent_behind_a_running_container_is_not_well() -> None:
+    found = told(SITE, API, database=False)
+    assert found["problems"] == ["the database does not answer, though its container runs"]
+
+
+def test_failed_units_are_told_and_a_systemd_that_is_silent_is_not_without_any() -> None:
+    assert told(failed=["x.service", "y.timer", "koprogo-drill.service"])["problems"] == [
+        "failed units of the system: x.service, y.timer"
+    ]
+    assert "systemd does not answer" in told(failed=None)["problems"][0]
+
+
+def test_a_release_that_counts_has_a_line_in_the_journal() -> None:
+    found = status.report(stack(), now(), journal.read(b""))
+    assert found["problems"] == ["release r2 counts, and the journal is empty"]
+
+
+def test_a_reboot_restarts_and_kills_are_noted() -> None:
+    found = told(reboot="kernel 2 is installed, and 1 runs", again={"traefik": 2, "x": 0}, killed=1)
+    assert found["well"]
+    first, second, third = found["notes"]
+    assert first == "a reboot is pending: kernel 2 is installed, and 1 runs"
+    assert second.endswith("traefik 2 ×")
+    assert third.startswith("the kernel killed for want of memory, 1 ×")
+
+
+def test_a_host_that_cannot_be_asked_is_not_well_and_the_site_is_told_all_the_same() -> None:
+    found = status.unreachable("Connection refused", [SITE, API], "production")
+    assert (found["well"], len(found["problems"])) == (False, 1)
+    stream = io.StringIO()
+    releases.show_status(Screen(file=stream, width=200), "KoproGo", found)
+    text = stream.getvalue()
+    assert "the host cannot be asked: Connection refused" in text
+    assert "k.be/ answers, certificate for 60 days more" in text
+
+
+def test_the_look_says_what_the_database_units_kernel_and_engine_say(tmp_path: Path) -> None:
+    answers = {
+        "docker": """case "$*" in
+  *"SELECT 1"*) echo 1; echo "0001|x"; echo "0002|y" ;;
+  "ps -aq"*) echo id ;;
+  inspect*) echo traefik=3 ;;
+esac""",
+        "systemctl": "echo 'a.service loaded failed failed A'; echo 'b.timer loaded failed B'",
+        "journalctl": "echo 'oom-kill:constraint=CONSTRAINT_MEMCG'; echo other",
+    }
+    for name, script in answers.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "current").symlink_to("releases/r2")
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def look() -> status.Now:
+        command = ["sh", "-c", status.look_command(str(tmp_path))]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return status.parse(done.stdout.splitlines())
+
+    found = look()
+    assert (found.database, found.applied) == (True, ["0001", "0002"])
+    assert found.failed == ["a.service", "b.timer"]
+    assert (found.again, found.killed) == ({"traefik": 3}, 1)
+    for name in ("docker", "systemctl"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+    silent = look()
+    assert (silent.database, silent.applied, silent.failed) == (False, [], None)
 
 
 # --- a restore or a rollback with its data that was cut ------------------------------------------
@@ -273,7 +395,7 @@ def test_what_was_cut_in_the_midst_of_the_data_is_named_with_what_ends_it(
     changes: dict[str, Any], ends: str
 ) -> None:
     ill = with_container("backend-blue", status="exited")
-    found = status.report(stack(containers=ill, dynamic="d1", **changes), now(), EMPTY)
+    found = status.report(stack(containers=ill, dynamic="d1", **changes), now(), QUIET)
     [told] = [each for each in found["problems"] if " was cut: the data is in between" in each]
     by = dict(zip(found["problems"], found["advice"], strict=True))
     assert ends in by[told]
@@ -284,20 +406,20 @@ def test_what_was_cut_in_the_midst_of_the_data_is_named_with_what_ends_it(
 
 
 def test_a_restore_of_which_the_page_alone_is_left_is_over_without_it() -> None:
-    found = status.report(stack(maintenance=page(maintenance.RESTORING)), now(), EMPTY)
+    found = status.report(stack(maintenance=page(maintenance.RESTORING)), now(), QUIET)
     assert found["advice"][-1] == f"this ends it: koprogo {OFF} production"
 
 
 def test_a_restore_that_is_at_work_was_not_cut() -> None:
     changes = {"maintenance": page(maintenance.RESTORING), "restoring": {"coming": "x"}}
-    found = status.report(stack(**changes), now(running="anna"), EMPTY)
+    found = status.report(stack(**changes), now(running="anna"), QUIET)
     [told] = found["problems"]
     assert told.startswith("maintenance is on since")
     assert found["advice"] == ["it goes when that ends"]
 
 
 def test_a_page_that_was_put_up_by_hand_is_taken_away_by_hand() -> None:
-    found = status.report(stack(maintenance=page("back at ten")), now(), EMPTY)
+    found = status.report(stack(maintenance=page("back at ten")), now(), QUIET)
     assert found["advice"] == ["to let everybody in: koprogo maintenance off production"]
 
 
@@ -316,6 +438,6 @@ def test_a_database_that_a_rollback_left_is_told_though_no_uploads_lie_beside_it
     )
     found = status.parse(done.stdout.splitlines())
     assert found.replaced == ["koprogo_before_20260101t000000"]
-    [told] = status.notes(stack(), found, EMPTY)
+    [told] = status.notes(stack(), found, QUIET)
     assert "koprogo_before_20260101t000000" in told
     assert "--data backup=drop_old" in told

@@ -14,6 +14,7 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy import maintenance
 from koprogo_deploy.facts.stack import Container, StackState
 from koprogo_deploy.operations import context, cutover, routes, shell, take_back
+from koprogo_deploy.pyinfra_adapter.events import Step
 from koprogo_deploy.settings import Settings
 from tests import project
 
@@ -314,7 +315,7 @@ def fails(monkeypatch: pytest.MonkeyPatch, found: StackState) -> None:
     step = SimpleNamespace(names=["Cut over | Certificates"])
     run = SimpleNamespace(get_op_meta=lambda _: step)
     monkeypatch.setattr(take_back, "stack", lambda _: found)
-    take_back.OnFailure.operation_host_error(run, None, "hash")
+    take_back.OnFailure().step_failed(Step(run, "hash"), None)
 
 
 def test_a_step_that_fails_after_the_switch_takes_the_release_back_once(

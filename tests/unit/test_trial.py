@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import json
+import os
 import socket
 import subprocess
 import threading
@@ -17,6 +21,7 @@ import bcrypt
 import pytest
 from pyinfra.api.exceptions import OperationError
 
+from koprogo_deploy import database as schema
 from koprogo_deploy import direct
 from koprogo_deploy.facts.stack import Container, StackState
 from koprogo_deploy.on_host import ask
@@ -121,6 +126,83 @@ def test_each_wrong_answer_is_told_and_the_rest_still_asked(
 ) -> None:
     Answers.changed = {name: answer}
     assert ask.failures(server, None, LOGIN) == [failure]
+
+
+# --- as a tenant of real data --------------------------------------------------------------------
+
+READER = {"organization": "o1", "token": "t", "lists": {"/buildings": 2, "/units": 1}}
+
+
+def test_a_tenants_lists_are_all_asked_and_an_empty_one_is_told(server: tuple[str, int]) -> None:
+    full = {"data": [{}], "pagination": {"total_items": 1}}
+    none = {"data": [], "pagination": {"total_items": 0}}
+    Answers.changed = {"/api/v1/units +": (200, full)}
+    assert ask.failures(server, None, LOGIN, READER) == []
+    Answers.changed = {"/api/v1/units +": (200, none), "/api/v1/buildings +": (500, {})}
+    assert ask.failures(server, None, None, READER) == [
+        "a tenant's /buildings: 500, not 200",
+        "a tenant's /units: 0 in all, and there should be 1 or more",
+    ]
+
+
+def test_a_token_of_ours_is_an_accountants_of_that_organisation_and_ends() -> None:
+    head, claims, mark = ask.signed("secret", "o1").split(".")
+
+    def plain(part: str) -> bytes:
+        return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+    right = hmac.new(b"secret", f"{head}.{claims}".encode(), hashlib.sha256).digest()
+    assert plain(mark) == right
+    assert json.loads(plain(head)) == {"alg": "HS256", "typ": "JWT"}
+    found = json.loads(plain(claims))
+    assert (found["role"], found["organization_id"]) == ("accountant", "o1")
+    assert 0 < found["exp"] - found["iat"] <= 60
+    assert {"sub", "email"} <= set(found)
+
+
+def test_it_is_signed_by_the_secret_of_the_backend_that_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("its own\n")
+    docker = tmp_path / "docker"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    docker.write_text(f'#!/bin/sh\necho "{tmp_path}/secret"\n')
+    docker.chmod(0o755)
+    read = ask.read_by("koprogo-backend-blue-1", READER)
+    assert read["lists"] == READER["lists"]
+    head, claims, mark = read["token"].split(".")
+    right = hmac.new(b"its own", f"{head}.{claims}".encode(), hashlib.sha256).digest()
+    assert base64.urlsafe_b64encode(right).rstrip(b"=").decode() == mark
+    docker.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(ask.Wrong, match="no list was read: koprogo-backend-blue-1 has no /run"):
+        ask.read_by("koprogo-backend-blue-1", READER)
+
+
+def test_what_nobody_could_try_is_said() -> None:
+    rows = {"/buildings": 3, "/units": 1, "/meetings": 0}
+    read = direct.reader({"organization": "o1", "rows": rows})
+    assert read == {
+        "organization": "o1",
+        "lists": {"/buildings": 2, "/units": 1, "/meetings": 0},
+    }
+    assert direct.reader({}) is None
+    assert direct.untried({"email": "x"}, read) == [
+        "nobody has a row to show in /meetings: an answer, and no more"
+    ]
+    nothing = direct.untried(None, None)
+    assert [told.partition(":")[0] for told in nothing] == [
+        "no login was tried",
+        "no tenant's list was tried",
+    ]
+
+
+def test_the_tenants_query_is_one_line_for_psql_and_reads_counts_alone() -> None:
+    query = schema.tenant_query()
+    for table in ("organizations", "buildings", "units", "owners", "expenses", "meetings"):
+        assert f"public.{table}" in query
+    assert query.count("$q$") == 2
+    for name in ("email", "first_name", "amount", "password"):
+        assert name not in query
 
 
 def test_one_that_does_not_answer_fails_every_check() -> None:

@@ -81,7 +81,7 @@ def test_only_the_exact_name_confirms(name: object) -> None:
 
 
 def test_the_link_gives_a_cookie_and_leads_away(bench: Callable[..., Bench]) -> None:
-    made = bench()
+    made = bench(link_opened=False)
     fresh = made.stranger()
     answer = fresh.get(f"/?token={made.keys.token}")
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
@@ -94,11 +94,38 @@ def test_the_link_gives_a_cookie_and_leads_away(bench: Callable[..., Bench]) -> 
     assert fresh.get(f"/?token={made.keys.token}").status_code == 303
 
 
+def test_the_link_opens_once(bench: Callable[..., Bench]) -> None:
+    made = bench(link_opened=False)
+    first, second = made.stranger(), made.stranger()
+    assert first.get("/?token=wrong").status_code == 401, "which uses nothing up"
+    assert first.head(f"/?token={made.keys.token}").status_code == 401
+    assert first.get(f"/?token={made.keys.token}").status_code == 303
+    answer = second.get(f"/?token={made.keys.token}", headers={"Accept": "text/html"})
+    assert answer.status_code == 401
+    assert "opens once" in answer.text
+    assert "set-cookie" not in answer.headers
+    assert first.get("/").status_code == 200, "who opened it stays in"
+
+
+@pytest.mark.parametrize("path", [route for route in ROUTES if route != "/"])
+def test_another_page_of_this_machine_makes_nobody_ask_the_host(path: str) -> None:
+    for site, allowed in (
+        ("same-origin", True), ("none", True), (None, True), ("same-site", False),
+        ("cross-site", False), ("x", False),
+    ):  # fmt: skip
+        headers = {"host": HOST, **({"sec-fetch-site": site} if site else {})}
+        for method in ("GET", "HEAD"):
+            refused = refusal(KEYS, method, headers, KEYS.session, path)
+            assert (refused is None) == allowed, (site, method)
+    headers = {"host": HOST, "sec-fetch-site": "cross-site"}
+    assert refusal(KEYS, "GET", headers, KEYS.session, "/") is None, "a link to it opens it"
+
+
 def test_from_a_foreign_page_the_link_leads_on_by_the_page_itself(
     bench: Callable[..., Bench],
 ) -> None:
     # A redirect that another site began would come without the Strict cookie.
-    made = bench()
+    made = bench(link_opened=False)
     fresh = made.stranger()
     answer = fresh.get(f"/?token={made.keys.token}", headers={"Sec-Fetch-Site": "cross-site"})
     assert (answer.status_code, answer.headers["refresh"]) == (200, "0; url=/")

@@ -201,14 +201,22 @@ def test_static_files_are_those_and_no_others(bench: Callable[..., Bench]) -> No
 
 
 def test_plotly_comes_from_its_own_package(bench: Callable[..., Bench]) -> None:
-    answer = bench().client.get("/static/plotly.js")
+    client = bench().client
+    answer = client.get("/static/plotly.js")
     assert "plotly.js v" in answer.text[:100]
+    # It writes no style of its own where it finds a style sheet marked so.
+    marks = 'href="/static/style.css" id="plotly.js-style-global" class="no-inline-styles"'
+    assert marks in client.get("/").text
+    assert "plotly.js-style-" in answer.text and "no-inline-styles" in answer.text
+    assert ".main-svg" in client.get("/static/style.css").text
 
 
 def test_names_are_data_and_never_markup() -> None:
     # The page writes text nodes only: no sink for HTML in any of its scripts.
     folder = Path(desks.__file__).with_name("static")
-    for script in folder.glob("*.js"):
+    scripts = list(folder.glob("*.js"))
+    assert {"page.js"} <= {script.name for script in scripts}
+    for script in scripts:
         text = script.read_text()
         for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
             assert sink not in text, f"{script.name}: {sink}"

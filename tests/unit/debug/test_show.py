@@ -135,7 +135,7 @@ def test_a_log_entry_has_its_time_container_level_and_lines() -> None:
     entry = test_logs.entry("postgres", "2026-01-01 10:00:00.123 UTC [7] ERROR:  no such column")
     entry.more.append("STATEMENT: SELECT a")
     text = printed(*show.log_entry(entry))
-    assert text == "10:00:00.000 postgres error no such column STATEMENT: SELECT a"
+    assert text == "10:00:00.000 postgres error no such column | STATEMENT: SELECT a"
     repeat = logs.Repeat(3, test_logs.NOW)
     assert printed(*show.repeated(repeat)) == "… and 3 more like it until 10:00:00"
     assert printed(*show.repeated(None)) == ""

@@ -65,7 +65,7 @@ def test_what_has_nothing_to_measure_is_a_dash_not_a_question() -> None:
 
 
 def test_alerts_come_first_and_in_the_log_line_too() -> None:
-    made = samples.with_container("backend", samples.container(cpu=95, memory=120))
+    made = samples.with_container("backend", samples.container(cpu=95, memory=300))
     text = shown(table.screen(made, ""))
     assert text.index("alert: backend CPU 95 % (alert: > 80 %)") < text.index("raised: backend mem")
     assert "ALERT backend CPU 95 %" in table.line(made)

@@ -5,10 +5,20 @@ from __future__ import annotations
 import pytest
 
 from koprogo_deploy.monitor import reading, table
-from koprogo_deploy.monitor.thresholds import Finding, Level, findings, worst
+from koprogo_deploy.monitor.thresholds import (
+    CONTAINERS,
+    Finding,
+    Level,
+    findings,
+    load_bounds,
+    memory_bounds,
+    worst,
+)
 from koprogo_deploy.runs.sample import ContainerSample, PostgresSample, Sample
 from koprogo_deploy.units import GB, MB
 from tests.unit.monitor import samples
+
+LIMITS = {"backend": 128, "postgres": 512, "traefik": 80, "frontend": 32}
 
 
 def found(sample: Sample, subject: str, name: str) -> Finding:
@@ -23,26 +33,42 @@ def found(sample: Sample, subject: str, name: str) -> Finding:
         ("backend", "cpu", 30, "normal"),
         ("backend", "cpu", 79, "raised"),
         ("backend", "cpu", 81, "alert"),
-        ("backend", "memory", 49, "normal"),
-        ("backend", "memory", 120, "raised"),
-        ("backend", "memory", 201, "alert"),
+        ("backend", "memory", 64, "normal"),
+        ("backend", "memory", 119, "raised"),
+        ("backend", "memory", 121, "alert"),
         ("postgres", "cpu", 30, "normal"),
         ("postgres", "cpu", 61, "alert"),
-        ("postgres", "memory", 99, "normal"),
-        ("postgres", "memory", 399, "raised"),
-        ("postgres", "memory", 401, "alert"),
+        ("postgres", "memory", 255, "normal"),
+        ("postgres", "memory", 479, "raised"),
+        ("postgres", "memory", 481, "alert"),
+        ("frontend", "memory", 16, "normal"),
+        ("frontend", "memory", 31, "alert"),
         ("traefik", "memory", 59, "normal"),
         ("traefik", "memory", 70, "raised"),
         ("traefik", "memory", 76, "alert"),
         ("backend-green", "cpu", 81, "alert"),  # the second colour, during a switch
     ],
 )
-def test_the_guides_bounds_of_containers(
-    subject: str, figure: str, value: float, level: str
-) -> None:
-    made = samples.container(**{figure: value})
+def test_the_bounds_of_containers(subject: str, figure: str, value: float, level: str) -> None:
+    limit = LIMITS[subject.partition("-")[0]] * MB
+    made = samples.container(**{figure: value, "memory_limit": limit})
     one = found(samples.with_container(subject, made), subject, figure.replace("cpu", "CPU"))
     assert one.level == level
+
+
+def test_an_alert_comes_before_the_kernel_kills_whatever_the_limit_is() -> None:
+    for size in (16, 48, 80, 128, 512, 4096):
+        for guide in (None, *(memory for _, memory in CONTAINERS.values())):
+            bounds = memory_bounds(guide, size * MB)
+            assert bounds is not None
+            assert bounds.normal <= bounds.alert < size
+    for _, guide in CONTAINERS.values():
+        assert memory_bounds(guide, None) == guide, "without a limit the guide's word stands"
+    assert memory_bounds(None, None) is None
+
+
+def test_a_larger_machine_may_bear_a_larger_load() -> None:
+    assert [load_bounds(cpus).alert for cpus in (None, 1, 2, 4)] == [3.0, 3.0, 6.0, 12.0]
 
 
 @pytest.mark.parametrize(
@@ -108,13 +134,13 @@ def test_no_disk_at_all_is_unknown_too() -> None:
 
 
 def test_an_alert_outweighs_the_unknown() -> None:
-    made = samples.with_container("backend", samples.container(cpu=None, memory=300))
+    made = samples.with_container("backend", samples.container(cpu=None, memory=500))
     own = [f for f in findings(made) if f.subject == "backend"]
     assert worst(own) is Level.alert
 
 
 def test_a_finding_says_how_far_it_is() -> None:
-    made = samples.with_container("traefik", samples.container(memory=77))
+    made = samples.with_container("traefik", samples.container(memory=77, memory_limit=80 * MB))
     assert str(found(made, "traefik", "memory")) == "traefik memory 77 MB (alert: > 75 MB)"
 
 
@@ -137,6 +163,7 @@ def test_each_missing_value_has_the_reason_of_itself_or_of_what_it_is_part_of() 
 
 
 def test_sizes_are_compared_as_docker_counts_them() -> None:
-    made = samples.with_container("traefik", samples.container(memory=75))
+    own = samples.container(memory=75, memory_limit=80 * MB)
+    made = samples.with_container("traefik", own)
     assert made.containers["traefik"].memory == 75 * MB
     assert found(made, "traefik", "memory").level is Level.raised

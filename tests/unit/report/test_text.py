@@ -28,14 +28,15 @@ def test_markdown_begins_with_the_verdict_and_lists_objectives_and_requests() ->
 def test_every_table_row_has_as_many_cells_as_its_head() -> None:
     run = judged(made_run(seconds=20, errors={"5xx": 3}))
     run.phases[0].endpoints[0].name = "GET /a|b"
-    width = None
+    width, rows = None, 0
     for line in report.markdown([run, run]).splitlines():
         if not line.startswith("|"):
             width = None
             continue
         cells = line.replace("\\|", "").count("|")
         assert cells == (width or cells), line
-        width = cells
+        width, rows = cells, rows + 1
+    assert rows > 20
 
 
 def test_markdown_makes_no_tag_or_link_of_what_a_file_says() -> None:

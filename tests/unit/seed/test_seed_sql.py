@@ -100,9 +100,11 @@ def test_insert_writes_every_row_once(dataset: Dataset) -> None:
 
 
 def test_every_row_has_as_many_values_as_columns(dataset: Dataset) -> None:
-    for columns, data in re.findall(
+    copied = re.findall(
         r"COPY \w+ \((.*?)\) FROM stdin;\n(.*?)\n\\\.", insert_sql(dataset), re.DOTALL
-    ):
+    )
+    assert len(copied) == 6
+    for columns, data in copied:
         for line in data.split("\n"):
             assert line.count("\t") == columns.count(",")
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from koprogo_standin import admin, auth, context, documents, lists, seeds, writes
+from koprogo_standin import admin, auth, context, documents, lists, public, seeds, writes
 from koprogo_standin.context import Context
 from koprogo_standin.errors import HttpError, answer, not_found, refused
 from koprogo_standin.middleware import HEALTH, AccessLog, Disturb, RateLimit
@@ -63,6 +63,7 @@ def routes() -> list[Route]:
     table += [("POST", f"/{each.resource.table}", writes.Create(each)) for each in writes.CREATIONS]
     return [
         route("GET", HEALTH, health),
+        *(route("GET", path, handler) for path, handler in public.ROUTES.items()),
         *(route(method, PREFIX + path, handler) for method, path, handler in table),
     ]
 

@@ -19,18 +19,24 @@ log = logging.getLogger("koprogo_standin")
 FOLDER = Path(__file__).resolve().parent.parent / "migrations"
 LOCK = 0x3D32AD9E
 
-TABLE = """
-CREATE TABLE IF NOT EXISTS _sqlx_migrations (
-    version        bigint      PRIMARY KEY,
-    description    text        NOT NULL,
-    installed_on   timestamptz NOT NULL DEFAULT now(),
-    success        boolean     NOT NULL,
-    checksum       bytea       NOT NULL,
-    execution_time bigint      NOT NULL
-)"""
-RECORD = """
-INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-VALUES ($1, $2, true, $3, -1)"""
+# sqlx's columns, in its order; times are nanoseconds, and -1 while one is not known.
+COLUMNS = {
+    "version": "bigint",
+    "description": "text",
+    "installed_on": "timestamp with time zone DEFAULT now()",
+    "success": "boolean",
+    "checksum": "bytea",
+    "execution_time": "bigint",
+}
+TABLE = (
+    "CREATE TABLE IF NOT EXISTS _sqlx_migrations (PRIMARY KEY (version), "
+    + ", ".join(f"{name} {type} NOT NULL" for name, type in COLUMNS.items())
+    + ")"
+)
+RECORD = (
+    "INSERT INTO _sqlx_migrations (execution_time, success, version, description, checksum) "
+    "SELECT -1, true, $1::bigint, $2::text, $3::bytea"
+)
 
 
 class MigrationError(Exception):
