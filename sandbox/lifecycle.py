@@ -159,14 +159,15 @@ def vm_up(
         tag = vps_image(plan, Kind.vm)
         remarks.append("made" if disk.build(docker, tag) else "present")
     with steps.step("virtual machine") as remarks:
+        runs = qemu.running(sandbox) is not None
         current, how = start_vm(docker, sandbox, plan, prefix)
         states.write_ssh(sandbox, current, host_key)
-        states.save(sandbox, current)
         remarks += how
     with steps.step("boot and ssh"):
         box.hang_up(sandbox, current)
         vm.wait(sandbox, current)
-        vm.refresh(sandbox, current, prefix)
+        if runs:  # else it has just read its drive
+            vm.refresh(sandbox, current, prefix)
     return current
 
 
@@ -177,33 +178,36 @@ def start_vm(
     tag = vps_image(plan, Kind.vm)
     previous = states.read(sandbox)
     if previous and qemu.running(sandbox):
+        connected = bool(previous.box_address) and vm.connect(docker, sandbox)
         current, remarks = previous, ["already running"]
     else:
         # One whose state is lost has ports that nobody knows.
         qemu.stop(sandbox)
         new = vm.prepare(sandbox, tag, prefix)
         chosen, why = vm.choose_accelerator(sandbox)
-        ports = states.choose_ports(previous)
         connected = vm.connect(docker, sandbox)
         remarks = ["made" if new else "was off, started", f"{chosen}: {why}"]
         current = replace(
-            describe(sandbox, prefix, ports),
+            describe(sandbox, prefix, states.choose_ports(previous)),
             kind=Kind.vm,
             accelerator=chosen,
             container="",
             gateway=qemu.GATEWAY,
-            box_address=f"{prefix}.{parts.BOX}" if connected else "",
             box_image=tag if new or previous is None else previous.box_image,
         )
-        # Before it starts: one that runs and that no state describes would have to be ended.
-        states.save(sandbox, current)
+    current = replace(
+        current,
+        box_address=f"{prefix}.{parts.BOX}" if connected else "",
+        images=references(plan),
+        registry_image=plan.images["registry"].tag,
+    )
+    # Before it starts: one that runs and that no state describes would have to be ended.
+    states.save(sandbox, current)
+    if not qemu.running(sandbox):
         vm.start(sandbox, current)
     if current.box_image != tag:
         remarks.append("its image has changed: `down` and `up` for a new one")
-    return (
-        replace(current, images=references(plan), registry_image=plan.images["registry"].tag),
-        remarks,
-    )
+    return current, remarks
 
 
 def keys(sandbox: Sandbox) -> tuple[str, bool]:

@@ -118,11 +118,15 @@ def start(sandbox: Sandbox, state: State) -> None:
 
 def refresh(sandbox: Sandbox, state: State, prefix: str) -> None:
     """The same for one that runs: over SSH, since it reads its drive at boot alone."""
-    done = subprocess.run(
-        ["ssh", "-F", state.ssh_config, "-o", "BatchMode=yes", "vps",
-         "sudo tar -x --no-overwrite-dir -C / -f -"],
-        input=registry.archive(always(sandbox, prefix)), capture_output=True, timeout=60,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            ["ssh", "-F", state.ssh_config, "-o", "BatchMode=yes", "vps",
+             "sudo sh -c 'tar -x -C / -f - && networkctl reload'"],
+            input=registry.archive(always(sandbox, prefix)), capture_output=True,
+            timeout=20 * PATIENCE[Accelerator(state.accelerator)],
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise SandboxError("the machine does not answer over SSH", "run it again") from None
     if done.returncode:
         raise SandboxError(f"the addresses could not be written:\n{tail(done.stderr.decode())}")
 
