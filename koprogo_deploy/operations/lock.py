@@ -20,6 +20,7 @@ from koprogo_deploy.settings import Settings
 
 PATH = data.DEPLOY_LOCK
 EARLIER = f"{data.EARLIER}deploy"
+OLD_WORDS = "/run/lock/koprogo-deploy"  # in koprogo-data of that version, and not in today's
 
 _held: dict[str, object] = {}  # by host name; the lock lasts as long as what is kept here
 
@@ -63,7 +64,7 @@ get() {{
 new() {{ rm -rf $old; ( set -C; : > $old ) 2>/dev/null && exec 8<$old && flock -n 8; }}
 exec 9>>{PATH}; get 9 {PATH}
 printf '%s\n' {shlex.quote(holder)} > {PATH}.holder
-if ours $old; then exec 8<$old; get 8 $old || new; else ! grep -qs /run/lock {program} || new; fi
+if ours $old; then exec 8<$old; get 8 $old || new; else ! grep -qs {OLD_WORDS} {program} || new; fi
 ! ours $old || {{ chmod 600 $old; rm -f $old.holder; }}
 echo held; cat >/dev/null; rm -f {PATH}.holder"""
     return f"sudo -n sh -c {shlex.quote(script)}"

@@ -1152,7 +1152,7 @@ def test_backups_and_drills_run_confined(kind: str) -> None:
     writable = " ".join(lines["ReadWritePaths"]).split()
     assert writable == [
         *("/opt/koprogo/data", "-/opt/koprogo/journal.jsonl"),
-        *("/var/lib/docker/volumes/koprogo_uploads", "/opt/koprogo/backups"),
+        *("/var/lib/docker/volumes/koprogo_uploads", "-/opt/koprogo/backups"),
     ]
 
 
@@ -1171,4 +1171,4 @@ def test_the_unit_may_write_to_a_repository_on_the_host(
     lines = unit_lines("backup", **changes)
     assert lines["ProtectHome"] == [home]
     assert lines.get("ExecStartPre", []) == ([f"+/bin/mkdir -p -m 700 {made}"] if made else [])
-    assert (lines["ReadWritePaths"][-1] == made) == bool(made)
+    assert (lines["ReadWritePaths"][-1] == f"-{made}") == bool(made)
