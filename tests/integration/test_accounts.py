@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_who_leaves_is_out_and_who_comes_back_is_in(undeployed: Rig, anna: Anna)
     assert left == ["somebody-else"], "hers moved over, another's was not touched"
     assert not undeployed.deploy(deploy="host", admin_users=listed).changed
 
-    as_anna = {"ssh_user": NAME, "ssh_key": str(anna.folder / "listed")}
+    as_anna: dict[str, Any] = {"ssh_user": NAME, "ssh_key": str(anna.folder / "listed")}
     refused = undeployed.deploy(deploy="host", admin_users={}, **as_anna)
     assert refused.code == 1
     assert "is the account that this run came with" in refused.output

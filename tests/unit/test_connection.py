@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,13 @@ from koprogo_deploy import connection
 from koprogo_deploy.door import Environment
 from koprogo_deploy.problems import Refusal
 from tests import project
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder of a short name: a socket's path in it has to end at 104 characters."""
+    with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 def environment(host: str = "203.0.113.7", **data: Any) -> Environment:
