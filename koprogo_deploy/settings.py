@@ -175,29 +175,25 @@ def _client_network(address: str) -> str:
 
 def _package(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]+", name):
-        raise ValueError(f'{name!r} is not the name of a package; write, for instance, "htop"')
+        raise ValueError('not the name of a package; write, for instance, "htop"')
     return name
 
 
 def _parameter(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9_]+([./][A-Za-z0-9_:@-]+)+", name):
-        raise ValueError(
-            f'{name!r} is not a kernel parameter; write, for instance, "net.core.somaxconn"'
-        )
+        raise ValueError('not a kernel parameter; write, for instance, "net.core.somaxconn"')
     return name
 
 
 def _parameter_value(text: str) -> str:
     if not re.fullmatch(r"-?[A-Za-z0-9/][A-Za-z0-9 ._:,/+-]*", text):
-        raise ValueError(
-            f'{text!r} is not the value of a kernel parameter; write one line, such as "4096"'
-        )
+        raise ValueError('not the value of a kernel parameter; write one line, such as "4096"')
     return text
 
 
 def _timezone(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", name):
-        raise ValueError(f'{name!r} is not a time zone; write, for instance, "Europe/Brussels"')
+        raise ValueError('not a time zone; write, for instance, "Europe/Brussels"')
     return name
 
 
@@ -208,7 +204,7 @@ def _install_root(path: str) -> str:
     below = any(path.startswith(f"{root}/") for root in _ROOTS)
     if not below or not re.fullmatch(r"(/[a-z0-9_-]+)+", path) or "/docker" in path:
         raise ValueError(
-            f"{path!r}: root runs programs from there, so it lies where only root writes; write "
+            "root runs programs from there, so it lies where only root writes; write "
             f'"/opt/koprogo", or a folder below {", ".join(_ROOTS)}'
         )
     return path
@@ -217,7 +213,7 @@ def _install_root(path: str) -> str:
 def _acme_server(url: str) -> str:
     if not re.fullmatch(r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~/-]*)?", url):
         raise ValueError(
-            f"{url!r} is not the directory of an ACME server; write, for instance, "
+            "not the directory of an ACME server; write, for instance, "
             '"https://acme-v02.api.letsencrypt.org/directory"'
         )
     return url
@@ -226,7 +222,7 @@ def _acme_server(url: str) -> str:
 def _value(text: str) -> str:
     # YAML takes some of these for the end of a line.
     if not text.replace("\n", "").replace("\t", "").isprintable():
-        raise ValueError(f"{text!r} has a control character; take it out")
+        raise ValueError("a value has a control character; take it out")
     return text
 
 
@@ -329,7 +325,7 @@ def _account(name: str) -> str:
     # adduser takes no other name, and sudo leaves out a file whose name has a dot.
     if not _ACCOUNT.fullmatch(name) or name == "root":
         raise ValueError(
-            f"{name!r} is no name for an account; write lower case letters, digits, - and _, "
+            "no name for an account; write lower case letters, digits, - and _, "
             'a letter first, such as "anna"'
         )
     return name
@@ -742,18 +738,21 @@ def _certificate(s: Settings) -> Iterator[Contradiction]:
                 yield field, f'missing; tls = "files" needs its path, such as "{example}"'
 
 
+_EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"
+
+
 def _acme(s: Settings) -> Iterator[Contradiction]:
-    if s.tls != "acme":
-        return
-    if not s.acme_email:
-        yield "acme_email", 'missing; tls = "acme" needs an address for expiry warnings'
-    elif s.acme_email.endswith(_PLACEHOLDER):
-        yield "acme_email", f'"{s.acme_email}" is the placeholder; write your own e-mail address'
-    elif not re.fullmatch(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", s.acme_email):
+    if s.acme_email and not re.fullmatch(_EMAIL, s.acme_email):
         yield (
             "acme_email",
             f'"{s.acme_email}" is not an e-mail address; write, for instance, "you@koprogo.be"',
         )
+    elif s.tls != "acme":
+        return
+    elif not s.acme_email:
+        yield "acme_email", 'missing; tls = "acme" needs an address for expiry warnings'
+    elif s.acme_email.endswith(_PLACEHOLDER):
+        yield "acme_email", f'"{s.acme_email}" is the placeholder; write your own e-mail address'
 
 
 def _backup_by_ssh(s: Settings) -> Iterator[Contradiction]:

@@ -52,8 +52,8 @@ def place_sshd_command(path: str, main: str = "/etc/ssh/sshd_config") -> str:
     """Put sshd's new configuration, which lies beside, into its place, and have sshd read it.
 
     It is checked as a part of the whole first, with every other file that sshd reads, and looked
-    at whether it is in force there. Where sshd does not take it the old file is back. Reload, not
-    restart: live sessions go on.
+    at whether it is in force there. Where sshd does not take it the old file is back. It is
+    reloaded, not restarted: live sessions go on. One that a socket starts may not run yet.
 
     Args:
         path: of the file, in the directory that the main configuration includes.
@@ -74,9 +74,9 @@ sshd -T -f "$t/main" | grep -qix 'passwordauthentication no' || {{
 }}
 [ ! -e "$file" ] || cp -a "$file" "$t/old"
 mv -T "$new" "$file"
-systemctl reload ssh || {{
+systemctl try-reload-or-restart ssh || {{
   if [ -e "$t/old" ]; then cp -a "$t/old" "$new" && mv -T "$new" "$file"; else rm -f "$file"; fi
-  systemctl reload ssh || :
+  systemctl try-reload-or-restart ssh || :
   echo "sshd did not take $file; it is as it was" >&2; exit 1
 }}"""
 

@@ -89,7 +89,7 @@ def test_production_believes_no_server_whose_key_nobody_compared(
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
 

@@ -123,7 +123,7 @@ def test_keys_of_an_earlier_version_go_when_sshd_looks_in_the_new_place(commands
     text = "\n---\n".join(found)
     placed = text.index(f"mv -T {accounts.KEYS}/anna.new {accounts.KEYS}/anna")
     joined = text.index("usermod -aG koprogo-admins anna")
-    reloaded = text.index("systemctl reload ssh")
+    reloaded = text.index("systemctl try-reload-or-restart ssh")
     removed = text.index(f"rm -f {old}")
     assert placed < joined < reloaded < removed
     assert "adduser" not in text

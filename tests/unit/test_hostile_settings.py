@@ -27,6 +27,7 @@ from tests import project
 from tests.project import KEY, Project
 
 SFTP = {"backup_ssh_key": "backup_key", "backup_host_key": KEY}
+TLS = {"tls_certificate": "tls.crt", "tls_key": "tls.key"}
 HERE = "group_data/production.py"
 
 
@@ -38,10 +39,10 @@ HERE = "group_data/production.py"
         ({"extra_packages": ["./evil.deb"]}, 'write, for instance, "htop"'),
         ({"sysctl": {"a.b": "4096\nkernel.core_pattern = |/tmp/x"}}, "sysctl['a.b']"),
         ({"sysctl": {"kernel.core_pattern": "|/tmp/x"}}, "not the value of a kernel parameter"),
-        ({"sysctl": {"a.b = 1\nc.d": "2"}}, "is not a kernel parameter"),
-        ({"timezone": "-Hevil"}, "is not a time zone"),
+        ({"sysctl": {"a.b = 1\nc.d": "2"}}, "not a kernel parameter"),
+        ({"timezone": "-Hevil"}, "not a time zone"),
         *(
-            ({"admin_users": {name: [KEY]}}, "is no name for an account")
+            ({"admin_users": {name: [KEY]}}, "no name for an account")
             for name in ("ALL", "-x", "../../x", "anna.b", "root", "anna b", "anna\n", "a" * 33, "")
         ),
         ({"admin_users": {"anna": []}}, "admin_users['anna']"),
@@ -109,10 +110,11 @@ HERE = "group_data/production.py"
         ({"backend_environment": {"REDIS_URL": "redis://:pw@h/0"}}, "an address with a login in"),
         ({"backend_environment": {"X": "see HTTPS://u:p@h"}}, "an address with a login in it"),
         ({"acme_email": "a$b@x.be"}, "is not an e-mail address"),
+        ({"acme_email": "a$b@x.be", "tls": "files", **TLS}, "is not an e-mail address"),
         ({"acme_email": "a@x.be\nx: y"}, "is not an e-mail address"),
         ({"acme_server": "https://x/$y"}, "not the directory of an ACME server"),
         ({"acme_server": "https://x.be/\nx"}, "not the directory of an ACME server"),
-        ({"backend_command": ["/app/x", "a\x85b"]}, "has a control character"),
+        ({"backend_command": ["/app/x", "a\x85b"]}, "a value has a control character"),
         ({"backend_image": "-oops/x:1"}, "not an image reference"),
         ({"domain": "a`||Path(`/"}, "a domain has no scheme and no path"),
     ],
