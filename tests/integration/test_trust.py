@@ -76,10 +76,10 @@ CREATE OPERATOR public.|| (LEFTARG = bigint, RIGHTARG = text, FUNCTION = public.
     code, said = koprogo("smoke", "sandbox", "--", "-k", "superuser or migrated or observer")
     assert mine.sql(SUPERUSERS) == "postgres"
     assert code == 1
-    assert "operator ||(bigint,text)" in said, "it is said that it is there"
+    assert "operator public.||(bigint,text)" in said, "it is said that it is there"
     code, problems = status()
     assert code == 1
-    assert any("operator ||(bigint,text)" in problem for problem in problems)
+    assert any("operator public.||(bigint,text)" in problem for problem in problems)
 
 
 def test_a_trigger_of_the_applications_fires_as_the_application(mine: Rig) -> None:
