@@ -126,8 +126,7 @@ docker exec koprogo-scratch-1 psql -XqAt -U postgres -d koprogo_db \\
 @pytest.mark.slow
 def test_a_restore_runs_no_function_of_the_applications_as_superuser(mine: Rig) -> None:
     as_application(mine, EVIL + CHECKED)
-    for deploy, data in (("backup", {}), ("restore", {"backup": "latest"})):
-        run = mine.deploy(deploy=deploy, **data)
+    for run in (mine.deploy(deploy="backup"), mine.deploy(deploy="restore", backup="latest")):
         assert run.code == 0, run.output
     assert mine.sql("SELECT count(*) FROM public.checked") == "1"
     assert mine.sql(SUPERUSERS) == "postgres"
