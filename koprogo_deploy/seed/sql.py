@@ -303,10 +303,15 @@ def password_sql(new_hash: str) -> str:
         SeedError: not a bcrypt hash.
     """
     check_bcrypt(new_hash)
-    update = f"""WITH changed AS (
-  UPDATE users SET password_hash = '{new_hash}', updated_at = now()
+    # No constant of a statement: the server logs those that fail or are slow, with all they hold.
+    update = f"""CREATE TEMP TABLE given (password_hash text NOT NULL) ON COMMIT DROP;
+COPY given FROM stdin;
+{copy_value(new_hash)}
+\\.
+WITH changed AS (
+  UPDATE users SET password_hash = given.password_hash, updated_at = now() FROM given
   WHERE {seeded_sql("id")} AND {seeded_sql("organization_id")}
-    AND password_hash <> '{new_hash}'
+    AND users.password_hash <> given.password_hash
   RETURNING 1
 ) SELECT json_build_object('passwords_set', (SELECT count(*) FROM changed)) AS done \\gset
 """  # noqa: S608

@@ -76,10 +76,10 @@ CREATE OPERATOR public.|| (LEFTARG = bigint, RIGHTARG = text, FUNCTION = public.
     code, said = koprogo("smoke", "sandbox", "--", "-k", "superuser or migrated or observer")
     assert mine.sql(SUPERUSERS) == "postgres"
     assert code == 1
-    assert "operator ||(bigint,text)" in said, "it is said that it is there"
+    assert "operator public.||(bigint,text)" in said, "it is said that it is there"
     code, problems = status()
     assert code == 1
-    assert any("operator ||(bigint,text)" in problem for problem in problems)
+    assert any("operator public.||(bigint,text)" in problem for problem in problems)
 
 
 def test_a_trigger_of_the_applications_fires_as_the_application(mine: Rig) -> None:
@@ -126,12 +126,7 @@ docker exec koprogo-scratch-1 psql -XqAt -U postgres -d koprogo_db \\
 @pytest.mark.slow
 def test_a_restore_runs_no_function_of_the_applications_as_superuser(mine: Rig) -> None:
     as_application(mine, EVIL + CHECKED)
-    steps: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("backup", {}),
-        ("restore", {"backup": "latest"}),
-    )
-    for deploy, data in steps:
-        run = mine.deploy(deploy=deploy, **data)
+    for run in (mine.deploy(deploy="backup"), mine.deploy(deploy="restore", backup="latest")):
         assert run.code == 0, run.output
     assert mine.sql("SELECT count(*) FROM public.checked") == "1"
     assert mine.sql(SUPERUSERS) == "postgres"

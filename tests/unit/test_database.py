@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import bcrypt
 import pytest
 
 from koprogo_deploy import database, direct, render
+from koprogo_deploy.data import host
 from koprogo_deploy.database import INDEXES
+from koprogo_deploy.database import OBSERVER as OBSERVER_ROLE
+from koprogo_deploy.facts.stack import Database
 from koprogo_deploy.on_host import rehearse
-from koprogo_deploy.operations import settle
+from koprogo_deploy.operations import settle, shell
 from koprogo_deploy.secrets import Secrets
 from tests import project
 
@@ -275,3 +279,40 @@ def test_an_observer_that_differs_is_put_right(name: str, value: object) -> None
     problems = database.observer_problems({**SCHEMA, "observer": {**OBSERVER, name: value}})
     assert len(problems) == 1
     assert name in problems[0]
+
+
+def test_whose_session_it_is_says_the_command() -> None:
+    assert f"PGOPTIONS='{database.SESSION}'" in shell.psql()
+    assert " -U postgres " in shell.psql()
+    for session, role in ((shell.owner_psql(), "koprogo"), (shell.observer_psql(), OBSERVER_ROLE)):
+        assert f" -U {role} " in session
+        assert "postgres -d" not in session
+    query = "SELECT count(*) FROM public.users"
+    rows = str(Database().command(query=query, owner=True))
+    assert " -U koprogo " in rows
+    assert " -U postgres " in str(Database().command(query=query))
+    assert host.psql("x", database.OWNER)[-4:] == ("-U", "koprogo", "-d", "x")
+
+
+def test_rows_of_the_application_are_asked_for_by_its_own_role() -> None:
+    """A look as superuser runs whatever stands in the tables' place: one home for who asks what."""
+    package = Path(database.__file__).parent
+    asked = {
+        "STATE_SQL": r"owner=True|owner_psql",
+        "held_query()": r"owner=True",
+        "written_since(": r"owner=True",
+        "clear_sql()": r"owner_psql",
+        "insert_sql(": r"owner_psql",
+        "password_sql(": r"owner_psql|owner_sql",
+        "clean_sql(": r"owner_psql",
+        "GUARDED_SQL": r"owner_psql|owner_sql",
+    }
+    for file in sorted(package.rglob("*.py")):
+        if file.name in ("database.py", "state.py") or file.parent.name == "seed":
+            continue
+        lines = file.read_text("utf-8").splitlines()
+        for number, line in enumerate(lines):
+            for name, wanted in asked.items():
+                if name in line and "`" not in line and not re.match(r"\s*(def|#|\"\"\")", line):
+                    around = "\n".join(lines[max(0, number - 2) : number + 3])
+                    assert re.search(wanted, around), f"{file}:{number + 1}: {line.strip()}"

@@ -176,6 +176,8 @@ class Database:
             "user": self.role,
             "database": self.database,
             "application_name": "koprogo monitor",
+            # What is asked is the catalog's: nothing of the application's is taken for it.
+            "options": "-c search_path=pg_catalog,pg_temp",
         }
         pairs = b"".join(f"{key}\0{value}\0".encode() for key, value in names.items())
         self.line.sendall(message(b"", struct.pack("!I", 196608) + pairs + b"\0"))

@@ -132,6 +132,10 @@ def test_password_is_set_for_seeded_logins_only() -> None:
     assert "id::text ~ '^5eed" in condition
     assert "organization_id::text ~ '^5eed" in condition
     assert script.count("UPDATE") == 1
+    assert script.count(new_hash) == 1
+    assert f"FROM stdin;\n{new_hash}\n" in script, (
+        "a row, and no part of a statement: those are logged"
+    )
 
 
 @pytest.mark.parametrize("bad", ["secret", "$2b$12$" + "a" * 52, "$2b$12$" + "a" * 52 + "'"])
