@@ -21,6 +21,7 @@ from koprogo_deploy.settings import SERVICES
 from koprogo_deploy.units import megabytes
 
 DISK_ALERT = SPACE.alert / 100
+ANSWER = 20  # seconds for the database; a host without a CPU to spare needs more than one
 # Units whose failure the journal tells, until one of them succeeds, whoever started that.
 _TOLD = ("koprogo-backup.service", "koprogo-drill.service")
 GOOD = ("deployed", "rolled back", "done")  # outcomes after which nobody has to look
@@ -73,8 +74,11 @@ class Now:
 def look_command(root: str) -> str:
     """Shell command whose output `parse` reads; changes nothing."""
     return (
-        f"root={shlex.quote(root)}; lock={LOCK}\n"  # noqa: S608 - looks only
+        f"root={shlex.quote(root)}; lock={LOCK}; within={ANSWER}\n"  # noqa: S608 - looks only
         r"""
+ask() {
+  timeout $within docker exec koprogo-postgres-1 psql -XqAt -U postgres "$@" 2>/dev/null
+}
 printf 'clock\t%s\n' "$(date +%s)"
 printf 'disk\t%s\n' "$(df -PB1 / | awk 'NR==2 {print $2 "\t" $4}')"
 [ -L "$root/current" ] && printf 'since\t%s\n' "$(stat -c %Y "$root/current")"
@@ -83,18 +87,18 @@ if [ -e "$lock" ] && ! flock -sn "$lock" true; then
   holder=$(head -n 1 "$lock.holder" 2>/dev/null | tr '\t' ' ')
   printf 'running\t%s\n' "${holder:-nobody could say who}"
 fi
+said=$(ask -d koprogo_db -c 'SELECT 1' -c 'TABLE public._sqlx_migrations')
+answers=$(printf '%s\n' "$said" | head -n 1)
+[ "$answers" = 1 ] && printf 'database\tyes\n'
+printf 'applied\t%s\n' \
+  "$(printf '%s\n' "$said" | tail -n +2 | cut -d '|' -f 1 | tr '\n' ' ')"
 {
   for old in /var/lib/docker/volumes/koprogo_uploads/koprogo_before_*; do
     [ -d "$old" ] && printf '%s\n' "${old##*/}"
   done
-  # A rollback with its data leaves a database and no uploads.
-  timeout 5 docker exec koprogo-postgres-1 psql -XqAt -U postgres -l 2>/dev/null | cut -d '|' -f 1
+  # A rollback with its data leaves a database and no uploads. One that is silent is asked once.
+  [ "$answers" != 1 ] || ask -l | cut -d '|' -f 1
 } | grep '^koprogo_before_' | sort -u | sed 's/^/replaced\t/'
-said=$(timeout 5 docker exec koprogo-postgres-1 psql -XqAt -U postgres -d koprogo_db \
-  -c 'SELECT 1' -c 'TABLE public._sqlx_migrations' 2>/dev/null)
-[ "$(printf '%s\n' "$said" | head -n 1)" = 1 ] && printf 'database\tyes\n'
-printf 'applied\t%s\n' \
-  "$(printf '%s\n' "$said" | tail -n +2 | cut -d '|' -f 1 | tr '\n' ' ')"
 for old in /var/lib/docker/volumes/koprogo_postgres_data/koprogo_before_*; do
   [ -d "$old" ] && printf 'cluster\t%s\t%s\n' "${old##*/}" "$(du -sB1 "$old" | cut -f1)"
 done
@@ -273,7 +277,7 @@ def troubles(stack: StackState, now: Now, journal: Journal, environment: str) ->
             deploy = data.ends
     postgres = stack.containers.get("postgres")
     if not now.database and postgres and postgres.serving:
-        what = "the database does not answer, though its container runs"
+        what = f"the database does not answer within {ANSWER} s, though its container runs"
         logs = f"{ssh}, sudo docker logs --tail 50 koprogo-postgres-1"
         found.append(Trouble(what, f"{logs}; koprogo debug locks says who waits for whom"))
     if stack.dynamic != live["dynamic"]:
