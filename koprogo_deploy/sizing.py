@@ -15,9 +15,11 @@ from koprogo_deploy.units import GB, MB, parse_size, show_size
 RULES: dict[str, Callable[[int, int], str | int]] = {
     # A quarter: the database gains most from memory, and shares the box.
     "postgres_memory": lambda ram, _: show_size(ram // 4 // MB * MB),
-    # 128 MB for each worker, and there is one for each vCPU.
+    # Four workers of KoproGo's use 69 MB (2026), 7 MB (2025).
     "backend_memory": lambda _, vcpus: show_size(128 * MB * vcpus),
-    "backend_workers": lambda _, vcpus: vcpus,
+    # A login hashes a password for 0.4 s on the worker that took it, and whoever waits for that
+    # worker waits as long. Four for each vCPU leave one free: P99 13 ms in place of 459 ms.
+    "backend_workers": lambda _, vcpus: 4 * vcpus,
     # More connections than this only queue in Postgres instead of in the backend; each one also
     # needs its memory there, so 2 GB have room for 8 however many vCPUs there are.
     "pool_max_connections": lambda ram, vcpus: max(2, min(32, 8 * vcpus, 8 * ram // (2 * GB))),

@@ -23,6 +23,7 @@ from koprogo_deploy.settings import SERVICES
 from koprogo_deploy.units import megabytes
 
 DISK_ALERT = SPACE.alert / 100
+ANSWER = 20  # seconds for the database; a host without a CPU to spare needs more than one
 # Units whose failure the journal tells, until one of them succeeds, whoever started that.
 _TOLD = ("koprogo-backup.service", "koprogo-drill.service")
 GOOD = ("deployed", "rolled back", "done")  # outcomes after which nobody has to look
@@ -77,8 +78,8 @@ class Now:
 def look_command(root: str) -> str:
     """Shell command whose output `parse` reads; changes nothing."""
     return (
-        f"root={shlex.quote(root)}; lock={LOCK}\n"
-        f"database=$(timeout 5 {psql()} -c {shlex.quote(database.applied_query())} "
+        f"root={shlex.quote(root)}; lock={LOCK}; within={ANSWER}\n"
+        f"database=$(timeout $within {psql()} -c {shlex.quote(database.applied_query())} "
         "</dev/null 2>/dev/null)\n"
         r"""
 printf 'clock\t%s\n' "$(date +%s)"
@@ -93,8 +94,9 @@ fi
   for old in /var/lib/docker/volumes/koprogo_uploads/koprogo_before_*; do
     [ -d "$old" ] && printf '%s\n' "${old##*/}"
   done
-  # A rollback with its data leaves a database and no uploads.
-  timeout 5 docker exec koprogo-postgres-1 psql -XqAt -U postgres -l 2>/dev/null | cut -d '|' -f 1
+  # A rollback with its data leaves a database and no uploads. One that is silent is asked once.
+  [ -z "$database" ] || timeout $within docker exec koprogo-postgres-1 \
+    psql -XqAt -U postgres -l 2>/dev/null | cut -d '|' -f 1
 } | grep '^koprogo_before_' | sort -u | sed 's/^/replaced\t/'
 [ -z "$database" ] || printf 'database\t%s\n' "$(printf %s "$database" | tr -d '\n')"
 for old in /var/lib/docker/volumes/koprogo_postgres_data/koprogo_before_*; do
@@ -279,7 +281,7 @@ def troubles(
             deploy = data.ends
     postgres = stack.containers.get("postgres")
     if not now.database and postgres and postgres.serving:
-        what = "the database does not answer, though its container runs"
+        what = f"the database does not answer within {ANSWER} s, though its container runs"
         logs = f"{ssh}, sudo docker logs --tail 50 koprogo-postgres-1"
         found.append(Trouble(what, f"{logs}; koprogo debug locks says who waits for whom"))
     if stack.dynamic != live["dynamic"]:

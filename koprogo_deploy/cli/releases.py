@@ -78,7 +78,7 @@ def history(
         for each in gone:
             out.print(foreign(each, "red"))
         if kept and not gone:
-            out.print(foreign(f"{len(kept)} heads that were kept elsewhere are in it"))
+            out.print(foreign(f"all {len(kept)} that were kept elsewhere are in it"))
         if check and not backups.off_site(opened.settings):
             words = "the repository is on the host itself: who edits the journal can edit it too"
             out.print(words, style="yellow")

@@ -24,7 +24,7 @@ from rich.console import Console
 from koprogo_deploy import backups, journal, machine, maintenance, status
 from koprogo_deploy.cli import backups as listing
 from koprogo_deploy.command_line import as_written
-from koprogo_deploy.data import backup, dump, hashes, live, main, repository, tree
+from koprogo_deploy.data import backup, confined, dump, hashes, live, main, repository, tree
 from koprogo_deploy.data.host import CLIENTS, MB, RUN, Config, Failed
 from koprogo_deploy.door import ROOT
 from koprogo_deploy.facts.stack import Container, StackState, Uploads
@@ -1145,7 +1145,7 @@ def test_backups_and_drills_run_confined(kind: str) -> None:
         assert lines[name] == ["yes"]
     assert lines["ProtectSystem"] == ["strict"]
     assert lines["RestrictAddressFamilies"] == ["AF_UNIX AF_INET AF_INET6"]
-    assert lines["RestrictNamespaces"] == ["mnt net"]
+    assert lines["RestrictNamespaces"] == [" ".join(confined.NAMESPACES)], "those it enters"
     kept = {each for value in lines["CapabilityBoundingSet"] for each in value.split()}
     assert not kept & {"CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_NET_ADMIN", "CAP_MKNOD", "CAP_BPF"}
     assert lines["RuntimeDirectory"] == [RUN.removeprefix("/run/")]

@@ -19,14 +19,14 @@ def test_the_smallest_machine_gets_the_figures_that_were_measured() -> None:
     assert settings.postgres_memory == 512 * MB
     assert settings.backend_memory == 128 * MB
     assert settings.page_cache_memory == 192 * MB
-    assert (settings.backend_workers, settings.pool_max_connections) == (1, 8)
+    assert (settings.backend_workers, settings.pool_max_connections) == (4, 8)
 
 
 def test_a_bigger_machine_gets_bigger_ones_by_itself() -> None:
     settings = project.settings(vps_memory="8GB", vps_vcpus=4)
     assert settings.postgres_memory == 2 * GB
     assert settings.backend_memory == 512 * MB
-    assert (settings.backend_workers, settings.pool_max_connections) == (4, 32)
+    assert (settings.backend_workers, settings.pool_max_connections) == (16, 32)
     assert budget.budget(settings).fits
 
 

@@ -299,7 +299,9 @@ def test_the_page_of_a_maintenance_is_told_once() -> None:
 
 def test_a_database_that_is_silent_behind_a_running_container_is_not_well() -> None:
     found = told(SITE, API, database=False)
-    assert found["problems"] == ["the database does not answer, though its container runs"]
+    assert found["problems"] == [
+        "the database does not answer within 20 s, though its container runs"
+    ]
 
 
 def test_failed_units_are_told_and_a_systemd_that_is_silent_is_not_without_any() -> None:
@@ -434,7 +436,12 @@ def test_a_database_that_a_rollback_left_is_told_though_no_uploads_lie_beside_it
     tmp_path: Path,
 ) -> None:
     docker = tmp_path / "docker"
-    docker.write_text('#!/bin/sh\ncase "$*" in *-l) echo koprogo_before_20260101t000000 ;; esac\n')
+    answered = json.dumps({"migrations": "", "trust": {"guard": True}})
+    docker.write_text(
+        "#!/bin/sh\n"
+        f"case \"$*\" in *json_build_object*) echo '{answered}' ;; "
+        "*-l*) echo koprogo_before_20260101t000000 ;; esac"
+    )
     docker.chmod(0o755)
     done = subprocess.run(
         ["sh", "-c", status.look_command(str(tmp_path))],
