@@ -10,6 +10,7 @@ setuid-root program in there must not be root out here.
 The standard library alone; once inside, nothing is imported, opened or run but that program.
 """
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -17,8 +18,16 @@ import struct
 import sys
 from collections.abc import Sequence
 
-# The mount namespace last: until then we see our own files.
-NAMESPACES = ("cgroup", "ipc", "uts", "net", "pid", "mnt")
+# The mount namespace last: until then we see our own files. With clone's flag of each, without
+# which systemd's RestrictNamespaces lets nobody enter one.
+NAMESPACES = {
+    "cgroup": 0x02000000,
+    "ipc": 0x08000000,
+    "uts": 0x04000000,
+    "net": 0x40000000,
+    "pid": 0x20000000,
+    "mnt": 0x00020000,
+}
 
 # System calls by number on x86_64 and aarch64: what Docker's own profile refuses to a container
 # without capabilities. Most want a capability anyway; the rest are ways deeper into the kernel.
@@ -102,7 +111,8 @@ _NUMBER, _ARCHITECTURE, _FIRST = 0, 4, 16  # where they lie in what the filter i
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 _EPERM, _ENOSYS, _EAFNOSUPPORT = 1, 38, 97
 
-_SET_DUMPABLE, _SET_PDEATHSIG, _SET_SECCOMP, _CAPBSET_DROP = 4, 1, 22, 24
+_SET_DUMPABLE, _SET_PDEATHSIG, _SET_SECCOMP = 4, 1, 22
+_CAPBSET_READ, _CAPBSET_DROP, _MOST_CAPABILITIES = 23, 24, 64
 _SET_NO_NEW_PRIVS, _CAP_AMBIENT, _AMBIENT_CLEAR = 38, 47, 4
 _FILTER, _SIGKILL = 2, 9
 _CAPABILITIES = 0x20080522  # version of capset's header
@@ -157,6 +167,10 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
+class _NotThereError(Exception):
+    """The image does not have that program."""
+
+
 class Kernel:
     """The system calls that Python does not have, each an error if it fails."""
 
@@ -172,7 +186,9 @@ class Kernel:
 
     def enter(self, descriptor: int, kind: str) -> None:
         """Join a namespace."""
-        self._checked(self._setns(descriptor, 0), f"the container's {kind} namespace")
+        self._checked(
+            self._setns(descriptor, NAMESPACES[kind]), f"the container's {kind} namespace"
+        )
 
     def control(self, option: int, *values: int) -> None:
         """prctl."""
@@ -181,9 +197,10 @@ class Kernel:
 
     def bound_nothing(self) -> None:
         """No program that is run from here on gains a capability."""
-        with open("/proc/sys/kernel/cap_last_cap") as file:  # noqa: PTH123
-            last = int(file.read())
-        for capability in range(last + 1):
+        # Up to the first that the kernel does not know; /proc may not say which is the last.
+        for capability in range(_MOST_CAPABILITIES):
+            if self._prctl(_CAPBSET_READ, capability, 0, 0, 0) < 0:
+                break
             self.control(_CAPBSET_DROP, capability)
         self.control(_CAP_AMBIENT, _AMBIENT_CLEAR)
 
@@ -219,14 +236,11 @@ def _inside(
     kernel.control(_SET_PDEATHSIG, _SIGKILL)  # or it would outlive the one that waits for it
     kernel.control(_SET_NO_NEW_PRIVS, 1)
     kernel.filter(program)
-    failed: OSError | None = None
     for folder in [""] if "/" in command[0] else variables["PATH"].split(":"):
-        try:
-            file = f"{folder}/{command[0]}" if folder else command[0]
+        file = f"{folder}/{command[0]}" if folder else command[0]
+        with contextlib.suppress(FileNotFoundError):
             os.execve(file, command, variables)  # noqa: S606 - no shell is wanted
-        except FileNotFoundError as error:
-            failed = failed or error
-    raise failed or FileNotFoundError(command[0])
+    raise _NotThereError(command[0])
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -238,16 +252,16 @@ def main(arguments: Sequence[str]) -> int:
     pid, uid, gid, *run = arguments
     kernel, program = Kernel(), seccomp_filter(platform.machine())
     opened = {kind: os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in NAMESPACES}
-    for kind in NAMESPACES[:-1]:
+    for kind in list(NAMESPACES)[:-1]:
         kernel.enter(opened[kind], kind)
     child = os.fork()  # only a child is in the container's namespace of processes
     if not child:
         code = 126
         try:
             _inside(kernel, opened["mnt"], (int(uid), int(gid)), program, run)
-        except FileNotFoundError:
+        except _NotThereError as error:
             code = 127
-            os.write(2, f"{run[run.index('--') + 1]}: not found in the container\n".encode())
+            os.write(2, f"{error}: not found in the container\n".encode())
         except BaseException as error:
             os.write(2, f"{run[run.index('--') + 1]} cannot be confined: {error}\n".encode())
         os._exit(code)
