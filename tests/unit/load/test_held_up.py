@@ -11,13 +11,17 @@ import uvloop
 from koprogo_deploy.load import generator as module
 from koprogo_deploy.load.generator import Generator
 from koprogo_deploy.load.ledger import Ledger
+from tests.unit.load.runs import PATIENCE
 from tests.unit.load.server import Site, opened, plan
 
 
-def test_a_blocked_generator_is_late_counts_it_and_is_invalid() -> None:
+def test_a_blocked_generator_is_late_counts_it_and_is_invalid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its loop stands still for 0.2 s twice a second: what was due meanwhile is sent late, and
     timed from when it was to be sent.
     """
+    monkeypatch.setattr(module, "BEHIND", PATIENCE)
 
     async def run(ledger: Ledger) -> None:
         generator = asyncio.create_task(Generator(ledger.plan, ledger.take).run())
