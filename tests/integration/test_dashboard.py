@@ -59,6 +59,7 @@ class Page:
         if self.cookie and not self.browser.get_cookie(self.cookie[0]):
             name, value = self.cookie
             self.browser.add_cookie({"name": name, "value": value, "httpOnly": True})
+            self.complaints()  # of the refused page, which was there for the cookie to have a place
             self.browser.get(self.link)
 
     def find(self, selector: str) -> WebElement:

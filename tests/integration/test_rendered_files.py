@@ -354,10 +354,12 @@ def test_postgres_lets_only_these_in(tmp_path: Path) -> None:
     assert [line[1:] for line in lines if line[0] == "rule"] == [
         ["local", "{all}", "{postgres}", "", "peer"],
         ["local", "{koprogo_db}", "{koprogo_observer}", "", "peer"],
+        ["local", "{all}", "{koprogo}", "", "peer"],
         ["host", "{koprogo_db}", "{koprogo,+koprogo}", "samenet", "scram-sha-256"],
     ]
     assert [line[1:] for line in lines if line[0] == "map"] == [
-        ["observer", "postgres", "koprogo_observer"]
+        ["observer", "postgres", "koprogo_observer"],
+        ["owner", "postgres", "koprogo"],
     ]
 
 

@@ -139,6 +139,7 @@ print(
             "verifying": VERIFYING,  # noqa: F821
             "listeners": [list(listener) for listener in listeners],
             "bridges": sorted(bridges),
+            "maintenance": (root / "traefik/dynamic/maintenance.yaml").exists(),
             "superadmin": answers_to_the_host(
                 "/api/v1/users", "/api/v1/organizations", "/api/v1/stats/dashboard"
             ),
