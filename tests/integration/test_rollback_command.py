@@ -183,7 +183,7 @@ def test_a_rollback_to_a_release_that_does_not_work_is_taken_back(changed: Rig) 
     rig = changed
     rig.converge()  # whatever the tests before left serving
     before = rig.manifest()["id"]
-    broken = {"STANDIN_FAULTS": "errors_percent=12", "TEST_RUN": f"{NOW}"}
+    broken = {"STANDIN_FAULTS": "errors_percent=7", "TEST_RUN": f"{NOW}"}
     assert rig.deploy(backend_environment=broken).code == 1
     releases = rig.on_host("grep -l errors_percent /opt/koprogo/releases/*/compose.yaml").split()
     bad = releases[-1].split("/")[-2]
