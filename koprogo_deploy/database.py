@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -179,35 +180,51 @@ _OBSERVER_QUERY = f"""(SELECT json_build_object(
    FROM pg_authid AS r WHERE rolname = '{OBSERVER}')"""  # noqa: S608 - names of ours
 
 
-# The application owns its table of migrations, and may put anything in its place, even while it is
-# read. Held by its name, found to be a plain table of plain types, it is read without running
-# anything of the application's.
-_HOLD = """BEGIN;
-DO $$ BEGIN
-  IF to_regclass('public._sqlx_migrations') IS NOT NULL THEN
-    LOCK TABLE public._sqlx_migrations IN ACCESS SHARE MODE;
-  END IF;
-END $$;"""
+# The application owns its table of migrations, and may put anything in its place or upon it. No
+# statement that is planned reads it, since planning runs what an index, a constraint or statistics
+# of the application's are made of; COPY of a plain table of plain types takes its rows as they lie.
 _PLAIN = """(SELECT count(*) = 2 FROM pg_class c JOIN pg_attribute ON attrelid = c.oid
     WHERE c.oid = to_regclass('public._sqlx_migrations') AND relkind = 'r'
       AND (attname, atttypid) IN (('version', 'int8'::regtype), ('success', 'bool'::regtype)))"""
-_APPLIED = f"""CASE WHEN {_PLAIN} THEN
-    (xpath('/table/row/m/text()', query_to_xml(
-      'SELECT string_agg(version || '':'' || success, '' '' ORDER BY version) AS m
-       FROM ONLY public._sqlx_migrations', false, false, '')))[1]::text
-    WHEN to_regclass('public._sqlx_migrations') IS NULL THEN '' ELSE 'unreadable:false' END"""  # noqa: S608
+MIGRATIONS_SQL = f"""SELECT to_regclass('public._sqlx_migrations') IS NOT NULL AS there,
+  {_PLAIN} AS plain \\gset
+\\if :there
+\\if :plain
+COPY public._sqlx_migrations (version, success) TO STDOUT;
+\\else
+SELECT E'unreadable\\tf';
+\\endif
+\\endif
+"""
+"""For psql's standard input: prints a line for each migration, and `answer` reads them."""
+_MIGRATION = re.compile(r"(\d+|unreadable)\t([tf])")
+
+
+def answer(printed: str) -> dict[str, Any]:
+    """What a script of a look printed: `migrations` as `version:success`, and its JSON object.
+
+    Args:
+        printed: lines of `MIGRATIONS_SQL`, if there are any, and then one of JSON, if there is one.
+
+    Raises:
+        ValueError: something else is there.
+    """
+    rows, lines = [], [line for line in printed.splitlines() if line.strip()]
+    while lines and (row := _MIGRATION.fullmatch(lines[0])):
+        rows.append(f"{row[1]}:{'true' if row[2] == 't' else 'false'}")
+        del lines[0]
+    found: dict[str, Any] = json.loads("\n".join(lines)) if lines else {}
+    return {"migrations": " ".join(sorted(rows)), **found} if rows else found
 
 
 def migrations_query() -> str:
-    """One JSON object about schema, extension, guard, observer; works on an empty database.
+    """Script of a look at schema, extension, guard, observer; works on an empty database.
 
     For the superuser; it looks at catalogs, and runs nothing of the application's. `query_to_xml`
     runs the inner query only when the table exists; a plain subselect would not even parse
-    without it.
+    without it. `answer` reads what it prints.
     """
-    return f"""{_HOLD}
-SELECT json_build_object(
-  'migrations', {_APPLIED},
+    return f"""{MIGRATIONS_SQL}SELECT json_build_object(
   'indexes', (SELECT coalesce(json_agg(indexname ORDER BY indexname), '[]')
               FROM pg_indexes WHERE schemaname = 'public'),
   'statements', EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'pg_stat_statements'),
@@ -222,23 +239,12 @@ SELECT json_build_object(
   'user_columns', (SELECT coalesce(json_agg(attname ORDER BY attname), '[]') FROM pg_attribute
                    WHERE attrelid = to_regclass('public.users')
                      AND attnum > 0 AND NOT attisdropped));
-COMMIT;
 """  # noqa: S608 - names of ours
 
 
 def applied_query() -> str:
-    """One JSON object for a look from afar: `migrations`, as `version:success`, and `trust`."""
-    return f"""{_HOLD}
-SELECT json_build_object('migrations', {_APPLIED}, 'trust', {trust_query()});
-COMMIT;
-"""
-
-
-MIGRATIONS_SQL = f"""{_HOLD}
-SELECT {_APPLIED};
-COMMIT;
-"""
-"""Prints `version:success` pairs; an empty line where there are none, or none can be read."""
+    """Script of a look from afar: `migrations`, as `version:success`, and `trust`."""
+    return f"{MIGRATIONS_SQL}SELECT json_build_object('trust', {trust_query()});\n"
 
 
 def digest(column: str, doubled: bool = False) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from koprogo_deploy.data.scratch import FILES, SECRETS
 from koprogo_deploy.database import OWNER, USER, not_migrated
+from koprogo_deploy.database import answer as read_answer
 from koprogo_deploy.on_host.rehearse import BACKEND, ROWS
 
 NETWORK = "koprogo-scratch"
@@ -140,7 +141,8 @@ def judge(
     )
     if found.fault:
         return found
-    wrong = not_migrated({**answer["found"], "statements": True}, image) + answer["failures"]
+    schema = read_answer(answer["found"])
+    wrong = not_migrated({**schema, "statements": True}, image) + answer["failures"]
     if wrong:
         return replace(found, fault="release", reason="; ".join(wrong))
     if limit is not None and found.locks is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import base64
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,8 +79,8 @@ def look_command(root: str) -> str:
     """Shell command whose output `parse` reads; changes nothing."""
     return (
         f"root={shlex.quote(root)}; lock={LOCK}; within={ANSWER}\n"
-        f"database=$(timeout $within {psql()} -c {shlex.quote(database.applied_query())} "
-        "</dev/null 2>/dev/null)\n"
+        f"asked={shlex.quote(database.applied_query())}\n"
+        f"database=$(printf '%s' \"$asked\" | timeout $within {psql()} 2>/dev/null)\n"
         r"""
 printf 'clock\t%s\n' "$(date +%s)"
 printf 'disk\t%s\n' "$(df -PB1 / | awk 'NR==2 {print $2 "\t" $4}')"
@@ -98,7 +98,7 @@ fi
   [ -z "$database" ] || timeout $within docker exec koprogo-postgres-1 \
     psql -XqAt -U postgres -l 2>/dev/null | cut -d '|' -f 1
 } | grep '^koprogo_before_' | sort -u | sed 's/^/replaced\t/'
-[ -z "$database" ] || printf 'database\t%s\n' "$(printf %s "$database" | tr -d '\n')"
+[ -z "$database" ] || printf 'database\t%s\n' "$(printf %s "$database" | base64 -w 0)"
 for old in /var/lib/docker/volumes/koprogo_postgres_data/koprogo_before_*; do
   [ -d "$old" ] && printf 'cluster\t%s\t%s\n' "${old##*/}" "$(du -sB1 "$old" | cut -f1)"
 done
@@ -156,8 +156,8 @@ def _parse(lines: Iterable[str]) -> Now:
             case "replaced":
                 now.replaced.append(values[0])
             case "database":
-                found = json.loads(values[0])
-                now.applied = list(database.parse_migrations(found["migrations"]))
+                found = database.answer(base64.b64decode(values[0]).decode())
+                now.applied = list(database.parse_migrations(found.get("migrations")))
                 now.trust = found["trust"]
                 now.database = True
             case "cluster":

@@ -37,7 +37,8 @@ def applied(container: str) -> list[str]:
     Raises:
         Failed: something else stands in the place of their table.
     """
-    found = database.parse_migrations(sql(container, database.MIGRATIONS_SQL))
+    printed = database.answer(sql(container, database.MIGRATIONS_SQL))
+    found = database.parse_migrations(printed.get("migrations"))
     if not all(version.isdigit() for version in found):
         raise Failed("public._sqlx_migrations is not the table that the application makes")
     return list(found)

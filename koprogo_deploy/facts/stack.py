@@ -10,6 +10,7 @@ from typing import Any
 from pyinfra.api import FactBase, StringCommand
 
 from koprogo_deploy.data.host import INCOMING
+from koprogo_deploy.database import answer
 from koprogo_deploy.operations.shell import owner_psql
 from koprogo_deploy.operations.shell import psql as psql_of_superuser
 from koprogo_deploy.problems import Problem
@@ -340,15 +341,16 @@ class Database(FactBase[dict[str, Any]]):
         """One `psql` in the container; the query holds no secret.
 
         Args:
-            query: gives one JSON object.
+            query: a script that `database.answer` reads.
             database: to ask.
             owner: as the application's role, as what reads its rows must; else as superuser.
         """
         psql = owner_psql(database) if owner else psql_of_superuser(database)
         # 126: the engine could not start psql, once in thousands; it says so on standard output.
         return StringCommand(
+            f"asked={shlex.quote(query)}\n"
             "for again in yes yes no; do\n"
-            f"  said=$({psql} -c {shlex.quote(query)} </dev/null 2>/dev/null); code=$?\n"
+            f"  said=$(printf '%s\\n' \"$asked\" | {psql} 2>/dev/null); code=$?\n"
             "  [ $code = 126 ] && [ $again = yes ] || break\n"
             "  sleep 0.5\n"
             "done\n"
@@ -356,6 +358,5 @@ class Database(FactBase[dict[str, Any]]):
         )
 
     def process(self, output: list[str]) -> dict[str, Any]:
-        """Parse the one line of JSON."""
-        text = "\n".join(output).strip()
-        return json.loads(text) if text else {}
+        """What `database.answer` reads."""
+        return answer("\n".join(output))

@@ -285,7 +285,7 @@ def rehearse(asked: dict[str, Any]) -> dict[str, Any]:
             room.left()
             bears()
             return {**result, "fault": "release", "reason": reason, "log": log()}
-        result["found"] = json.loads(psql(asked["query"]))
+        result["found"] = psql(asked["query"])
         result["executions"] = json.loads(psql(_EXECUTIONS, OWNER))
         result["columns"] = [before, json.loads(psql(_COLUMNS))]
         result["grown"] = max(0, int(psql(_SIZE)) - size)

@@ -31,6 +31,7 @@ END $f$;
 GONE = """
 DROP TABLE IF EXISTS public.checked;
 DROP FUNCTION IF EXISTS public.evil() CASCADE;
+DROP FUNCTION IF EXISTS public.evil_index(integer) CASCADE;
 DROP FUNCTION IF EXISTS public.evil_row() CASCADE;
 DROP FUNCTION IF EXISTS public.evil_text(bigint, text) CASCADE;
 DROP FUNCTION IF EXISTS public.evil_check(integer) CASCADE;
@@ -80,6 +81,25 @@ CREATE OPERATOR public.|| (LEFTARG = bigint, RIGHTARG = text, FUNCTION = public.
     code, problems = status()
     assert code == 1
     assert any("operator public.||(bigint,text)" in problem for problem in problems)
+
+
+def test_what_is_built_upon_the_migrations_table_runs_in_no_look(mine: Rig) -> None:
+    as_application(
+        mine,
+        EVIL
+        + """
+CREATE FUNCTION public.evil_index(integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql AS $f$
+BEGIN PERFORM public.evil(); RETURN 1; END $f$;
+CREATE INDEX evil ON public._sqlx_migrations ((version + public.evil_index(1)));
+CREATE STATISTICS public.evil ON (version + public.evil_index(1)), success
+  FROM public._sqlx_migrations;
+""",
+    )
+    assert koprogo("plan", "sandbox")[0] == 0
+    assert koprogo("smoke", "sandbox", "--", "-k", "superuser or migrated or observer")[0] == 0
+    assert status() == (0, [])
+    assert mine.deploy(deploy="backup").code == 0
+    assert mine.sql(SUPERUSERS) == "postgres"
 
 
 def test_a_trigger_of_the_applications_fires_as_the_application(mine: Rig) -> None:

@@ -81,17 +81,17 @@ def seen(environment: door.Environment, host: Any) -> Any:
 @pytest.fixture(scope="session")
 def database(environment: door.Environment, host: Any) -> Any:
     """What Postgres has in force, its schema, and what a tenant has: one query each."""
-    from koprogo_deploy.database import migrations_query, tenant_query
+    from koprogo_deploy.database import answer, migrations_query, tenant_query
     from koprogo_deploy.operations.shell import owner_psql, psql
 
     names = "SELECT json_object_agg(lower(name), current_setting(name)) FROM pg_settings"
-    queries = " ".join(f"-c {shlex.quote(query)}" for query in (names, migrations_query()))
-    asked = f"sudo -n {psql()} {queries} </dev/null && "
+    script = f"{names};\n{migrations_query()}"
+    asked = f"printf '%s' {shlex.quote(script)} | sudo -n {psql()} && "
     asked += f"sudo -n {owner_psql()} -c {shlex.quote(tenant_query())} </dev/null"
-    in_force, schema, tenant = host.check_output(asked).splitlines()
+    in_force, *schema, tenant = host.check_output(asked).splitlines()
     return {
         "settings": json.loads(in_force),
-        "schema": json.loads(schema),
+        "schema": answer("\n".join(schema)),
         "tenant": json.loads(tenant),
     }
 

@@ -169,14 +169,27 @@ def test_no_script_with_a_hash_comes_into_the_servers_log(script: str) -> None:
 
 
 def test_the_superusers_look_runs_nothing_of_the_applications() -> None:
-    look = database.migrations_query()
-    # Its table is held and found to be one before it is read: it could be a view by then.
-    assert look.index("LOCK TABLE public._sqlx_migrations") < look.index("relkind = 'r'")
-    assert "FROM ONLY public._sqlx_migrations" in look
-    assert "public.users" not in re.sub("'public.users'", "", look)
+    for look in (database.migrations_query(), database.applied_query(), database.MIGRATIONS_SQL):
+        # As a text for a catalog to look up, or read by COPY, which plans nothing.
+        named = re.sub(r"'public\.\w+'", "", look)
+        assert re.findall(r"(\S+) public\.(\w+)", named) == [("COPY", "_sqlx_migrations")]
+        assert look.index("relkind = 'r'") < look.index("COPY ")
     assert "search_path=pg_catalog,pg_temp" in database.SESSION
     assert rehearse.SESSION == database.SESSION
     assert rehearse.OWNER == database.OWNER
+
+
+def test_what_a_look_prints_is_migrations_and_one_object() -> None:
+    printed = '20240101000000\tt\n3\tf\n{"guard": null}\n'
+    assert database.answer(printed) == {
+        "migrations": "20240101000000:true 3:false",
+        "guard": None,
+    }
+    assert database.answer('{"rows": 1}') == {"rows": 1}
+    assert database.answer("") == {}, "of a database that is not there, or does not answer"
+    with pytest.raises(ValueError, match="Expecting value"):
+        database.answer("3\tt\nsomething else")
+    assert database.answer("unreadable\tf")["migrations"] == "unreadable:false"
 
 
 def test_something_else_in_the_place_of_the_migrations_table_is_no_empty_database() -> None:

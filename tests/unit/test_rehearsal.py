@@ -150,7 +150,7 @@ def answer(**changes: Any) -> dict[str, Any]:
         "reason": "",
         "seconds": {"server": 2.0, "copy": 0.5, "start": 3.0},
         "locks": [{"table": "owners", "mode": "AccessExclusiveLock", "seconds": 0.6}],
-        "found": {"migrations": "1:true 2:true", "indexes": INDEXES},
+        "found": "1\tt\n2\tt\n" + json.dumps({"indexes": INDEXES}),
         "executions": {"1": 9_000_000_000, "2": 1_400_000_000},
         "columns": [columns, columns],
         "failures": [],
@@ -173,10 +173,11 @@ def test_a_rehearsal_that_passed() -> None:
 
 
 def test_what_is_missing_on_the_copy_is_the_releases_fault() -> None:
-    found = judged(found={"migrations": "1:true", "indexes": INDEXES})
+    schema = json.dumps({"indexes": INDEXES})
+    found = judged(found=f"1\tt\n{schema}")
     assert found.fault == "release"
     assert found.reason == "1 migration(s) of the image not applied: 2 …"
-    assert judged(found={"migrations": "1:true 2:true", "indexes": []}).fault == "release"
+    assert judged(found='1\tt\n2\tt\n{"indexes": []}').fault == "release"
     failed = judged(failures=["/owners: 500, not 200"])
     assert (failed.fault, failed.reason) == ("release", "/owners: 500, not 200")
     assert not rehearsal.noted(failed)["passed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -203,8 +204,8 @@ def test_the_look_reads_releases_marks_and_lock(tmp_path: Path) -> None:
     ]
     assert found.since > 0
     assert found.disk_size > found.disk_free > 0
-    answer = {"migrations": "0001:true 0002:true", "trust": {"guard": True}}
-    asked = status.parse([f"database\t{json.dumps(answer)}"])
+    answer = b'0001\tt\n0002\tt\n{"trust": {"guard": true}}\n'
+    asked = status.parse([f"database\t{base64.b64encode(answer).decode()}"])
     assert (asked.database, asked.applied, asked.trust) == (
         True,
         ["0001", "0002"],
@@ -336,10 +337,10 @@ def test_a_host_that_cannot_be_asked_is_not_well_and_the_site_is_told_all_the_sa
 
 
 def test_the_look_says_what_the_database_units_kernel_and_engine_say(tmp_path: Path) -> None:
-    answered = json.dumps({"migrations": "0001:true 0002:true", "trust": {"guard": True}})
+    answered = '0001\\tt\\n0002\\tt\\n{"trust": {"guard": true}}\\n'
     answers = {
         "docker": f"""case "$*" in
-  *json_build_object*) echo '{answered}' ;;
+  *psql*koprogo_db) grep -q json_build_object && printf '{answered}' ;;
   "ps -aq"*) echo id ;;
   inspect*) echo traefik=3 ;;
 esac""",
@@ -436,10 +437,10 @@ def test_a_database_that_a_rollback_left_is_told_though_no_uploads_lie_beside_it
     tmp_path: Path,
 ) -> None:
     docker = tmp_path / "docker"
-    answered = json.dumps({"migrations": "", "trust": {"guard": True}})
+    answered = json.dumps({"trust": {"guard": True}})
     docker.write_text(
         "#!/bin/sh\n"
-        f"case \"$*\" in *json_build_object*) echo '{answered}' ;; "
+        f"case \"$*\" in *psql*koprogo_db) echo '{answered}' ;; "
         "*-l*) echo koprogo_before_20260101t000000 ;; esac"
     )
     docker.chmod(0o755)
