@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pyinfra.api import FactBase, StringCommand
 
@@ -33,7 +34,6 @@ done
 data=/var/lib/docker/volumes/koprogo_postgres_data/_data
 [ -d $data/base ] && printf 'database\t%s\t%s\n' \
   "$(du -sB1 $data/base | cut -f1)" "$(df -PB1 $data | awk 'NR==2 {print $4}')"
-printf 'clock\t%s\n' "$(date +%s)"
 printf 'swap\t%s\n' "$(awk 'NR>1 {print $1}' /proc/swaps | tr '\n' ' ')"
 printf 'timezone\t%s\n' "$(readlink -f /etc/localtime)"
 printf 'lists\t%s\n' "$(find /var/lib/apt/lists -name '*_Packages*' -mmin -1440 | head -n 1)"
@@ -53,6 +53,7 @@ class HostState:
         database: bytes that the databases take.
         data_free: bytes on the file system where they lie; 0 where there are none.
         clock: seconds since 1970 by the host's clock.
+        read: the same by our own, when the host had told its.
         files: `sha256 mode owner:group` by path, for those that exist.
         packages: installed ones of those asked for.
         sysctl: values of those asked for.
@@ -73,6 +74,7 @@ class HostState:
     database: int = 0
     data_free: int = 0
     clock: int = 0
+    read: int = 0
     swap: str = ""
     timezone: str = ""
     apt_lists_fresh: bool = False
@@ -193,11 +195,13 @@ class Host(FactBase[HostState]):
                 f'for f in {" ".join(patterns)}; do [ -e "$f" ] && '
                 "printf 'match\\t%s\\n' \"$f\"; done"
             )
-        return StringCommand("\n".join(parts) + "\ntrue")
+        # Last, and read as it comes: on a slow host all of this takes a minute.
+        parts.append("printf 'clock\\t%s\\n' \"$(date +%s)\"")
+        return StringCommand("\n".join(parts))
 
     def process(self, output: list[str]) -> HostState:
-        """Parse the lines."""
-        return parse(output)
+        """Parse the lines, and note when they came."""
+        return replace(parse(output), read=int(time.time()))
 
 
 class Certificates(FactBase[bool]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 
 from pyinfra import host, logger
@@ -40,7 +39,7 @@ def host_is_acceptable(does: str = "") -> Iterator[str]:
     # A new host has no engine to ask yet.
     images = look(Images) if found.docker and to_pull(settings, found) else []
     needs = disk_needs(settings, state, found, images)
-    problems = host_problems(state, settings, int(time.time()), needs)
+    problems = host_problems(state, settings, state.read, needs)
     problems += login_problems(settings, state, context.arrival())
     problems += data_problems(settings, state, found, upgrading=does == cut.UPGRADE)
     problems += cut_problems(settings, found, does)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,13 @@ HOST = [
     "loose\t/srv/anna",
     "match\t/etc/ssh/authorized_keys.d/bert",
 ]
+
+
+def test_the_hosts_clock_is_told_last_and_compared_with_ours_as_it_comes() -> None:
+    asked = str(host.Host().command(files=("/etc/x",), packages=("curl",), patterns=("/etc/*",)))
+    assert asked.splitlines()[-1].startswith("printf 'clock")
+    state = host.Host().process([*HOST, f"clock\t{int(time.time())}"])
+    assert abs(state.read - state.clock) < 60
 
 
 def test_the_host_is_read_line_by_line() -> None:
