@@ -105,9 +105,9 @@ def backup(config: Config, staged_now: Callable[[], None] = lambda: None) -> dic
         made = datetime.now(UTC)
         # Before and after: one that is deleted meanwhile has its row in the dump, and so has one
         # that came just before it.
-        tree.link(volume(), stage / FILES, left, outside=(INCOMING,))
+        tree.link(volume(), stage / FILES, left, (INCOMING,), config.memory)
         dumped = dump.dump(stage / DUMP, compress=0, hashed=True)
-        tree.link(volume(), stage / FILES, left, outside=(INCOMING,))
+        tree.link(volume(), stage / FILES, left, (INCOMING,), config.memory)
         head = audit_head(config)
         manifest = {
             "format": 1,

@@ -23,7 +23,9 @@ from koprogo_deploy.data.host import MB, Failed, run
 # KoproGo makes two directories above a file; and what is much deeper no program can name any more.
 DEEPEST = 16  # directories above each other
 LONGEST = 1024  # bytes of a path
-MOST = 25_000  # files and directories: each takes 1.3 kB of memory until the backup is done
+# Of the backup's memory for each file and directory: it takes 1.3 kB until the backup is done, and
+# restic, the hashes and the dump need theirs. 25 000 of them in 192 MB, which is the default.
+EACH = 8000
 # Of files that are mostly holes, as a file system that compresses has, too: reading more than that
 # takes for ever, and costs whoever made them nothing.
 SPARSE = 64 * MB  # bytes of one; KoproGo takes uploads of 50 MB
@@ -105,12 +107,17 @@ class _Linking:
     device: int
     outside: Collection[str]
     left: LeftOut
+    most: int
     entries: int = 0
     sparse: int = 0
 
 
 def link(
-    source: Path, target: Path, left: LeftOut | None = None, outside: Collection[str] = ()
+    source: Path,
+    target: Path,
+    left: LeftOut | None = None,
+    outside: Collection[str] = (),
+    memory: int = 192 * MB,
 ) -> None:
     """The regular files of a tree under another directory, as hard links: no copy, no room, one
     moment. Those that were linked there earlier stay.
@@ -121,13 +128,16 @@ def link(
         left: gets what stays out: anything but files and directories, and what no program of
             KoproGo's makes.
         outside: paths in the source that do not belong to it.
+        memory: bytes that a backup may take.
 
     Raises:
+        Failed: there are more files than it has memory for. A backup of some of them is none.
         OSError: not of a kind that somebody brings about in the source.
     """
     target.mkdir(mode=0o700, exist_ok=True)
     with opened(source, _DIRECTORY) as here, opened(target, _DIRECTORY) as there:
-        linking = _Linking(os.fstat(here).st_dev, outside, left if left is not None else LeftOut())
+        left = left if left is not None else LeftOut()
+        linking = _Linking(os.fstat(here).st_dev, outside, left, memory // EACH)
         _link_all(linking, here, there, "", 0)
 
 
@@ -156,8 +166,11 @@ def _link_one(linking: _Linking, here: int, there: int, name: str, path: str, de
         if why := unfit(found, linking.device, path, depth):
             return why
         linking.entries += 1
-        if linking.entries > MOST:
-            return f"more than {MOST} files"
+        if linking.entries > linking.most:
+            raise Failed(
+                f"the uploads hold more than {linking.most} files and directories, and the line of "
+                "backups in the budget has memory for no more: set backup_memory higher, and deploy"
+            )
         if stat.S_ISREG(found.st_mode):
             if found.st_size >= max(MB, 1024 * found.st_blocks):
                 linking.sparse += found.st_size

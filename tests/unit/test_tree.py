@@ -304,14 +304,12 @@ def test_a_tree_without_an_end_is_neither_followed_nor_kept(
     assert not box.volume.exists()
 
 
-def test_of_more_files_than_there_is_memory_for_the_first_ones_are_kept(
-    box: Box, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tree, "MOST", 5)
+def test_more_files_than_there_is_memory_for_make_no_backup_of_some_of_them(box: Box) -> None:
     for number in range(9):
         (box.volume / str(number)).write_text("x")
-    assert set(box.link().why.values()) == {"more than 5 files"}
-    assert len(box.staged()) == 5
+    tree.link(box.volume, box.stage, memory=9 * tree.EACH)
+    with pytest.raises(Failed, match=r"more than 8 files and directories.* backup_memory"):
+        tree.link(box.volume, box.stage, memory=8 * tree.EACH)
 
 
 def test_of_what_stays_out_no_more_is_remembered_than_can_be() -> None:
