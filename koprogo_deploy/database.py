@@ -63,7 +63,11 @@ _LARGE_OBJECTS = ("lo_creat(integer)", "lo_create(oid)", "lo_from_bytea(oid, byt
 
 # Of every session of the superuser: names and operators are the catalog's, whatever the application
 # put into its own schema, and whatever it set for its database, which it owns.
-SESSION = "-c search_path=pg_catalog,pg_temp -c role=none -c standard_conforming_strings=on"
+SESSION = (
+    "-c search_path=pg_catalog,pg_temp -c role=none -c standard_conforming_strings=on "
+    "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0 "
+    "-c default_transaction_read_only=off -c client_encoding=UTF8"
+)
 
 # What would lie in the server's log, where more than the superuser read: the statement of an error
 # or of a slow run, as it stands. For scripts that hold a hash.
@@ -228,9 +232,10 @@ def migrations_query() -> str:
   'indexes', (SELECT coalesce(json_agg(indexname ORDER BY indexname), '[]')
               FROM pg_indexes WHERE schemaname = 'public'),
   'statements', EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'pg_stat_statements'),
-  'guard', CASE WHEN to_regclass('{SCHEMA}.superadmin') IS NULL THEN NULL ELSE
+  'guard', CASE WHEN to_regclass('{SCHEMA}.applied') IS NULL THEN NULL ELSE
     (xpath('/table/row/h/text()', query_to_xml(
-      'SELECT {digest("password_hash", doubled=True)} AS h FROM {SCHEMA}.superadmin',
+      'SELECT {digest("password_hash", doubled=True)} AS h FROM {SCHEMA}.superadmin
+       WHERE password_hash IN (SELECT password_hash FROM {SCHEMA}.applied)',
       false, false, '')))[1]::text END,
   'trust', {trust_query()},
   'observer', {_OBSERVER_QUERY},
@@ -324,8 +329,8 @@ def written_since(moment: str) -> str:
 SELECT coalesce(json_object_agg(t.name, CASE WHEN t.created THEN
     (xpath('/table/row/w/text()', query_to_xml(format(
       'SELECT count(*) FILTER (WHERE created_at > %1$L) || '':'' || %3$s AS w FROM public.%2$I',
-      {_literal(moment)}, t.name, CASE WHEN t.updated THEN format(
-        'count(*) FILTER (WHERE updated_at > %1$L AND created_at <= %1$L)', {_literal(moment)})
+      {literal(moment)}, t.name, CASE WHEN t.updated THEN format(
+        'count(*) FILTER (WHERE updated_at > %1$L AND created_at <= %1$L)', {literal(moment)})
         ELSE '''''' END), false, false, '')))[1]::text END), '{{}}')
 FROM (SELECT relname AS name, bool_or(attname = 'created_at') AS created,
              bool_or(attname = 'updated_at') AS updated
@@ -336,7 +341,13 @@ FROM (SELECT relname AS name, bool_or(attname = 'created_at') AS created,
 """  # noqa: S608 - a time of ours
 
 
-def _literal(text: str) -> str:
+def quoted(name: str) -> str:
+    """A name as SQL takes it, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as SQL takes it, whatever is in it."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -450,6 +461,69 @@ def no_login_sql(logins: Sequence[str]) -> str:
     )
 
 
+_MAY = ("superuser", "inherit", "createrole", "createdb", "login", "replication", "bypassrls")
+_QUOTED_LISTS = ("search_path", "temp_tablespaces", "local_preload_libraries",
+                 "session_preload_libraries", "shared_preload_libraries")  # fmt: skip
+
+
+def roles_query(passwords: bool) -> str:
+    """One JSON object: every role but the superuser, with all that another server needs of it.
+
+    Args:
+        passwords: verifiers, too; else null.
+    """
+    columns = [{"superuser": "rolsuper", "login": "rolcanlogin"}.get(m, f"rol{m}") for m in _MAY]
+    may = ", ".join(f"'{name}', {column}" for name, column in zip(_MAY, columns, strict=True))
+    return f"""
+SELECT coalesce(json_object_agg(rolname, json_build_object(
+  'may', json_build_object({may}), 'connections', rolconnlimit, 'until', rolvaliduntil,
+  'password', {"rolpassword" if passwords else "NULL::text"},
+  'member_of', (SELECT coalesce(json_agg(to_jsonb(m)
+                || jsonb_build_object('role', g.rolname)), '[]')
+                FROM pg_auth_members m JOIN pg_roles g ON g.oid = roleid WHERE member = r.oid),
+  'settings', (SELECT coalesce(json_agg(s), '[]') FROM pg_db_role_setting, unnest(setconfig) AS s
+               WHERE setrole = r.oid AND setdatabase = 0))), '{{}}')
+FROM pg_authid AS r WHERE rolname <> 'postgres' AND rolname !~ '^pg_'
+"""  # noqa: S608 - names of ours
+
+
+def roles_sql(found: Mapping[str, Any]) -> str:
+    """Make the roles of another server. Pure.
+
+    Statements of our own on values that are quoted: a role may have given itself any setting, with
+    line breaks in it, and pg_dumpall's text with some lines left out would be another text. Lists
+    of names are left out: they say where things are looked for.
+
+    Args:
+        found: what `roles_query` gave there.
+    """
+    made, granted, kept = [], [], []
+    for name, role in sorted(found.items()):
+        this = quoted(name)
+        may = " ".join(f"{'' if role['may'][m] else 'NO'}{m.upper()}" for m in _MAY)
+        password = f" PASSWORD {literal(role['password'])}" if role["password"] else ""
+        until = f" VALID UNTIL {literal(role['until'])}" if role["until"] else ""
+        made.append(
+            f"CREATE ROLE {this};\nALTER ROLE {this} WITH {may} "
+            f"CONNECTION LIMIT {int(role['connections'])}{password}{until};\n"
+        )
+        for member in role["member_of"]:
+            options = [
+                f"{word} {'TRUE' if member[option] else 'FALSE'}"
+                for word, option in (("INHERIT", "inherit_option"), ("SET", "set_option"))
+                if option in member  # since 16
+            ]
+            if member["admin_option"]:
+                options.insert(0, "ADMIN TRUE" if options else "ADMIN OPTION")
+            with_ = f" WITH {', '.join(options)}" if options else ""
+            granted.append(f"GRANT {quoted(member['role'])} TO {this}{with_};\n")
+        for setting in role["settings"]:
+            key, _, value = setting.partition("=")
+            if key.lower() not in _QUOTED_LISTS:
+                kept.append(f"ALTER ROLE {this} SET {quoted(key)} = {literal(value)};\n")
+    return "".join((*made, *granted, *kept))
+
+
 DATABASE_SQL = """
 CREATE DATABASE koprogo_db OWNER koprogo;
 REVOKE CONNECT, TEMPORARY ON DATABASE koprogo_db FROM PUBLIC;
@@ -458,17 +532,24 @@ REVOKE CONNECT, TEMPORARY ON DATABASE koprogo_db FROM PUBLIC;
 EXTENSION_SQL = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements WITH SCHEMA public;\n"
 
 SCHEMA = "koprogo_deploy"  # of our own in the application's database
-TRIGGER = "koprogo_deploy_superadmin"
+TRIGGER = "zzzz_koprogo_deploy_superadmin"  # they fire in the order of their names: the last word
+FORMER_TRIGGER = "koprogo_deploy_superadmin"  # in dumps of before it had the last word
 WATCH = "koprogo_deploy_guard"  # the event trigger
-# Whose rights the guard has: to read the one hash, and no more. It runs in the application's
-# sessions, on columns whose types are the application's own.
-GUARD_ROLE = "koprogo_guard"
 
 _GUARDED = f"""EXISTS (SELECT FROM pg_catalog.pg_trigger
     WHERE tgrelid = pg_catalog.to_regclass('public.users') AND tgname = '{TRIGGER}'
       AND tgfoid = pg_catalog.to_regproc('{SCHEMA}.keep_superadmin_password')
       AND tgenabled IN ('O', 'A') AND tgtype = 23 AND tgqual IS NULL AND tgnargs = 0
       AND tgattr = ''::int2vector)"""
+# What the guard cannot see to: who comes after it, and rows that go another way.
+_UNDERMINED = f"""(EXISTS (SELECT FROM pg_trigger
+      WHERE tgrelid = to_regclass('public.users') AND tgname > '{TRIGGER}' COLLATE "C"
+        AND tgtype & 3 = 3 AND NOT tgisinternal)
+    OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = to_regclass('public.users'))
+    OR EXISTS (SELECT FROM pg_inherits WHERE inhparent = to_regclass('public.users'))
+    OR (SELECT count(*) <> 2 FROM pg_attribute WHERE attrelid = to_regclass('public.users')
+        AND attname IN ('email', 'password_hash')
+        AND atttypid IN ('text'::regtype, 'varchar'::regtype)))"""  # noqa: S608 - a name of ours
 _GUARD_TRIGGER = f"""CREATE OR REPLACE TRIGGER {TRIGGER} BEFORE INSERT OR UPDATE ON public.users
   FOR EACH ROW EXECUTE FUNCTION {SCHEMA}.keep_superadmin_password()"""
 
@@ -477,21 +558,24 @@ def guard_sql(password_hash: str) -> str:
     """Keep the superadmin's password ours: KoproGo resets it to a public one at every start.
 
     A trigger on `users` puts our hash in place of whatever is written for that row. The hash lies
-    in a schema of our own, which the application's role cannot read or change. It owns `users`,
-    and so could drop or switch off that trigger: an event trigger, which only the superuser may
-    touch, has it there again before that command ends. For the superuser; `GUARDED_SQL` follows.
+    in a schema of our own, which the application's role cannot change. It owns `users`, and so
+    could drop or switch off that trigger: an event trigger, which only the superuser may touch,
+    has it there again before that command ends. Both run with the rights of whoever sets them off,
+    which is the application, on columns whose types are the application's own. For the superuser;
+    `GUARDED_SQL` follows.
     """
     return f"""{_UNLOGGED}SET client_min_messages = warning;
 BEGIN;
-DO $$ BEGIN CREATE ROLE {GUARD_ROLE}; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
 -- Whoever made what lies there: the application could have been first.
 {UNGUARD_SQL}CREATE SCHEMA {SCHEMA};
 CREATE TABLE {SCHEMA}.superadmin (password_hash text NOT NULL);
 INSERT INTO {SCHEMA}.superadmin VALUES ('{password_hash}');
+-- Filled by the application's role once the row has that hash.
+CREATE TABLE {SCHEMA}.applied (password_hash text NOT NULL);
 CREATE FUNCTION {SCHEMA}.keep_superadmin_password() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF lower(NEW.email) = 'admin@koprogo.com' THEN
+  IF lower(NEW.email COLLATE "C") = 'admin@koprogo.com' THEN
     SELECT password_hash INTO STRICT NEW.password_hash FROM {SCHEMA}.superadmin;
   END IF;
   RETURN NEW;
@@ -507,9 +591,9 @@ EXCEPTION WHEN OTHERS THEN
   -- A migration of the application's does not fail for it; koprogo status says that it is gone.
   RAISE WARNING 'the guard of the superadmin is gone: %', SQLERRM;
 END $$;
-GRANT USAGE ON SCHEMA {SCHEMA} TO {GUARD_ROLE}, {OWNER};
-GRANT SELECT ON {SCHEMA}.superadmin TO {GUARD_ROLE};
-ALTER FUNCTION {SCHEMA}.keep_superadmin_password() OWNER TO {GUARD_ROLE};
+GRANT USAGE ON SCHEMA {SCHEMA} TO {OWNER};
+GRANT SELECT ON {SCHEMA}.superadmin TO {OWNER};
+GRANT INSERT ON {SCHEMA}.applied TO {OWNER};
 {_GUARD_TRIGGER};
 CREATE EVENT TRIGGER {WATCH} ON ddl_command_end EXECUTE FUNCTION {SCHEMA}.keep_guard();
 COMMIT;
@@ -521,34 +605,44 @@ DROP SCHEMA IF EXISTS {SCHEMA} CASCADE;
 """
 
 # In a session of the owner: the row is touched, and the guard gives it its password.
-GUARDED_SQL = """UPDATE public.users SET updated_at = updated_at
+GUARDED_SQL = f"""UPDATE public.users SET updated_at = updated_at
  WHERE lower(email) = 'admin@koprogo.com';
-"""
+INSERT INTO {SCHEMA}.applied SELECT password_hash FROM {SCHEMA}.superadmin;
+"""  # noqa: S608 - names of ours
 
 
 def trust_query() -> str:
     """SQL of one JSON object: who could do in Postgres what only the superuser should. Catalogs.
 
     `guard`: null without one; whether all of it is there. `shadows`: what is called as something
-    of Postgres' own. `powers`: what a role of the application's may do beyond its database.
+    of Postgres' own. `powers`: what a role may do beyond its database. `hidden`: tables of an
+    extension, for pg_dump. `elsewhere`: where the application is made to look for its tables.
     """
     return f"""(SELECT json_build_object(
     'guard', CASE WHEN to_regclass('{SCHEMA}.superadmin') IS NOT NULL THEN
-      {_GUARDED} AND EXISTS (SELECT FROM pg_event_trigger WHERE evtname = '{WATCH}'
+      {_GUARDED} AND NOT {_UNDERMINED}
+      AND EXISTS (SELECT FROM pg_event_trigger WHERE evtname = '{WATCH}'
         AND evtenabled IN ('O', 'A') AND evtevent = 'ddl_command_end' AND evttags IS NULL
         AND evtfoid = to_regproc('{SCHEMA}.keep_guard')) AND EXISTS (SELECT FROM pg_proc
         WHERE oid = to_regproc('{SCHEMA}.keep_superadmin_password')
-          AND proowner = to_regrole('{GUARD_ROLE}')) END,
+          AND proowner = {_BOOTSTRAP}) END,
     'shadows', (SELECT coalesce(json_agg(s ORDER BY s), '[]') FROM (
       SELECT 'function ' || p.oid::regprocedure AS s FROM pg_proc p
        WHERE pronamespace NOT IN ({_OURS}) AND NOT EXISTS (SELECT FROM pg_depend
-             WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
+             WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e'
+               AND proowner = {_BOOTSTRAP})
          AND EXISTS (SELECT FROM pg_proc o WHERE o.proname = p.proname
                      AND o.pronamespace = 'pg_catalog'::regnamespace)
       UNION ALL
+      SELECT 'function ' || p.oid::regprocedure || ' in pg_catalog' FROM pg_proc p
+       WHERE pronamespace = 'pg_catalog'::regnamespace AND oid >= {_FIRST_OF_USERS}
+         AND NOT EXISTS (SELECT FROM pg_depend
+             WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
+      UNION ALL
       SELECT 'operator ' || p.oid::regoperator FROM pg_operator p
        WHERE oprnamespace NOT IN ({_OURS}) AND NOT EXISTS (SELECT FROM pg_depend
-             WHERE classid = 'pg_operator'::regclass AND objid = p.oid AND deptype = 'e')
+             WHERE classid = 'pg_operator'::regclass AND objid = p.oid AND deptype = 'e'
+               AND oprowner = {_BOOTSTRAP})
          AND EXISTS (SELECT FROM pg_operator o WHERE o.oprname = p.oprname
                      AND o.oprnamespace = 'pg_catalog'::regnamespace)) AS called),
     'powers', (SELECT coalesce(json_agg(p ORDER BY p), '[]') FROM (
@@ -561,9 +655,25 @@ def trust_query() -> str:
         JOIN pg_roles g ON g.oid = roleid JOIN pg_roles m ON m.oid = member
        WHERE (g.rolname ~ '^pg_' OR g.rolname = 'postgres') AND m.rolname !~ '^pg_'
          AND m.rolname <> 'postgres' AND (m.rolname, g.rolname) <> ('{OBSERVER}', 'pg_monitor')
-      ) AS all_of_them)))"""  # noqa: S608 - names of ours
+         AND NOT (m.rolname !~ '^{OWNER}' AND g.rolname IN ('pg_monitor', 'pg_read_all_settings',
+           'pg_read_all_stats', 'pg_stat_scan_tables', 'pg_use_reserved_connections'))
+      ) AS all_of_them),
+    'hidden', ({HIDDEN_QUERY}),
+    'elsewhere', (SELECT coalesce(json_agg(DISTINCT w), '[]') FROM (
+      SELECT coalesce(rolname, datname) || ' has ' || s AS w FROM pg_db_role_setting
+        LEFT JOIN pg_roles r ON r.oid = setrole LEFT JOIN pg_database d ON d.oid = setdatabase,
+        unnest(setconfig) AS s
+       WHERE s ~ '^search_path=' AND (rolname ~ '^{OWNER}' OR setrole = 0)
+         AND coalesce(datname, current_database()) = current_database()) AS set)))"""  # noqa: S608
 
 
+_BOOTSTRAP = 10  # oid of the superuser that initdb makes, whose is what an extension brings
+_FIRST_OF_USERS = 16384  # what Postgres itself brings has a lower oid
+# A table that the application gave to an extension: pg_dump leaves it to CREATE EXTENSION.
+HIDDEN_QUERY = f"""SELECT coalesce(json_agg(c.oid::regclass || ' (' || extname || ')'), '[]')
+      FROM pg_depend JOIN pg_class c ON c.oid = objid JOIN pg_extension x ON x.oid = refobjid
+     WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_extension'::regclass
+       AND deptype = 'e' AND relkind IN ('r', 'p', 'm', 'S') AND relowner <> {_BOOTSTRAP}"""  # noqa: S608
 _OURS = f"""SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_'
          OR nspname IN ('information_schema', '{SCHEMA}')"""  # noqa: S608 - a name of ours
 
@@ -581,11 +691,30 @@ def trust_problems(found: Mapping[str, Any], guarded: bool) -> list[str]:
         "for that"
         for each in found.get("shadows") or ()
     ]
+    problems += [hidden_told(each) for each in found.get("hidden") or ()]
+    problems += [
+        f"{each}: the application may find other tables than its own there"
+        for each in found.get("elsewhere") or ()
+    ]
     if guarded and not found.get("guard"):
         problems.append(
-            "the guard of the superadmin's password is gone: its public password may work"
+            "the guard of the superadmin's password is gone, or something comes after it: the "
+            "public password may work"
         )
     return problems
+
+
+def hidden_told(table: str) -> str:
+    """What is said of a table that was given to an extension.
+
+    Args:
+        table: its name, and in brackets the extension's.
+    """
+    name, _, extension = table.rstrip(")").partition(" (")
+    return (
+        f"the table {name} was given to the extension {extension}, so that no dump holds it: "
+        f"ALTER EXTENSION {extension} DROP TABLE {name}"
+    )
 
 
 def observer_privileges(state: Mapping[str, Any]) -> set[str]:

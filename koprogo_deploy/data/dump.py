@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -23,13 +24,21 @@ from koprogo_deploy.data.host import (
     Failed,
     inside,
     last_words,
-    literal,
     psql,
     run,
     sql,
     sync,
 )
-from koprogo_deploy.database import OWNER, SCHEMA, TRIGGER, WATCH
+from koprogo_deploy.database import (
+    FORMER_TRIGGER,
+    HIDDEN_QUERY,
+    OWNER,
+    SCHEMA,
+    TRIGGER,
+    WATCH,
+    hidden_told,
+    literal,
+)
 
 STAYS_FREE = 200 * MB  # of the disk: logs and WAL go on meanwhile
 _CHUNK = 1 << 20
@@ -98,6 +107,16 @@ def command(compress: int, seen: str = "") -> list[str]:
     return ["pg_dump", "-U", "postgres", "-Fc", "-Z", str(compress), *options, DATABASE]
 
 
+def whole_of_it() -> None:
+    """See that pg_dump sees every table.
+
+    Raises:
+        Failed: it would leave one out, without a word.
+    """
+    if hidden := json.loads(sql(POSTGRES, HIDDEN_QUERY)):
+        raise Failed("; ".join(map(hidden_told, hidden)))
+
+
 def dump(file: Path, compress: int = 6, hashed: bool = False) -> dict[str, Any]:
     """Dump the real database to a file: written beside, on the disk, read back whole, renamed.
 
@@ -114,6 +133,7 @@ def dump(file: Path, compress: int = 6, hashed: bool = False) -> dict[str, Any]:
         Failed: it could not be made or does not read back; nothing of it is left.
     """
     began = time.monotonic()
+    whole_of_it()
     whole = size()
     room(file.parent, whole, "the dump")
     part = file.with_name(f"{file.name}.part")
@@ -191,7 +211,7 @@ def restore(file: Path, container: str = scratch.NAME, database: str = DATABASE)
 
     with whole() as content:
         listed = _read(inside(container, *LIST), content, "pg_restore")
-    first, rest = entries(listed.decode())
+    first, rest = entries(listed.decode(), sql(container, _TRUSTED, database).split())
     for names, role in ((first, "postgres"), (rest, OWNER)):
         if not names:
             continue
@@ -205,15 +225,17 @@ _ENTRY = re.compile(r"\d+; \d+ \d+ (?P<what>.*)")
 # What only the superuser may make, and what is not the application's at all: our own schema with
 # the superadmin's guard, which the live database gives a restored one, and what the observer may,
 # which a deploy gives it.
-_SUPERUSER = re.compile(r"(EXTENSION - |COMMENT - EXTENSION )")
+_EXTENSION = re.compile(r"(COMMENT - )?EXTENSION (- )?(?P<name>\S+)")
+# Those the owner makes, in their order, and owns as before: a schema may have to be there first.
+_TRUSTED = "SELECT DISTINCT name FROM pg_available_extension_versions WHERE trusted"
 _NOT_THEIRS = re.compile(
     rf"([A-Z ]+ {SCHEMA} |[A-Z]+ - (SCHEMA )?{SCHEMA}( |$)|ACL pg_catalog |"
     rf"(EVENT TRIGGER|COMMENT) - (EVENT TRIGGER )?{WATCH}|"
-    rf"(TRIGGER|COMMENT) public (TRIGGER )?users {TRIGGER})"
+    rf"(TRIGGER|COMMENT) public (TRIGGER )?users ({TRIGGER}|{FORMER_TRIGGER})( |$))"
 )
 
 
-def entries(listed: str) -> tuple[list[str], list[str]]:
+def entries(listed: str, trusted: Iterable[str]) -> tuple[list[str], list[str]]:
     """Lines of a dump's list of contents: what the superuser restores, and what the owner. Pure.
 
     Everything else is the owner's: constraints, generated columns and domains of the application
@@ -221,6 +243,7 @@ def entries(listed: str) -> tuple[list[str], list[str]]:
 
     Args:
         listed: what `pg_restore -l` printed.
+        trusted: extensions that the owner of a database may make.
     """
     first: list[str] = []
     rest: list[str] = []
@@ -228,7 +251,9 @@ def entries(listed: str) -> tuple[list[str], list[str]]:
         entry = _ENTRY.fullmatch(line)
         if entry is None or _NOT_THEIRS.match(entry["what"]):
             continue
-        (first if _SUPERUSER.match(entry["what"]) else rest).append(line)
+        extension = _EXTENSION.match(entry["what"])
+        by_superuser = extension is not None and extension["name"] not in trusted
+        (first if by_superuser else rest).append(line)
     return first, rest
 
 
@@ -287,6 +312,7 @@ def copy(hashed: bool = False) -> dict[str, Any]:
         Failed: either end failed; with its words.
     """
     began = time.monotonic()
+    whole_of_it()
     scratch_size = size()
     room(Path(run("docker", "info", "-f", "{{.DockerRootDir}}").strip()), scratch_size, "the copy")
     result: dict[str, Any] = {"bytes": scratch_size}
@@ -331,7 +357,7 @@ def _into_scratch(dumped: IO[bytes]) -> None:
         except Failed:  # the list of contents goes on, or the dump ended before it
             if not more:
                 raise
-    first, rest = entries(listed.decode())
+    first, rest = entries(listed.decode(), sql(scratch.NAME, _TRUSTED).split())
     if first:
         with _restoring(scratch.NAME, DATABASE, "postgres", first) as program:
             _fed(program.command, head, program.kept)

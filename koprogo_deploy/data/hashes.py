@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from koprogo_deploy.data import tree
-from koprogo_deploy.data.host import DATABASE, Failed, inside, last_words, psql, quoted, sql
+from koprogo_deploy.data.host import DATABASE, Failed, inside, last_words, psql, sql
+from koprogo_deploy.database import quoted
 
 _MODULUS = 1 << 256
 _END = b"\\!"  # no row begins so: COPY doubles a backslash or puts a letter behind it

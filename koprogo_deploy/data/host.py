@@ -290,16 +290,6 @@ def owner_sql(container: str, text: str, database: str = DATABASE) -> str:
     return run(*inside(container, *psql(database, OWNER)), stdin=text).strip()
 
 
-def quoted(name: str) -> str:
-    """A name as SQL takes it, whatever is in it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text as SQL takes it, whatever is in it."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def sync(path: Path) -> None:
     """Have a file or a directory on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

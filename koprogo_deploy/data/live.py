@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from koprogo_deploy import database
-from koprogo_deploy.data import backup, dump, hashes, tree
+from koprogo_deploy.data import backup, dump, hashes, scratch, tree
 from koprogo_deploy.data.host import (
     DATABASE,
     POSTGRES,
@@ -24,9 +24,7 @@ from koprogo_deploy.data.host import (
     Config,
     Failed,
     keep,
-    literal,
     owner_sql,
-    quoted,
     run,
     sql,
     sync,
@@ -73,7 +71,7 @@ def prepare(config: Config, asked: str) -> dict[str, Any]:
             snapshot, manifest = backup.fetch(config, asked, stage / backup.DUMP, uploads)
             backup.fits(config, manifest)
             tree.own(uploads, volume)
-            bring(stage / backup.DUMP)
+            bring(config, stage / backup.DUMP)
             found = hashes.tables(POSTGRES, database=NEW)
             problems = hashes.differences(manifest["tables"], found, "table")
             wanted = backup.only_files(manifest["uploads"])
@@ -115,7 +113,7 @@ def prepare_dump(config: Config, file: Path) -> dict[str, Any]:
     discard()
     dump.room(backup.volume(), dump.size(), "the restored database")
     try:
-        bring(file)
+        bring(config, file)
     except BaseException:
         with contextlib.suppress(Failed):
             discard()
@@ -123,21 +121,36 @@ def prepare_dump(config: Config, file: Path) -> dict[str, Any]:
     return {"dump": str(file), "seconds": round(time.monotonic() - began, 1)}
 
 
-def bring(file: Path) -> None:
+def bring(config: Config, file: Path) -> None:
     """A dump into a database beside the live one, with the live one's guard of the superadmin."""
     sql(POSTGRES, database.DATABASE_SQL.replace(DATABASE, NEW), "postgres")
     dump.restore(file, POSTGRES, NEW)
-    guard(guarded(), NEW)
+    guard(guarded(config), NEW)
     owner_sql(POSTGRES, "ANALYZE", NEW)
 
 
-def guarded() -> str:
-    """The hash that the live database's guard keeps as the superadmin's; empty without one."""
+def guarded(config: Config) -> str:
+    """The hash that the live database's guard keeps as the superadmin's; empty without one.
+
+    Where it cannot be read, which may be why the database is replaced, it is one of a password that
+    nobody knows: until a deploy says otherwise, the public one does not work either.
+    """
     there = f"SELECT to_regclass('{database.SCHEMA}.superadmin') IS NOT NULL"
-    with contextlib.suppress(Failed):  # it cannot be read: that may be why it is replaced
+    try:
         if sql(POSTGRES, there) == "t":
             return sql(POSTGRES, f"SELECT password_hash FROM {database.SCHEMA}.superadmin")  # noqa: S608
+    except Failed:
+        if _guard_is_wanted(config):
+            return scratch.bcrypt(scratch.password())
     return ""
+
+
+def _guard_is_wanted(config: Config) -> bool:
+    try:
+        text = (config.root / "current/manifest.json").read_text(encoding="utf-8")
+        return bool(json.loads(text)["values"]["superadmin_guard"])
+    except (OSError, ValueError, KeyError):
+        return True
 
 
 def guard(password_hash: str, name: str = DATABASE) -> None:
@@ -174,7 +187,7 @@ def rows_since(restored: dict[str, Any], live: dict[str, Any]) -> dict[str, int]
 
 def discard() -> None:
     """Remove what an earlier run restored and did not swap."""
-    sql(POSTGRES, f"DROP DATABASE IF EXISTS {quoted(NEW)} WITH (FORCE)", "postgres")
+    sql(POSTGRES, f"DROP DATABASE IF EXISTS {database.quoted(NEW)} WITH (FORCE)", "postgres")
     tree.remove(backup.volume().parent / NEW)
 
 
@@ -198,13 +211,13 @@ def old_name(moment: datetime) -> str:
 
 def swap_sql(old: str, coming: str) -> str:
     """Rename the live database to `old` and `coming` to the live one: both, or an error. Pure."""
-    live = quoted(DATABASE)
+    live = database.quoted(DATABASE)
     return f"""ALTER DATABASE {live} ALLOW_CONNECTIONS false;
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
- WHERE datname IN ({literal(DATABASE)}, {literal(coming)});
+ WHERE datname IN ({database.literal(DATABASE)}, {database.literal(coming)});
 BEGIN;
-ALTER DATABASE {live} RENAME TO {quoted(old)};
-ALTER DATABASE {quoted(coming)} RENAME TO {live};
+ALTER DATABASE {live} RENAME TO {database.quoted(old)};
+ALTER DATABASE {database.quoted(coming)} RENAME TO {live};
 COMMIT;
 """  # noqa: S608 - quoted
 
@@ -387,7 +400,8 @@ def exchange(old: str, coming: str) -> None:
         raise Failed(f"the uploads cannot be renamed: {error}") from None
     finally:
         for name in (DATABASE, *databases()):
-            sql(POSTGRES, f"ALTER DATABASE {quoted(name)} ALLOW_CONNECTIONS true", "postgres")
+            again = f"ALTER DATABASE {database.quoted(name)} ALLOW_CONNECTIONS true"
+            sql(POSTGRES, again, "postgres")
 
 
 def stop(names: list[str], grace: int) -> None:
@@ -442,7 +456,7 @@ def drop_old(config: Config) -> dict[str, Any]:
     (config.root / COMPARED).unlink(missing_ok=True)
     found = databases()
     for name in found:
-        sql(POSTGRES, f"DROP DATABASE {quoted(name)} WITH (FORCE)", "postgres")
+        sql(POSTGRES, f"DROP DATABASE {database.quoted(name)} WITH (FORCE)", "postgres")
     dropped = sum(found.values())
     for path in sorted(backup.volume().parent.iterdir()):
         if path.name == NEW or re.fullmatch(rf"{OLD}\d+t\d+", path.name):

@@ -20,7 +20,6 @@ from koprogo_deploy.data.host import (
     Config,
     Failed,
     inside,
-    literal,
     owner_sql,
     run,
     sql,
@@ -86,7 +85,7 @@ COPY given FROM STDIN;
 {password_hash}
 \\.
 UPDATE public.users SET password_hash = given.password_hash FROM pg_temp.given
- WHERE lower(email) = {literal(email)}
+ WHERE lower(email) = {database.literal(email)}
 RETURNING json_build_object('email', email, 'lists', json_build_object({_ANY}));
 """  # noqa: S608 - names of ours
 
@@ -168,14 +167,6 @@ def start_command(image: str, memory: int, access: Path) -> list[str]:
     ]
 
 
-def roles_sql(dumped: str) -> str:
-    """The roles of `pg_dumpall --roles-only`, without the superuser that every server has. Pure."""
-    kept = ("CREATE ROLE ", "ALTER ROLE ", "GRANT ")
-    own = ("CREATE ROLE postgres;", "ALTER ROLE postgres ")
-    lines = (line for line in dumped.splitlines() if line.startswith(kept))
-    return "".join(f"{line}\n" for line in lines if not line.startswith(own))
-
-
 def up(config: Config, image: str = "", passwords: bool = False) -> dict[str, Any]:
     """Start the server afresh, with the real one's roles and an empty database.
 
@@ -202,11 +193,9 @@ def up(config: Config, image: str = "", passwords: bool = False) -> dict[str, An
         run(*start_command(image, config.scratch_memory, access))
         _wait(image)
         # Hashes may be in there: it goes from one server to the other by pipe alone.
-        dumping = ["pg_dumpall", "--roles-only", "-U", "postgres"]
-        dumping += [] if passwords else ["--no-role-passwords"]
-        dumped = run(*inside(POSTGRES, *dumping))
-        owner = f"{roles_sql(dumped)}{database.OWNER_LOGIN_SQL}"
-        sql(NAME, database.unlogged(owner), "postgres")
+        roles = json.loads(sql(POSTGRES, database.roles_query(passwords), "postgres"))
+        made = f"{database.roles_sql(roles)}{database.OWNER_LOGIN_SQL}"
+        sql(NAME, database.unlogged(made), "postgres")
         sql(NAME, database.DATABASE_SQL, "postgres")
     except BaseException:
         down(config)

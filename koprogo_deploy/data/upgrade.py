@@ -27,7 +27,6 @@ from koprogo_deploy.data.host import (
     UPGRADE,
     Config,
     Failed,
-    inside,
     keep,
     owner_sql,
     run,
@@ -82,7 +81,7 @@ SELECT coalesce(json_agg(o ORDER BY o), '[]') FROM (
    WHERE contype IN ('c', 'f', 'p', 'u', 'x') AND conrelid <> 0 AND {_OWN_CONSTRAINT}
   UNION ALL
   SELECT 'trigger ' || tgrelid::regclass || ' ' || tgname FROM pg_trigger
-   WHERE NOT tgisinternal AND tgname <> '{database.TRIGGER}'
+   WHERE NOT tgisinternal AND tgname NOT IN ('{database.TRIGGER}', '{database.FORMER_TRIGGER}')
   UNION ALL
   SELECT 'function ' || p.oid::regprocedure
     FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE {_OWN_FUNCTION}
@@ -425,11 +424,11 @@ def moved(config: Config, cut: Mapping[str, Any]) -> dict[str, Any]:
     file = home().parent / DUMP
     began = time.monotonic()
     dumped = dump.dump(file, compress=0, hashed=True)
-    guarded = live.guarded()
+    guarded = live.guarded(config)
     wanted = {"tables": dumped["tables"], "roles": roles(POSTGRES)}
     names, at = objects(POSTGRES), json.loads(sql(POSTGRES, _SEQUENCES))
     # Password hashes are in there: they go from one server to the other by pipe alone.
-    script = run(*inside(POSTGRES, "pg_dumpall", "--roles-only", "-U", "postgres"))
+    made = json.loads(sql(POSTGRES, database.roles_query(passwords=True), "postgres"))
     seconds = {"dump": time.monotonic() - began}
     began = time.monotonic()
     run("docker", "stop", "-t", "60", POSTGRES)
@@ -437,7 +436,7 @@ def moved(config: Config, cut: Mapping[str, Any]) -> dict[str, Any]:
     up(config, cut["release"])
     seconds["restart"] = time.monotonic() - began
     began = time.monotonic()
-    roles_there = f"{scratch.roles_sql(script)}{database.OWNER_LOGIN_SQL}"
+    roles_there = f"{database.roles_sql(made)}{database.OWNER_LOGIN_SQL}"
     sql(POSTGRES, database.unlogged(roles_there), "postgres")
     sql(POSTGRES, database.DATABASE_SQL, "postgres")
     dump.restore(file, POSTGRES)

@@ -23,7 +23,11 @@ SCRATCH = "koprogo-scratch-1"
 OWNER = "koprogo"
 # As in koprogo_deploy.database, which does not come along: nothing of the application's is taken
 # for something of Postgres' own.
-SESSION = "-c search_path=pg_catalog,pg_temp -c role=none -c standard_conforming_strings=on"
+SESSION = (
+    "-c search_path=pg_catalog,pg_temp -c role=none -c standard_conforming_strings=on "
+    "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0 "
+    "-c default_transaction_read_only=off -c client_encoding=UTF8"
+)
 INTERVAL = 0.1  # seconds between two looks at the locks
 ROOM_INTERVAL = 0.5  # and at the disk
 # Those that somebody who reads or writes a row has to wait for.

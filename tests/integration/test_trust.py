@@ -28,6 +28,10 @@ BEGIN
   RETURN true;
 END $f$;
 """
+EVIL_TRIGGER = f"""{EVIL}
+CREATE FUNCTION public.evil_row() RETURNS trigger LANGUAGE plpgsql AS $f$
+BEGIN PERFORM public.evil(); RETURN CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END; END $f$;
+"""
 GONE = """
 DROP TABLE IF EXISTS public.checked;
 DROP FUNCTION IF EXISTS public.evil() CASCADE;
@@ -59,7 +63,8 @@ def as_application(rig: Rig, statements: str) -> str:
 @pytest.fixture
 def mine(rig: Rig) -> Iterator[Rig]:
     yield rig
-    rig.sql(GONE + "ALTER ROLE koprogo NOSUPERUSER;")
+    rig.sql(f"{GONE}ALTER ROLE koprogo NOSUPERUSER; ALTER ROLE koprogo RESET application_name;")
+    rig.sql("ALTER ROLE koprogo RESET search_path")
     assert rig.sql(SUPERUSERS) == "postgres"
 
 
@@ -105,10 +110,8 @@ CREATE STATISTICS public.evil ON (version + public.evil_index(1)), success
 def test_a_trigger_of_the_applications_fires_as_the_application(mine: Rig) -> None:
     as_application(
         mine,
-        EVIL
+        EVIL_TRIGGER
         + """
-CREATE FUNCTION public.evil_row() RETURNS trigger LANGUAGE plpgsql AS $f$
-BEGIN PERFORM public.evil(); RETURN CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END; END $f$;
 CREATE TRIGGER evil BEFORE DELETE OR INSERT ON organizations
   FOR EACH ROW EXECUTE FUNCTION public.evil_row();
 """,
@@ -127,10 +130,16 @@ INSERT INTO public.checked VALUES (1);
 """
 
 
-def test_a_copy_is_restored_without_running_the_applications_functions_as_superuser(
+def test_a_copy_is_restored_without_running_anything_of_the_applications_as_superuser(
     mine: Rig,
 ) -> None:
     as_application(mine, EVIL + CHECKED)
+    # A role may give itself settings, and its roles come along.
+    mine.sql(r"""
+SET SESSION AUTHORIZATION koprogo;
+ALTER ROLE koprogo SET application_name = E'x\n';
+ALTER ROLE koprogo SET search_path = '; ALTER ROLE koprogo SUPERUSER; --';
+""")
     scratch = """
 set -e
 /opt/koprogo/bin/koprogo-data scratch up >/dev/null
@@ -157,7 +166,7 @@ def test_a_restore_runs_no_function_of_the_applications_as_superuser(mine: Rig) 
 def test_the_guard_of_the_superadmin_comes_back_in_the_command_that_drops_it(
     mine: Rig, api: httpx2.Client
 ) -> None:
-    as_application(mine, "DROP TRIGGER koprogo_deploy_superadmin ON users;")
+    as_application(mine, "DROP TRIGGER zzzz_koprogo_deploy_superadmin ON users;")
     as_application(mine, "ALTER TABLE users DISABLE TRIGGER USER;")
     backend = next(name for name in mine.containers() if name.startswith("backend-"))
     mine.on_host(f"docker restart koprogo-{backend}-1 >/dev/null")
@@ -165,8 +174,20 @@ def test_the_guard_of_the_superadmin_comes_back_in_the_command_that_drops_it(
     login = {"email": "admin@koprogo.com", "password": "admin123"}
     assert api.post("/auth/login", json=login).status_code == 401
     assert status() == (0, [])
+    # One that comes after it, by its name, has the last word: that is said.
+    as_application(
+        mine,
+        EVIL_TRIGGER
+        + """CREATE TRIGGER zzzzz BEFORE UPDATE ON users
+  FOR EACH ROW EXECUTE FUNCTION public.evil_row();""",
+    )
+    code, problems = status()
+    assert code == 1
+    assert any("something comes after it" in told for told in problems)
+    as_application(mine, "DROP TRIGGER zzzzz ON users;")
+    assert status() == (0, [])
     mine.sql("DROP EVENT TRIGGER koprogo_deploy_guard")
-    as_application(mine, "DROP TRIGGER koprogo_deploy_superadmin ON users;")
+    as_application(mine, "DROP TRIGGER zzzz_koprogo_deploy_superadmin ON users;")
     code, problems = status()
     assert code == 1
     assert any("guard of the superadmin's password is gone" in told for told in problems)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 import pytest
@@ -137,20 +138,25 @@ def test_the_guard_keeps_the_superadmins_hash_out_of_the_applications_reach() ->
     assert "VALUES ('$2b$08$hash')" in sql
     assert "GRANT USAGE ON SCHEMA koprogo_deploy TO koprogo" in sql
     [grant] = re.findall("GRANT SELECT.*", sql)
-    assert grant == "GRANT SELECT ON koprogo_deploy.superadmin TO koprogo_guard;"
+    assert grant == "GRANT SELECT ON koprogo_deploy.superadmin TO koprogo;"
     assert sql.index("BEGIN;") < sql.index("COMMIT;")
 
 
-def test_the_guard_runs_with_no_rights_but_its_own_and_comes_back_when_it_is_dropped() -> None:
+def test_the_guard_runs_as_who_sets_it_off_and_comes_back_when_it_is_dropped() -> None:
     sql = database.guard_sql("$2b$08$hash")
-    # It runs on columns whose types are the application's: not as the superuser.
-    assert re.search(r"keep_superadmin_password\(\) OWNER TO koprogo_guard;", sql)
+    # It runs on columns whose types are the application's: as nobody else.
+    assert "SECURITY DEFINER" not in sql
     assert "CREATE EVENT TRIGGER koprogo_deploy_guard ON ddl_command_end" in sql
     assert sql.count("SET search_path = pg_catalog, pg_temp") == 2
     # What lies in the schema could be anybody's who was there first.
     assert sql.index("DROP SCHEMA IF EXISTS koprogo_deploy CASCADE") < sql.index("CREATE SCHEMA")
     assert "UPDATE public.users" not in sql, "a superuser's session fires nobody's triggers"
     assert "UPDATE public.users" in database.GUARDED_SQL
+    # Until that ran, it is not told that the guard is in force.
+    assert "INSERT INTO koprogo_deploy.applied" in database.GUARDED_SQL
+    assert "IN (SELECT password_hash FROM koprogo_deploy.applied)" in database.migrations_query()
+    # Triggers fire by their names.
+    assert max("update_users_updated_at", database.TRIGGER) == database.TRIGGER
 
 
 @pytest.mark.parametrize(
@@ -195,6 +201,57 @@ def test_what_a_look_prints_is_migrations_and_one_object() -> None:
 def test_something_else_in_the_place_of_the_migrations_table_is_no_empty_database() -> None:
     applied = database.parse_migrations("unreadable:false")
     assert "unreadable" in database.cannot_start(applied, {"1"})
+
+
+def role(**changes: Any) -> dict[str, Any]:
+    may = dict.fromkeys(("superuser", "createrole", "createdb", "replication", "bypassrls"), False)
+    return {
+        "may": {**may, "inherit": True, "login": True},
+        "connections": -1,
+        "until": None,
+        "password": None,
+        "member_of": [],
+        "settings": [],
+        **changes,
+    }
+
+
+def test_the_roles_of_another_server_are_made_by_statements_of_our_own() -> None:
+    member = {"role": "koprogo", "admin_option": False, "inherit_option": True, "set_option": False}
+    settings = ["role=koprogo", "idle_in_transaction_session_timeout=60s"]
+    found = {
+        "koprogo": role(),
+        "koprogo_ab": role(password="SCRAM-SHA-256$x", member_of=[member], settings=settings),
+    }
+    assert database.roles_sql(found) == (
+        'CREATE ROLE "koprogo";\n'
+        'ALTER ROLE "koprogo" WITH NOSUPERUSER INHERIT NOCREATEROLE NOCREATEDB LOGIN '
+        "NOREPLICATION NOBYPASSRLS CONNECTION LIMIT -1;\n"
+        'CREATE ROLE "koprogo_ab";\n'
+        'ALTER ROLE "koprogo_ab" WITH NOSUPERUSER INHERIT NOCREATEROLE NOCREATEDB LOGIN '
+        "NOREPLICATION NOBYPASSRLS CONNECTION LIMIT -1 PASSWORD 'SCRAM-SHA-256$x';\n"
+        'GRANT "koprogo" TO "koprogo_ab" WITH INHERIT TRUE, SET FALSE;\n'
+        """ALTER ROLE "koprogo_ab" SET "role" = 'koprogo';\n"""
+        """ALTER ROLE "koprogo_ab" SET "idle_in_transaction_session_timeout" = '60s';\n"""
+    )
+
+
+def test_a_roles_own_settings_are_values_and_no_statements() -> None:
+    evil = ["application_name=x'\n; ALTER ROLE koprogo SUPERUSER; --\n\\! id", 'a"b=c']
+    script = database.roles_sql({'k"o': role(settings=[*evil, 'search_path="; DROP ROLE x"'])})
+    assert script.endswith(
+        """ALTER ROLE "k""o" SET "application_name" = 'x''\n"""
+        "; ALTER ROLE koprogo SUPERUSER; --\n\\! id';\n"
+        """ALTER ROLE "k""o" SET "a""b" = 'c';\n"""
+    )
+    assert "search_path" not in script
+    assert "WITH ADMIN OPTION" in database.roles_sql(
+        {"a": role(member_of=[{"role": "b", "admin_option": True}])}
+    )
+
+
+def test_what_somebody_else_watches_the_server_by_is_no_power() -> None:
+    assert "m.rolname !~ '^koprogo'" in database.trust_query()
 
 
 def test_a_hash_is_told_such_that_only_who_has_the_password_knows_it() -> None:
