@@ -22,6 +22,9 @@ _shared_kernel = {
     },
 }
 
+# QEMU's translator is ten times slower than a processor, and slower still beside other work.
+_slow = {"backend_start_timeout": "10min"}
+
 vps = [
     (
         "sandbox",
@@ -48,7 +51,7 @@ vps = [
             # This machine, as the VPS sees it.
             "load_client_addresses": [_vps["gateway"]],
             "superadmin_addresses": [_vps["gateway"]],
-            **(_shared_kernel if _vps.get("kind", "box") == "box" else {}),
+            **(_shared_kernel if _vps.get("kind", "box") == "box" else _slow),
         },
     )
 ]
