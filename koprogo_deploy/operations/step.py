@@ -11,7 +11,7 @@ from pyinfra.api import operation
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy import direct
-from koprogo_deploy.pyinfra_adapter import commands
+from koprogo_deploy.pyinfra_adapter import commands, connection
 
 P = ParamSpec("P")
 
@@ -31,16 +31,22 @@ def step(function: Callable[P, Iterator[Any]]) -> Callable[..., Any]:
     @operation()
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
-        try:
-            for command in function(*args, **kwargs):
-                yield commands.heard(command, _note)
-        except OperationError as error:
-            if not state.is_executing:
-                raise
-            said.append(str(error))
-            yield commands.calling(_saying(str(error)))
+        yield from told(function(*args, **kwargs))
 
     return wrapped  # type: ignore[no-any-return]
+
+
+def told(asked: Iterator[Any]) -> Iterator[Any]:
+    """The commands of a step, and one that fails with the reason where it cannot go on."""
+    try:
+        for command in asked:
+            yield commands.heard(command, _note)
+    except (OperationError, *connection.LOST) as error:
+        if not state.is_executing:
+            raise
+        words = str(error) if isinstance(error, OperationError) else connection.lost(error)
+        said.append(words)
+        yield commands.calling(_saying(words))
 
 
 def _saying(message: str) -> Callable[[object], bool]:

@@ -8,11 +8,19 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import gevent
+from paramiko import SSHException
 from pyinfra import logger
 
 ASK_EVERY = 10  # seconds
-GIVE_UP = 30  # seconds without an answer
+GIVE_UP = 60  # seconds without an answer: a host that swaps or is one of many is slow
+# What an SSH connection raises that ends meanwhile.
+LOST = (EOFError, ConnectionError, TimeoutError, SSHException)
 _CHANGING = ("run_shell_command", "put_file", "rsync")  # of a connector
+
+
+def lost(error: BaseException) -> str:
+    """What is said where a connection ended in the midst of a run."""
+    return f"the connection to the host was lost: {str(error) or type(error).__name__}"
 
 
 def tune(host: Any) -> None:  # noqa: ANN401 - pyinfra's own type

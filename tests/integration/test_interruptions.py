@@ -244,7 +244,7 @@ def test_network_that_goes_silent_ends_the_run(changed: Rig) -> None:
         said(process, f"Starting operation: {BACKEND}")
         firewall("-I")
         try:
-            output, _ = process.communicate(timeout=90)
+            output, _ = process.communicate(timeout=120)
         finally:
             end(process)
             firewall("-D")
