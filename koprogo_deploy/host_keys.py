@@ -59,7 +59,7 @@ def known(name: str, files: Iterable[Path]) -> list[str]:
         # Of a line with a marker such as @revoked nothing is taken.
         lines = (line.split() for line in done.stdout.splitlines() if line[:1] not in ("#", "@"))
         found += [" ".join(words[1:3]) for words in lines if len(words) >= 3]
-    return list(dict.fromkeys(found))
+    return [key for key in dict.fromkeys(found) if is_host_key(key)]
 
 
 def users_files() -> tuple[Path, ...]:
@@ -68,13 +68,15 @@ def users_files() -> tuple[Path, ...]:
 
 
 def keys(host: str, connection: Mapping[str, Any], environment: str, root: Path) -> list[str]:
-    """The keys that are taken: those of the settings, else those that are known already."""
-    if lines := pinned(connection):
-        return lines
+    """The keys that are taken: those of the settings, else those that are known already.
+
+    RSA ones last: a server is asked for the first.
+    """
     name = name_of(host, connection)
-    if is_ours(connection, environment):
-        return known(name, users_files())
-    return known(name, [root / Path(str(connection["ssh_known_hosts_file"])).expanduser()])
+    own = [root / Path(str(connection["ssh_known_hosts_file"])).expanduser()]
+    files = users_files() if is_ours(connection, environment) else own
+    lines = pinned(connection) or known(name, files)
+    return sorted(lines, key=lambda line: line.startswith("ssh-rsa "))
 
 
 def wrong(host: str, connection: Mapping[str, Any], environment: str, root: Path) -> list[Wrong]:

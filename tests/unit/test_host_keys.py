@@ -15,6 +15,7 @@ from tests import project
 from tests.project import Project
 
 OURS = ".known_hosts/production"
+HARDWARE_KEY = "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAAQE="
 
 
 def data(**changes: Any) -> dict[str, Any]:
@@ -75,6 +76,19 @@ def test_a_host_that_the_user_knows_is_taken_hashed_or_not(tmp_path: Path, home:
     assert len(told(tmp_path, ssh_port=2222)) == 1, "another port is another server"
 
 
+def test_an_rsa_key_comes_last_and_what_is_no_servers_key_not_at_all(
+    tmp_path: Path, home: Path
+) -> None:
+    rsa = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAQE="
+    (home / ".ssh/known_hosts").write_text(
+        f"203.0.113.7 {rsa}\n203.0.113.7 ssh-dss AAAAB3NzaC1kc3MAAAABAQ==\n"
+        f"203.0.113.7 {project.KEY}\n"
+    )
+    for connection_data in (data(), data(ssh_host_key=[rsa, project.KEY])):
+        found = host_keys.keys("203.0.113.7", connection_data, "production", tmp_path)
+        assert found == [project.KEY, rsa]
+
+
 def test_what_is_pinned_stands_above_what_the_user_knows(tmp_path: Path, home: Path) -> None:
     (home / ".ssh/known_hosts").write_text(f"203.0.113.7 {project.OTHER_KEY}\n")
     host_keys.write("203.0.113.7", data(ssh_host_key=project.KEY), "production", tmp_path)
@@ -100,6 +114,7 @@ def test_a_file_of_ones_own_has_to_know_the_host_and_is_never_written(tmp_path: 
         ({"ssh_strict_host_key_checking": "no"}, "another key would be believed"),
         ({"ssh_known_hosts_file": None}, f'write "{OURS}"'),
         ({"ssh_host_key": "AAAA"}, "is not the key of an SSH server"),
+        ({"ssh_host_key": HARDWARE_KEY}, "is not the key of an SSH server"),
         ({"ssh_host_key": f"vps {project.KEY}"}, "what ssh-keyscan prints after the name"),
     ],
 )
