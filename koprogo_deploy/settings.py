@@ -197,6 +197,14 @@ def _timezone(name: str) -> str:
     return name
 
 
+def _listener(text: str) -> str:
+    protocol, slash, port = text.partition("/")
+    named = protocol in ("tcp", "udp") and slash and re.fullmatch(r"[1-9]\d{0,4}", port)
+    if not named or int(port) > 65535:
+        raise ValueError('not a protocol and its port; write, for instance, "udp/51820"')
+    return text
+
+
 _ROOTS = ("/opt", "/srv", "/usr/local", "/var/opt", "/var/lib")
 
 
@@ -380,6 +388,7 @@ Parameter = Annotated[str, AfterValidator(_parameter)]
 ParameterValue = Annotated[str, AfterValidator(_parameter_value)]
 PrivateNetwork = Annotated[str, AfterValidator(_private_network)]
 Image = Annotated[str, AfterValidator(_image)]
+Listener = Annotated[str, AfterValidator(_listener)]
 PostgresSetting = Annotated[str, AfterValidator(_postgres_setting)]
 Value = Annotated[str, AfterValidator(_value)]
 Variable = Annotated[str, AfterValidator(_variable)]
@@ -411,6 +420,7 @@ NOT_OF_RELEASE = frozenset(
     {
         *("swap", "timezone", "sysctl", "extra_packages", "unattended_upgrades"),
         *("journald_limit", "time_synchronisation", "admin_users", "install_root"),
+        "expected_listeners",
         *("public_address", "scan_address", "public_http_port", "public_https_port"),
         *("ca_certificate", "tls", "tls_certificate", "tls_key", "environment"),
         *("acme_email", "acme_server", "acme_ca_certificate"),
@@ -452,6 +462,7 @@ class Settings(BaseModel):
     unattended_upgrades: bool
     journald_limit: Size
     time_synchronisation: bool
+    expected_listeners: list[Listener]
     admin_users: dict[AccountName, Annotated[list[PublicKey], Field(min_length=1)]]
     install_root: Annotated[str, AfterValidator(_install_root)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -33,17 +34,22 @@ def ssh_ports(effective: str) -> set[int]:
 
 
 def open_to_others(
-    listeners: Iterable[Sequence[str]], ssh: Iterable[int], bridges: Iterable[str]
+    listeners: Iterable[Sequence[str]],
+    ssh: Iterable[int],
+    bridges: Iterable[str],
+    named: Iterable[str] = (),
 ) -> list[str]:
-    """Listeners that somebody else reaches, beside SSH, HTTP and HTTPS.
+    """Listeners that somebody else reaches, beside SSH, HTTP, HTTPS and those that are expected.
 
     Args:
         listeners: protocol, address and port as `ss` prints them.
         ssh: TCP ports of sshd.
         bridges: the host's address and prefix on each of the containers' networks; what listens
             there is met by containers alone.
+        named: `expected_listeners`.
     """
     expected = WEB | DHCP_CLIENTS | {("tcp", port) for port in ssh}
+    expected |= {(protocol, int(port)) for protocol, _, port in (n.partition("/") for n in named)}
     inside = [ipaddress.ip_network(bridge, strict=False) for bridge in bridges]
     found = []
     for protocol, shown, port in listeners:
@@ -53,6 +59,17 @@ def open_to_others(
         if not address.is_loopback and not any(address in network for network in inside):
             found.append(f"{protocol} {shown}:{port}")
     return sorted(found)
+
+
+def expecting(found: Iterable[str], named: Iterable[str], environment: str) -> str:
+    """What `open_to_others` found, and the setting by which all of it would be expected."""
+    told = list(found)
+    more = {f"{each.split()[0]}/{each.rpartition(':')[2]}" for each in told}
+    value = json.dumps(list(dict.fromkeys([*named, *sorted(more)])))
+    return (
+        f"others reach {', '.join(told)}; end it, or, where it is meant to be there, write "
+        f"expected_listeners = {value} in group_data/{environment}.py"
+    )
 
 
 def _address(shown: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -103,11 +103,13 @@ def test_only_the_proxy_publishes_ports(containers: Any) -> None:
 
 
 @pytest.mark.of_the_host
-def test_only_ssh_listens_besides(seen: Any) -> None:
+def test_only_ssh_listens_besides(settings: Any, seen: Any) -> None:
     ssh_ports = judge.ssh_ports(seen["sshd"])
     assert ssh_ports, "sshd did not say where it listens"
     assert seen["listeners"], "the host told of no listener at all"
-    assert judge.open_to_others(seen["listeners"], ssh_ports, seen["bridges"]) == []
+    named = settings.expected_listeners
+    found = judge.open_to_others(seen["listeners"], ssh_ports, seen["bridges"], named)
+    assert not found, judge.expecting(found, named, settings.environment)
 
 
 def test_superadmin_pages_refuse_who_is_not_listed(settings: Any, seen: Any) -> None:

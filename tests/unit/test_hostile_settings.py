@@ -105,6 +105,10 @@ HERE = "group_data/production.py"
                 "/opt/k\n",
             )
         ),
+        *(
+            ({"expected_listeners": [each]}, 'write, for instance, "udp/51820"')
+            for each in ("51820", "udp/0", "udp/65536", "sctp/1", "udp/1\n", "tcp/", "tcp:22")
+        ),
         ({"backend_environment": {"SMTP_PASS": "x"}}, "looks like a secret"),
         ({"backend_environment": {"SENTRY_DSN": "x"}}, "looks like a secret"),
         ({"backend_environment": {"REDIS_URL": "redis://:pw@h/0"}}, "an address with a login in"),
@@ -131,6 +135,7 @@ def test_what_is_meant_is_accepted() -> None:
     project.settings(
         extra_packages=["g++", "libc6", "python3.13"],
         sysctl={"net.ipv4.tcp_rmem": "4096 131072 6291456", "net.ipv4.conf.eth0/1.rp_filter": "2"},
+        expected_listeners=["udp/51820", "tcp/9100"],
         timezone="America/Argentina/Buenos_Aires",
         admin_users={"anna": [f"{KEY} anna@laptop, 2026"], "b_2-c": [KEY]},
         superadmin_addresses=["203.0.113.7", "10.0.0.0/8", "2001:db8::/32"],

@@ -110,6 +110,19 @@ def test_listeners_of_both_protocols_and_families_are_told(tmp_path: Path) -> No
     ]
 
 
+def test_a_listener_that_is_expected_is_none_to_tell_of() -> None:
+    there = [("udp", "0.0.0.0", "51820"), ("udp", "[::]", "123"), ("tcp", "10.8.0.1", "9100")]
+    named = ["udp/51820"]
+    found = judge.open_to_others(there, {22}, (), named)
+    assert found == ["tcp 10.8.0.1:9100", "udp [::]:123"]
+    told = judge.expecting(found, named, "production")
+    assert told.startswith("others reach tcp 10.8.0.1:9100, udp [::]:123; ")
+    value = '["udp/51820", "tcp/9100", "udp/123"]'
+    assert f"expected_listeners = {value} in group_data/production.py" in told
+    assert judge.open_to_others(there, {22}, (), json.loads(value)) == []
+    assert judge.open_to_others([("tcp", "*", "51820")], {22}, (), named), "of UDP alone"
+
+
 def test_the_superadmins_pages_are_asked_for_by_somebody_who_claims_to_be_listed(
     tmp_path: Path,
 ) -> None:
