@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import difflib
 import hashlib
 import ipaddress
 import re
@@ -26,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from koprogo_deploy import sizing
+from koprogo_deploy import secrets, sizing
 from koprogo_deploy.units import parse_size, show_size
 
 Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(show_size)]
@@ -794,20 +795,38 @@ def _backup_in_clear(s: Settings) -> Iterator[Contradiction]:
 
 _SECRET_NAME = re.compile("SECRET|PASS|PWD|TOKEN|KEY|CREDENTIAL|PRIVATE|_DSN$")
 _LOGIN_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]*@", re.IGNORECASE)
+# Of names that sound like a secret and are none, and what stands there then.
+_HARMLESS = (
+    (re.compile("(^|_)KEY_PREFIX$"), re.compile(r"[\w./-]{0,64}")),
+    (re.compile("_UR[LI]$"), re.compile(r"https?://[^@?#\s]+", re.IGNORECASE)),
+    (re.compile("_(TTL|EXPIRY|EXPIRES|EXPIRATION|LIFETIME)(_[A-Z]+)?$"), re.compile(r"\d+ ?\w{0,7}")),
+)
+
+
+def _is_harmless(name: str, value: str) -> bool:
+    return any(n.search(name) and v.fullmatch(value) for n, v in _HARMLESS)
 
 
 def _secrets_in_sight(s: Settings) -> Iterator[Contradiction]:
+    kept = {*(wanted.name for wanted in secrets.WANTED), *secrets.OPTIONAL}
+    where = f".env.{s.environment}"
     for name, value in s.backend_environment.items():
         if _LOGIN_IN_URL.search(value):
-            yield (
-                "backend_environment",
-                f"{name} is an address with a login in it; that belongs in .env.{s.environment}",
-            )
-        elif _SECRET_NAME.search(name):
-            yield (
-                "backend_environment",
-                f"{name} looks like a secret; it belongs in .env.{s.environment}",
-            )
+            what, right = "is an address with a login in it", "write it without the login"
+        elif _SECRET_NAME.search(name) and not _is_harmless(name, value):
+            what, right = "looks like a secret", "take it out"
+        else:
+            continue
+        if name in kept:
+            yield "backend_environment", f"{name} {what}; it belongs in {where}"
+            continue
+        near = difflib.get_close_matches(name, kept, n=1)
+        known = f"did you mean {near[0]}, in {where}?" if near else right
+        yield (
+            "backend_environment",
+            f"{name} {what}, and is none of those that {where} has for KoproGo; {known} "
+            "(OPTIONAL in koprogo_deploy/secrets.py lists those of newer images)",
+        )
 
 
 _RULES: tuple[Callable[[Settings], Iterator[Contradiction]], ...] = (

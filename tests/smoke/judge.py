@@ -6,11 +6,12 @@ import ipaddress
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import httpx2
 
 COMPRESSED_FROM = 1400  # bytes; templates/traefik/dynamic.yaml.j2 has it
+TELLING = 8  # characters of a secret, from which on it does not stand somewhere by chance
 WEB = {("tcp", 80), ("tcp", 443)}
 # A host asks for its own address there, and nothing that it offers to others.
 DHCP_CLIENTS = {("udp", 68), ("udp", 546)}
@@ -59,6 +60,20 @@ def open_to_others(
         if not address.is_loopback and not any(address in network for network in inside):
             found.append(f"{protocol} {shown}:{port}")
     return sorted(found)
+
+
+def leaked(secrets: Mapping[str, str], shown: str) -> list[str]:
+    """Names of secrets that stand in a text, as they are or as JSON writes them.
+
+    Not those that would be found anywhere: a storage's access key is a name and no secret, and a
+    password of a few characters stands in each log by chance.
+    """
+    looked_for = {
+        name: value
+        for name, value in secrets.items()
+        if not name.endswith("ACCESS_KEY") and len(value) >= TELLING
+    }
+    return [n for n, v in looked_for.items() if v in shown or json.dumps(v)[1:-1] in shown]
 
 
 def expecting(found: Iterable[str], named: Iterable[str], environment: str) -> str:

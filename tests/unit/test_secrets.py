@@ -89,6 +89,7 @@ def test_what_an_older_file_lacks_is_added_and_the_rest_stays(tmp_path: Path) ->
     assert path.read_text() == before
 
 
+OUT = "take the line out; a variable that is no secret goes into backend_environment"
 RENEW = "generate one: openssl rand -hex 32"
 
 
@@ -132,7 +133,7 @@ def test_an_unknown_name_is_told_the_nearest_one(tmp_path: Path) -> None:
     write(tmp_path, JWT_SECRT="b" * 64, GREETING="c" * 64)
     assert problems(tmp_path) == [
         (FILE, "JWT_SECRT is not a secret of KoproGo", "did you mean JWT_SECRET?"),
-        (FILE, "GREETING is not a secret of KoproGo", "take the line out"),
+        (FILE, "GREETING is not a secret of KoproGo", OUT),
     ]
 
 
@@ -144,9 +145,26 @@ def test_a_line_without_a_value_and_a_name_twice_are_refused(tmp_path: Path) -> 
     assert any("twice" in what for _, what, _ in found)
 
 
-def test_a_known_optional_secret_passes(tmp_path: Path) -> None:
-    write(tmp_path, SMTP_PASSWORD="e" * 40)
+@pytest.mark.parametrize("name", secrets.OPTIONAL)
+def test_a_known_optional_secret_passes(tmp_path: Path, name: str) -> None:
+    write(tmp_path, **{name: "e" * 40})
     assert problems(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", [*secrets.FROM_OTHERS, *secrets.ISSUED])
+def test_what_others_issue_has_their_length_and_letters(tmp_path: Path, name: str) -> None:
+    write(tmp_path, **{name: "AK/+x=$!"})
+    assert problems(tmp_path) == []
+    write(tmp_path, **{name: ""})
+    assert problems(tmp_path) == [(FILE, f"{name} is empty", "write what was issued to you")]
+    write(tmp_path, **{name: "minioadmin"})
+    [(_, what, _)] = problems(tmp_path)
+    assert what == f"{name} is a publicly known default"
+
+
+def test_of_a_name_that_is_not_known_nothing_else_is_said(tmp_path: Path) -> None:
+    write(tmp_path, GREETING="hi")
+    assert problems(tmp_path) == [(FILE, "GREETING is not a secret of KoproGo", OUT)]
 
 
 def test_secrets_never_show_their_values() -> None:

@@ -123,6 +123,14 @@ def test_a_listener_that_is_expected_is_none_to_tell_of() -> None:
     assert judge.open_to_others([("tcp", "*", "51820")], {22}, (), named), "of UDP alone"
 
 
+def test_a_secret_is_found_as_it_is_or_as_json_writes_it_and_none_by_chance() -> None:
+    kept = {"JWT_SECRET": "ab" * 32, "MQTT_PASSWORD": "1234", "SMTP_PASSWORD": 'a"b\\cdéfg'}
+    kept["S3_ACCESS_KEY"] = "koprogo-storage"
+    assert judge.leaked(kept, 'port 1234, "koprogo-storage"') == []
+    shown = json.dumps({"log": f"{kept['JWT_SECRET']} {kept['SMTP_PASSWORD']}"})
+    assert judge.leaked(kept, shown) == ["JWT_SECRET", "SMTP_PASSWORD"]
+
+
 def test_the_superadmins_pages_are_asked_for_by_somebody_who_claims_to_be_listed(
     tmp_path: Path,
 ) -> None:
