@@ -179,7 +179,7 @@ def read(environment: str, root: Path) -> tuple[Secrets | None, list[Problem]]:
 def _nearest(name: str, known: set[str]) -> str:
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, sorted(known), n=1)
     if close:
         return f"did you mean {close[0]}?"
     return "take the line out; a variable that is no secret goes into backend_environment"

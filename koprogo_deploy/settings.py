@@ -41,45 +41,96 @@ _IMAGE = re.compile(
 _MOVING_TAGS = ("latest", "main", "master", "stable", "edge", "nightly", "dev", "develop")
 _PLACEHOLDER = "example.invalid"
 # Without these as they are, Postgres is not reachable, or by more than the application's role; or
-# it reads other files, loads other libraries, runs programs, logs people's data, or lets what the
-# application makes stand in for what is its own.
+# it reads or writes other files, loads other libraries, runs programs, logs people's data, waits
+# for a standby or refuses to write, believes damaged pages, lets what the application makes stand
+# in for what is its own, or takes quotes otherwise. Those of PostgreSQL 15 to 18.
 _POSTGRES_FIXED = (
+    "allow_in_place_tablespaces",
     "allow_system_table_mods",
     "archive_cleanup_command",
     "archive_command",
     "archive_library",
+    "archive_mode",
+    "backslash_quote",
+    "bonjour",
+    "bonjour_name",
     "config_file",
+    "createrole_self_grant",
     "data_directory",
+    "data_sync_retry",
+    "db_user_namespace",
+    "debug_print_parse",
+    "debug_print_plan",
+    "debug_print_raw_parse",
+    "debug_print_rewritten",
+    "default_tablespace",
+    "default_transaction_read_only",
     "dynamic_library_path",
+    "event_triggers",
+    "extension_control_path",
+    "extension_destdir",
     "external_pid_file",
     "fsync",
     "full_page_writes",
+    "gss_accept_delegation",
     "hba_file",
     "ident_file",
+    "ignore_checksum_failure",
+    "ignore_invalid_pages",
+    "ignore_system_indexes",
     "include",
     "include_dir",
     "include_if_exists",
+    "jit_dump_bitcode",
+    "jit_profiling_support",
     "jit_provider",
+    "krb_caseins_users",
+    "krb_server_keyfile",
     "listen_addresses",
+    "lo_compat_privileges",
     "local_preload_libraries",
     "log_destination",
     "log_directory",
+    "log_error_verbosity",
     "log_filename",
+    "log_min_duration_sample",
+    "log_min_error_statement",
+    "log_min_messages",
     "log_parameter_max_length",
     "log_parameter_max_length_on_error",
     "log_statement",
+    "log_transaction_sample_rate",
     "logging_collector",
+    "oauth_validator_libraries",
     "password_encryption",
     "port",
     "primary_conninfo",
+    "primary_slot_name",
     "recovery_end_command",
     "restore_command",
+    "role",
+    "row_security",
+    "scram_iterations",
     "search_path",
+    "session_authorization",
     "session_preload_libraries",
     "session_replication_role",
     "shared_preload_libraries",
+    "ssl",
+    "ssl_ca_file",
+    "ssl_cert_file",
+    "ssl_crl_dir",
+    "ssl_crl_file",
+    "ssl_dh_params_file",
+    "ssl_key_file",
     "ssl_passphrase_command",
+    "ssl_passphrase_command_supports_reload",
+    "standard_conforming_strings",
+    "synchronous_standby_names",
+    "temp_tablespaces",
     "unix_socket_directories",
+    "unix_socket_group",
+    "unix_socket_permissions",
     "zero_damaged_pages",
 )
 
@@ -799,7 +850,10 @@ _LOGIN_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]*@", re.IGNORECASE)
 _HARMLESS = (
     (re.compile("(^|_)KEY_PREFIX$"), re.compile(r"[\w./-]{0,64}")),
     (re.compile("_UR[LI]$"), re.compile(r"https?://[^@?#\s]+", re.IGNORECASE)),
-    (re.compile("_(TTL|EXPIRY|EXPIRES|EXPIRATION|LIFETIME)(_[A-Z]+)?$"), re.compile(r"\d+ ?\w{0,7}")),
+    (
+        re.compile("_(TTL|EXPIRY|EXPIRES|EXPIRATION|LIFETIME)(_[A-Z]+)?$"),
+        re.compile(r"\d+ ?\w{0,7}"),
+    ),
 )
 
 
@@ -820,7 +874,7 @@ def _secrets_in_sight(s: Settings) -> Iterator[Contradiction]:
         if name in kept:
             yield "backend_environment", f"{name} {what}; it belongs in {where}"
             continue
-        near = difflib.get_close_matches(name, kept, n=1)
+        near = difflib.get_close_matches(name, sorted(kept), n=1, cutoff=0.75)
         known = f"did you mean {near[0]}, in {where}?" if near else right
         yield (
             "backend_environment",
