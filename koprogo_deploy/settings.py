@@ -166,6 +166,19 @@ def _origin(origin: str) -> str:
     return origin
 
 
+def _own_address(address: str) -> str:
+    if address.count(":") > 1 and re.fullmatch(r"\[?[0-9a-fA-F:.]+\]?", address):
+        raise ValueError(
+            "an IPv6 address, and the site is published on IPv4 alone; write the host's IPv4 "
+            'address, such as "203.0.113.7"'
+        )
+    if not re.fullmatch(r"(?!-)[A-Za-z0-9.-]+", address):
+        raise ValueError(
+            'not an address or a name alone; write, for instance, "203.0.113.7", no scheme, no port'
+        )
+    return address
+
+
 def network(address: str) -> str:
     """An address or network as Traefik takes it.
 
@@ -237,10 +250,26 @@ def _parameter(name: str) -> str:
     return name
 
 
+_NO_CORE = re.compile(r"\|(/usr)?/bin/(false|true)")  # the kernel starts it in place of a core
+
+
+def spaced(value: str) -> str:
+    """A kernel parameter's value with one space between its numbers: the kernel writes tabs."""
+    return re.sub(r"[ \t]+", " ", value).strip(" ")
+
+
 def _parameter_value(text: str) -> str:
-    if not re.fullmatch(r"-?[A-Za-z0-9/][A-Za-z0-9 ._:,/+-]*", text):
+    value = spaced(text)
+    if value.startswith("|") and not _NO_CORE.fullmatch(value):
+        raise ValueError(
+            "not the value of a kernel parameter: the kernel would start a program as root; "
+            'write "|/bin/false", which keeps no core, or the path of a file'
+        )
+    if not value.startswith("|") and not re.fullmatch(
+        r"-?[A-Za-z0-9/][A-Za-z0-9 ._:,/+%-]*", value
+    ):
         raise ValueError('not the value of a kernel parameter; write one line, such as "4096"')
-    return text
+    return value
 
 
 def _timezone(name: str) -> str:
@@ -262,7 +291,12 @@ _ROOTS = ("/opt", "/srv", "/usr/local", "/var/opt", "/var/lib")
 
 def _install_root(path: str) -> str:
     below = any(path.startswith(f"{root}/") for root in _ROOTS)
-    if not below or not re.fullmatch(r"(/[a-z0-9_-]+)+", path) or "/docker" in path:
+    if re.match(r"/var/lib/(docker|containerd)(/|$)", path):
+        raise ValueError(
+            "Docker Engine keeps its own data there and may remove what it does not know; write "
+            '"/opt/koprogo"'
+        )
+    if not below or not re.fullmatch(r"(/[a-z0-9_-]+)+", path):
         raise ValueError(
             "root runs programs from there, so it lies where only root writes; write "
             f'"/opt/koprogo", or a folder below {", ".join(_ROOTS)}'
@@ -363,6 +397,11 @@ def _repository(place: str) -> str:
         return place
     if re.fullmatch(rf"s3:https?://{host}(:\d+)?/{path}", place):
         return place
+    if re.match(r"(sftp:(//)?([^@/]*@)?|s3:https?://)\[[0-9a-fA-F:.]+\]", place):
+        raise ValueError(
+            f'"{place}" names the storage by an IPv6 address, which is not built; write its '
+            "host name, which may have that address"
+        )
     raise ValueError(
         f'"{place}" is no place for backups; write "sftp:user@host:/path", '
         '"s3:https://host/bucket" or a directory such as "/srv/backups"'
@@ -435,6 +474,7 @@ def _host_key(line: str) -> str:
 Domain = Annotated[str, AfterValidator(_domain)]
 Origin = Annotated[str, AfterValidator(_origin)]
 ClientNetwork = Annotated[str, AfterValidator(_client_network)]
+OwnAddress = Annotated[str, AfterValidator(_own_address)]
 Package = Annotated[str, AfterValidator(_package)]
 Parameter = Annotated[str, AfterValidator(_parameter)]
 ParameterValue = Annotated[str, AfterValidator(_parameter_value)]
@@ -546,8 +586,8 @@ class Settings(BaseModel):
     # the front door
     domain: Domain
     api_domain: Domain
-    public_address: str | None
-    scan_address: str | None
+    public_address: OwnAddress | None
+    scan_address: OwnAddress | None
     public_http_port: Port
     public_https_port: Port
     ca_certificate: str | None

@@ -10,6 +10,7 @@ from pyinfra.api import FactBase, StringCommand
 
 from koprogo_deploy import accounts
 from koprogo_deploy.accounts import Account
+from koprogo_deploy.settings import spaced
 
 # Prints "key<TAB>value…" lines. The memory limit is searched upwards from init's own cgroup: on a
 # VPS there is none, in the sandbox it is the box's.
@@ -126,7 +127,7 @@ def parse(lines: Iterable[str]) -> HostState:
             case "package":
                 state.packages.add(value)
             case "sysctl":
-                state.sysctl[values[0]] = values[1] if len(values) > 1 else ""
+                state.sysctl[values[0]] = spaced(" ".join(values[1:]))
             case "unit":
                 state.units[values[0]] = values[1]
             case "account":

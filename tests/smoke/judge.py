@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import httpx2
 
+from koprogo_deploy.settings import spaced
+
 COMPRESSED_FROM = 1400  # bytes; templates/traefik/dynamic.yaml.j2 has it
 TELLING = 8  # characters of a secret, from which on it does not stand somewhere by chance
 WEB = {("tcp", 80), ("tcp", 443)}
@@ -60,6 +62,12 @@ def open_to_others(
         if not address.is_loopback and not any(address in network for network in inside):
             found.append(f"{protocol} {shown}:{port}")
     return sorted(found)
+
+
+def not_in_force(wanted: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str | None]:
+    """Kernel parameters that are otherwise than they are wanted, and how they are."""
+    there = {name: spaced(value) for name, value in found.items() if name in wanted}
+    return {name: there.get(name) for name in wanted if there.get(name) != wanted[name]}
 
 
 def leaked(secrets: Mapping[str, str], shown: str) -> list[str]:

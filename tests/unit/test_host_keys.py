@@ -142,6 +142,12 @@ def test_no_option_of_ssh_comes_by_the_inventory(tmp_path: Path, key: str, value
     assert "no such thing" in Project.make(tmp_path / "p").set(**{key: value}).refusal()
 
 
+@pytest.mark.parametrize("port", ["abc", "22", 0, 65536, True, 22.0])
+def test_a_port_is_a_number(tmp_path: Path, port: object) -> None:
+    refusal = Project.make(tmp_path / "p").set(ssh_port=port).refusal()
+    assert f"group_data/production.py: ssh_port = {port!r}: is no port" in refusal
+
+
 def test_a_host_is_a_name_or_an_address(tmp_path: Path) -> None:
     copy = Project.make(tmp_path / "p")
     copy.write("inventories/production.py", 'vps = [("-oProxyCommand=id", {})]\n')

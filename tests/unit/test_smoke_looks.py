@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from koprogo_deploy import door
+from tests import project
 from tests.smoke import judge
 
 GATHER = door.ROOT / "tests" / "smoke" / "gather.py"
@@ -121,6 +122,14 @@ def test_a_listener_that_is_expected_is_none_to_tell_of() -> None:
     assert f"expected_listeners = {value} in group_data/production.py" in told
     assert judge.open_to_others(there, {22}, (), json.loads(value)) == []
     assert judge.open_to_others([("tcp", "*", "51820")], {22}, (), named), "of UDP alone"
+
+
+def test_numbers_of_a_kernel_parameter_are_parted_by_any_white_space() -> None:
+    name = "net.ipv4.ip_local_port_range"
+    settings = project.settings(sysctl={name: "1024 \t 65535", "a.b": "1", "c.d": "2"})
+    assert settings.sysctl[name] == "1024 65535"
+    found = {name: "1024\t65535", "a.b": "3", "e.f": "4"}
+    assert judge.not_in_force(settings.sysctl, found) == {"a.b": "3", "c.d": None}
 
 
 def test_a_secret_is_found_as_it_is_or_as_json_writes_it_and_none_by_chance() -> None:
