@@ -89,6 +89,35 @@ def test_an_rsa_key_comes_last_and_what_is_no_servers_key_not_at_all(
         assert found == [project.KEY, rsa]
 
 
+@pytest.mark.parametrize("named", ["203.0.113.7", "*", "203.0.113.*,vps"])
+def test_a_key_that_is_revoked_is_not_taken_though_its_plain_line_is_there(
+    tmp_path: Path, home: Path, named: str
+) -> None:
+    file = home / ".ssh/known_hosts"
+    gone = f"@revoked {named} {project.OTHER_KEY}\n203.0.113.7 {project.OTHER_KEY}\n"
+    file.write_text(f"{gone}203.0.113.7 {project.KEY}\n")
+    assert told(tmp_path) == []
+    host_keys.write("203.0.113.7", data(), "production", tmp_path)
+    assert (tmp_path / OURS).read_text() == f"203.0.113.7 {project.KEY}\n"
+    file.write_text(gone)
+    (words,) = told(tmp_path)
+    assert f"ssh_host_key: @revoked in your known_hosts: {project.OTHER_KEY}" in words
+    assert "write the host's new key, once it is compared, as ssh_host_key" in words
+    (words,) = told(tmp_path, ssh_host_key=project.OTHER_KEY, ssh_port=2222)
+    assert "@revoked" in words, "nor where it is pinned, nor at another port"
+    assert told(tmp_path, ssh_host_key=project.KEY) == []
+
+
+def test_a_file_of_ones_own_does_not_know_a_revoked_key_plainly(tmp_path: Path) -> None:
+    own = tmp_path / "hosts"
+    own.write_text(
+        f"203.0.113.7 {project.KEY}\n203.0.113.7 {project.OTHER_KEY}\n"
+        f"@revoked * {project.OTHER_KEY}\n"
+    )
+    (words,) = told(tmp_path, ssh_known_hosts_file="hosts")
+    assert "@revoked in hosts" in words and "take the plain line out of hosts" in words
+
+
 def test_what_is_pinned_stands_above_what_the_user_knows(tmp_path: Path, home: Path) -> None:
     (home / ".ssh/known_hosts").write_text(f"203.0.113.7 {project.OTHER_KEY}\n")
     host_keys.write("203.0.113.7", data(ssh_host_key=project.KEY), "production", tmp_path)
