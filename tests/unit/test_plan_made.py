@@ -426,7 +426,7 @@ def test_the_same_host_and_checkout_carry_it_out() -> None:
     unresolved = hosts.plan(replace(new_image(), registry={}), WITH_NEW_IMAGE)
     by_tag = given.by_tag(unresolved, WITH_NEW_IMAGE)
     assert by_tag == {"backend": NEW}
-    assert given.stale(unresolved, hosts.plan(new_image(), WITH_NEW_IMAGE, images=by_tag)) == []
+    assert given.stale(unresolved, hosts.plan(new_image(), WITH_NEW_IMAGE, tags=by_tag)) == []
 
 
 def test_a_tag_that_moved_since_is_told() -> None:
