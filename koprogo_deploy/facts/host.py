@@ -63,6 +63,7 @@ class HostState:
         loose: folders from the install root upwards in which others than root may write.
         connected: the account that asks, before sudo.
         own_keys: lines of its own authorized_keys.
+        other_logins: accounts that nobody here knows of, and that keys of their own let in.
     """
 
     os: str = ""
@@ -87,6 +88,7 @@ class HostState:
     loose: list[str] = field(default_factory=list)
     connected: str = ""
     own_keys: int = 0
+    other_logins: list[str] = field(default_factory=list)
 
 
 def parse(lines: Iterable[str]) -> HostState:
@@ -137,6 +139,8 @@ def parse(lines: Iterable[str]) -> HostState:
                 state.connected, state.own_keys = values[0], int(values[1] or 0)
             case "loose":
                 state.loose.append(value)
+            case "login":
+                state.other_logins.append(value)
             case "match":
                 state.matches.add(value)
             case _:

@@ -39,6 +39,7 @@ HOST = [
     "account\tdebian\tforeign\t\t",
     "connected\tdebian\t2",
     "loose\t/srv/anna",
+    "login\tdora",
     "match\t/etc/ssh/authorized_keys.d/bert",
 ]
 
@@ -55,6 +56,7 @@ def test_the_host_is_read_line_by_line() -> None:
     assert state.postgres_version == "17"
     assert state.files == {"/etc/x": "abc 644 root:root"}
     assert state.packages == {"curl"}
+    assert state.other_logins == ["dora"]
     assert state.sysctl == {"vm.swappiness": "10", "net.ipv4.ip_local_port_range": "1024 65535"}
     assert state.units == {"docker.service": "active enabled"}
     assert state.accounts == {

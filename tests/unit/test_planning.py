@@ -207,9 +207,7 @@ def test_an_edited_plan_decides_nothing_that_is_not_compared(run: Run, tmp_path:
     )
 
 
-def test_an_edited_plan_takes_no_digest_of_a_manifest_out_of_play(
-    run: Run, tmp_path: Path
-) -> None:
+def test_an_edited_plan_takes_no_digest_of_a_manifest_out_of_play(run: Run, tmp_path: Path) -> None:
     """All of its hashes fit: they are those of a release whose backend is not resolved."""
     edited = hosts.plan(hosts.serving(), TUNED, images={"backend": TUNED.backend_image})
     file = tmp_path / "plan.json"
