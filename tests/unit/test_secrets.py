@@ -17,10 +17,13 @@ STRONG = {wanted.name: f"{n:064x}" for n, wanted in enumerate(WANTED, start=1)}
 FILE = ".env.production"
 
 
+def lines(**changes: str) -> str:
+    return "\n".join(f"{name}={value}" for name, value in (STRONG | changes).items())
+
+
 def write(root: Path, text: str | None = None, mode: int = 0o600, **changes: str) -> Path:
     path = root / FILE
-    lines = [f"{name}={value}" for name, value in (STRONG | changes).items()]
-    path.write_text("\n".join(lines) if text is None else text)
+    path.write_text(lines(**changes) if text is None else text)
     path.chmod(mode)
     return path
 
@@ -147,17 +150,17 @@ def test_a_line_without_a_value_and_a_name_twice_are_refused(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", secrets.OPTIONAL)
 def test_a_known_optional_secret_passes(tmp_path: Path, name: str) -> None:
-    write(tmp_path, **{name: "e" * 40})
+    write(tmp_path, lines(**{name: "e" * 40}))
     assert problems(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", [*secrets.FROM_OTHERS, *secrets.ISSUED])
 def test_what_others_issue_has_their_length_and_letters(tmp_path: Path, name: str) -> None:
-    write(tmp_path, **{name: "AK/+x=$!"})
+    write(tmp_path, lines(**{name: "AK/+x=$!"}))
     assert problems(tmp_path) == []
-    write(tmp_path, **{name: ""})
+    write(tmp_path, lines(**{name: ""}))
     assert problems(tmp_path) == [(FILE, f"{name} is empty", "write what was issued to you")]
-    write(tmp_path, **{name: "minioadmin"})
+    write(tmp_path, lines(**{name: "minioadmin"}))
     [(_, what, _)] = problems(tmp_path)
     assert what == f"{name} is a publicly known default"
 
