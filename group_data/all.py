@@ -48,6 +48,9 @@ extra_packages = []
 unattended_upgrades = True
 journald_limit = "200MB"
 time_synchronisation = True
+# What else others may reach on the host: ["udp/51820"] for WireGuard, ["tcp/9100"] for an exporter.
+# Beside SSH, HTTP and HTTPS the smoke tests take nothing for granted.
+expected_listeners = []
 admin_users = {}  # {"anna": ["ssh-ed25519 AAAA…"]}: an account with sudo for each
 install_root = "/opt/koprogo"
 

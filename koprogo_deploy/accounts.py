@@ -97,7 +97,21 @@ for u in $(printf '%s\\n' $listed $members $marks | sort -u); do
 done
 who=${{SUDO_USER:-$(id -un)}}; home=$(getent passwd -- "$who" | cut -d: -f6)
 printf 'connected\\t%s\\t%s\\n' "$who" \\
-  "$(grep -csv '^ *\\(#\\|$\\)' "$home/.ssh/authorized_keys")\""""
+  "$(grep -csv '^ *\\(#\\|$\\)' "$home/.ssh/authorized_keys")"
+{_OTHER_LOGINS}"""
+
+
+# Whoever has expired is not let in by sshd, whatever their keys.
+_OTHER_LOGINS = r"""
+today=$(($(date +%s) / 86400)); known=" $(printf '%s ' $listed $members $marks)"
+getent passwd | while IFS=: read -r u _ uid _ _ home shell; do
+  [ "$uid" -ge 1000 ] && [ "$uid" -lt 65534 ] && [ "$u" != "$who" ] || continue
+  case "$shell" in */nologin | */false) continue ;; esac
+  case "$known" in *" $u "*) continue ;; esac
+  grep -qsv '^ *\(#\|$\)' "$home/.ssh/authorized_keys" "$home/.ssh/authorized_keys2" || continue
+  end=$(getent shadow -- "$u" 2>/dev/null | cut -d: -f8)
+  [ -n "$end" ] && [ "$end" -le "$today" ] || printf 'login\t%s\n' "$u"
+done"""
 
 
 # A container's processes may have the same number as somebody's account: only those in the host's
@@ -225,6 +239,18 @@ def problems(
         what = f"{connected} has no key in ~/.ssh/authorized_keys, and sshd will take nothing else"
         told.append(Problem("ssh", what, f"{fix}; or name an account with a key in admin_users"))
     return told
+
+
+def warnings(logins: Iterable[str]) -> list[str]:
+    """What to say of accounts that can log in and are nobody's that this project knows.
+
+    An earlier version left such ones behind: of who had left, it took sudo and their file of keys.
+    """
+    return [
+        f"{name} can log in by ~/.ssh/authorized_keys, and is not in admin_users: if nobody "
+        f"should, on the host: usermod --lock --expiredate {_LOCKED} {shlex.quote(name)}"
+        for name in logins
+    ]
 
 
 def _bare(key: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from koprogo_deploy import door, host_keys
 from koprogo_deploy.problems import Problem, Refusal, show
 from koprogo_deploy.pyinfra_adapter import command_line as pyinfra_adapter
-from koprogo_deploy.pyinfra_adapter import sha1
+from koprogo_deploy.pyinfra_adapter import known_keys, sha1
 from koprogo_deploy.screen import complain
 
 EXIT_REFUSED = 2
@@ -37,6 +37,7 @@ def check() -> None:
     signal.signal(signal.SIGINT, _interrupted)
     pyinfra_adapter.no_traceback_of_failed_hosts()
     sha1.refuse()
+    known_keys.ask_first()
     from koprogo_deploy.operations.visibly import show_visibly
 
     show_visibly()

@@ -241,6 +241,10 @@ def _way_to_the_host(
         if value is not None and not re.fullmatch(r"(?!-)[^\x00-\x1f\x7f\"]+", str(value)):
             fix = "one line that does not begin with -, without quotes"
             problems.append(Problem(f"{values[key].where} = {value!r}", "no such thing", fix))
+    port = connection.get("ssh_port")
+    if port is not None and (type(port) is not int or not 0 < port < 65536):
+        fix = "a number from 1 to 65535, without quotes: 22"
+        problems.append(Problem(f"{values['ssh_port'].where} = {port!r}", "is no port", fix))
     if not re.fullmatch(r"@?(?!-)[A-Za-z0-9._:/-]+", host):
         fix = "an address or a name, such as 203.0.113.7"
         problems.append(Problem(f"inventories/{environment}.py", f"{host!r} is no host", fix))

@@ -42,7 +42,20 @@ def is_ours(connection: Mapping[str, Any], environment: str) -> bool:
 
 def known(name: str, files: Iterable[Path]) -> list[str]:
     """Keys of a host that stand in known_hosts files, hashed names included, in their order."""
-    found: list[str] = []
+    # Of a line with a marker such as @cert-authority nothing is taken.
+    found = (" ".join(words[1:3]) for words in _lines(name, files) if words[0][0] != "@")
+    return [key for key in dict.fromkeys(found) if is_host_key(key)]
+
+
+def revoked(names: Iterable[str], files: Iterable[Path]) -> set[str]:
+    """Keys that a line with @revoked takes from a host of one of these names, or from all."""
+    files = tuple(files)
+    lines = (words for name in names for words in _lines(name, files))
+    return {" ".join(words[2:4]) for words in lines if words[0] == "@revoked"}
+
+
+def _lines(name: str, files: Iterable[Path]) -> list[list[str]]:
+    found: list[list[str]] = []
     for file in files:
         if not file.is_file():
             continue
@@ -56,10 +69,8 @@ def known(name: str, files: Iterable[Path]) -> list[str]:
             )
         except (OSError, subprocess.TimeoutExpired):
             continue
-        # Of a line with a marker such as @revoked nothing is taken.
-        lines = (line.split() for line in done.stdout.splitlines() if line[:1] not in ("#", "@"))
-        found += [" ".join(words[1:3]) for words in lines if len(words) >= 3]
-    return list(dict.fromkeys(found))
+        found += [line.split() for line in done.stdout.splitlines() if line[:1] != "#"]
+    return [words for words in found if words]
 
 
 def users_files() -> tuple[Path, ...]:
@@ -68,13 +79,25 @@ def users_files() -> tuple[Path, ...]:
 
 
 def keys(host: str, connection: Mapping[str, Any], environment: str, root: Path) -> list[str]:
-    """The keys that are taken: those of the settings, else those that are known already."""
-    if lines := pinned(connection):
-        return lines
+    """The keys that are taken: those of the settings, else those that are known already.
+
+    None that is revoked. RSA ones last: a server is asked for the first.
+    """
+    taken, _ = _split(host, connection, environment, root)
+    return sorted(taken, key=lambda line: line.startswith("ssh-rsa "))
+
+
+def _split(
+    host: str, connection: Mapping[str, Any], environment: str, root: Path
+) -> tuple[list[str], list[str]]:
+    """The keys that are pinned or known: those that are taken, and those that are revoked."""
     name = name_of(host, connection)
-    if is_ours(connection, environment):
-        return known(name, users_files())
-    return known(name, [root / Path(str(connection["ssh_known_hosts_file"])).expanduser()])
+    own = (root / Path(str(connection["ssh_known_hosts_file"])).expanduser(),)
+    files = users_files() if is_ours(connection, environment) else own
+    lines = pinned(connection) or known(name, files)
+    # Whoever got hold of a key has it for each port.
+    bad = revoked({name, str(connection.get("ssh_hostname") or host)}, files)
+    return [key for key in lines if key not in bad], [key for key in lines if key in bad]
 
 
 def wrong(host: str, connection: Mapping[str, Any], environment: str, root: Path) -> list[Wrong]:
@@ -105,7 +128,14 @@ def wrong(host: str, connection: Mapping[str, Any], environment: str, root: Path
         what = f"{file} would not get it: only {FOLDER}/{environment} is written"
         fix = f'write ssh_known_hosts_file = "{FOLDER}/{environment}", or leave ssh_host_key out'
         found.append(("ssh_host_key", what, fix))
-    elif not keys(host, connection, environment, root):
+    elif (split := _split(host, connection, environment, root))[1] and not (split[0] and ours):
+        where = "your known_hosts" if ours else str(file)
+        what = f"@revoked in {where}: {split[1][0]}; whoever has that key could pass for the host"
+        fix = "write the host's new key, once it is compared, as ssh_host_key"
+        if not ours:  # it is not rewritten, and pyinfra's client knows no markers
+            fix = f"take the plain line out of {file}, and put the host's new key there"
+        found.append(("ssh_host_key", what, fix))
+    elif not split[0]:
         name = connection.get("ssh_hostname") or host
         port = int(connection.get("ssh_port") or 22)
         scan = f"ssh-keyscan -t ed25519 {'' if port == 22 else f'-p {port} '}{name}"

@@ -38,9 +38,19 @@ WANTED = (
     Wanted("BACKUP_PASSWORD", "encrypts the backups; without it nobody can read one, ever"),
 )
 # Given by hand where KoproGo's newer images use them; passed to the backend when present.
-OPTIONAL = ("S3_ACCESS_KEY", "S3_SECRET_KEY", "SMTP_PASSWORD", "ENERGY_ENCRYPTION_MASTER_KEY")
+# Issued by somebody else, most of them: those have whatever length and letters they have.
+FROM_OTHERS = (
+    "S3_ACCESS_KEY",
+    "S3_SECRET_KEY",
+    "SMTP_PASSWORD",
+    "MQTT_PASSWORD",
+    "LINKY_CLIENT_SECRET",
+    "BOINC_RPC_PASSWORD",
+    "SENTRY_DSN",
+)
+OPTIONAL = (*FROM_OTHERS, "ENERGY_ENCRYPTION_MASTER_KEY")
 
-# Issued by the storage, for backup_repository = "s3:…": whatever length and letters they have.
+# Issued by the storage, for backup_repository = "s3:…".
 ISSUED = ("BACKUP_S3_ACCESS_KEY", "BACKUP_S3_SECRET_KEY")
 
 _PUBLIC_DEFAULTS = (
@@ -159,18 +169,20 @@ def read(environment: str, root: Path) -> tuple[Secrets | None, list[Problem]]:
             )
             problems.append(Problem(where, f"{wanted.name} is missing", fix))
     for name, value in values.items():
-        if name not in ISSUED:
-            problems += _weak(name, value, where)
-        elif not value:
-            problems.append(Problem(where, f"{name} is empty", "write what the storage gave you"))
+        if name not in known:
+            continue  # its strength is not what is wrong with it
+        weak = _of_others if name in (*ISSUED, *FROM_OTHERS) else _weak
+        problems += weak(name, value, where)
     return (None, problems) if problems else (Secrets(values), [])
 
 
 def _nearest(name: str, known: set[str]) -> str:
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else "take the line out"
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return "take the line out; a variable that is no secret goes into backend_environment"
 
 
 def _malformed_lines(text: str, where: str) -> list[Problem]:
@@ -190,6 +202,18 @@ def _malformed_lines(text: str, where: str) -> list[Problem]:
         else:
             seen.add(match[1])
     return problems
+
+
+def _of_others(name: str, value: str, where: str) -> list[Problem]:
+    if not value:
+        return [Problem(where, f"{name} is empty", "write what was issued to you")]
+    if value.lower() in _PUBLIC_DEFAULTS:
+        fix = "have another one issued, and write that"
+        return [Problem(where, f"{name} is a publicly known default", fix)]
+    if not value.isprintable():
+        fix = "write it again, as it was issued"
+        return [Problem(where, f"{name} has a control character", fix)]
+    return []
 
 
 def _weak(name: str, value: str, where: str) -> list[Problem]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import difflib
 import hashlib
 import ipaddress
 import re
@@ -26,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from koprogo_deploy import sizing
+from koprogo_deploy import secrets, sizing
 from koprogo_deploy.units import parse_size, show_size
 
 Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(show_size)]
@@ -40,45 +41,96 @@ _IMAGE = re.compile(
 _MOVING_TAGS = ("latest", "main", "master", "stable", "edge", "nightly", "dev", "develop")
 _PLACEHOLDER = "example.invalid"
 # Without these as they are, Postgres is not reachable, or by more than the application's role; or
-# it reads other files, loads other libraries, runs programs, logs people's data, or lets what the
-# application makes stand in for what is its own.
+# it reads or writes other files, loads other libraries, runs programs, logs people's data, waits
+# for a standby or refuses to write, believes damaged pages, lets what the application makes stand
+# in for what is its own, or takes quotes otherwise. Those of PostgreSQL 15 to 18.
 _POSTGRES_FIXED = (
+    "allow_in_place_tablespaces",
     "allow_system_table_mods",
     "archive_cleanup_command",
     "archive_command",
     "archive_library",
+    "archive_mode",
+    "backslash_quote",
+    "bonjour",
+    "bonjour_name",
     "config_file",
+    "createrole_self_grant",
     "data_directory",
+    "data_sync_retry",
+    "db_user_namespace",
+    "debug_print_parse",
+    "debug_print_plan",
+    "debug_print_raw_parse",
+    "debug_print_rewritten",
+    "default_tablespace",
+    "default_transaction_read_only",
     "dynamic_library_path",
+    "event_triggers",
+    "extension_control_path",
+    "extension_destdir",
     "external_pid_file",
     "fsync",
     "full_page_writes",
+    "gss_accept_delegation",
     "hba_file",
     "ident_file",
+    "ignore_checksum_failure",
+    "ignore_invalid_pages",
+    "ignore_system_indexes",
     "include",
     "include_dir",
     "include_if_exists",
+    "jit_dump_bitcode",
+    "jit_profiling_support",
     "jit_provider",
+    "krb_caseins_users",
+    "krb_server_keyfile",
     "listen_addresses",
+    "lo_compat_privileges",
     "local_preload_libraries",
     "log_destination",
     "log_directory",
+    "log_error_verbosity",
     "log_filename",
+    "log_min_duration_sample",
+    "log_min_error_statement",
+    "log_min_messages",
     "log_parameter_max_length",
     "log_parameter_max_length_on_error",
     "log_statement",
+    "log_transaction_sample_rate",
     "logging_collector",
+    "oauth_validator_libraries",
     "password_encryption",
     "port",
     "primary_conninfo",
+    "primary_slot_name",
     "recovery_end_command",
     "restore_command",
+    "role",
+    "row_security",
+    "scram_iterations",
     "search_path",
+    "session_authorization",
     "session_preload_libraries",
     "session_replication_role",
     "shared_preload_libraries",
+    "ssl",
+    "ssl_ca_file",
+    "ssl_cert_file",
+    "ssl_crl_dir",
+    "ssl_crl_file",
+    "ssl_dh_params_file",
+    "ssl_key_file",
     "ssl_passphrase_command",
+    "ssl_passphrase_command_supports_reload",
+    "standard_conforming_strings",
+    "synchronous_standby_names",
+    "temp_tablespaces",
     "unix_socket_directories",
+    "unix_socket_group",
+    "unix_socket_permissions",
     "zero_damaged_pages",
 )
 
@@ -112,6 +164,19 @@ def _origin(origin: str) -> str:
     if not re.fullmatch(r"https?://[a-z0-9.-]+(:\d+)?", origin):
         raise ValueError('an origin is scheme and host only, no path, no final "/"')
     return origin
+
+
+def _own_address(address: str) -> str:
+    if address.count(":") > 1 and re.fullmatch(r"\[?[0-9a-fA-F:.]+\]?", address):
+        raise ValueError(
+            "an IPv6 address, and the site is published on IPv4 alone; write the host's IPv4 "
+            'address, such as "203.0.113.7"'
+        )
+    if not re.fullmatch(r"(?!-)[A-Za-z0-9.-]+", address):
+        raise ValueError(
+            'not an address or a name alone; write, for instance, "203.0.113.7", no scheme, no port'
+        )
+    return address
 
 
 def network(address: str) -> str:
@@ -185,10 +250,26 @@ def _parameter(name: str) -> str:
     return name
 
 
+_NO_CORE = re.compile(r"\|(/usr)?/bin/(false|true)")  # the kernel starts it in place of a core
+
+
+def spaced(value: str) -> str:
+    """A kernel parameter's value with one space between its numbers: the kernel writes tabs."""
+    return re.sub(r"[ \t]+", " ", value).strip(" ")
+
+
 def _parameter_value(text: str) -> str:
-    if not re.fullmatch(r"-?[A-Za-z0-9/][A-Za-z0-9 ._:,/+-]*", text):
+    value = spaced(text)
+    if value.startswith("|") and not _NO_CORE.fullmatch(value):
+        raise ValueError(
+            "not the value of a kernel parameter: the kernel would start a program as root; "
+            'write "|/bin/false", which keeps no core, or the path of a file'
+        )
+    if not value.startswith("|") and not re.fullmatch(
+        r"-?[A-Za-z0-9/][A-Za-z0-9 ._:,/+%-]*", value
+    ):
         raise ValueError('not the value of a kernel parameter; write one line, such as "4096"')
-    return text
+    return value
 
 
 def _timezone(name: str) -> str:
@@ -197,12 +278,25 @@ def _timezone(name: str) -> str:
     return name
 
 
+def _listener(text: str) -> str:
+    protocol, slash, port = text.partition("/")
+    named = protocol in ("tcp", "udp") and slash and re.fullmatch(r"[1-9]\d{0,4}", port)
+    if not named or int(port) > 65535:
+        raise ValueError('not a protocol and its port; write, for instance, "udp/51820"')
+    return text
+
+
 _ROOTS = ("/opt", "/srv", "/usr/local", "/var/opt", "/var/lib")
 
 
 def _install_root(path: str) -> str:
     below = any(path.startswith(f"{root}/") for root in _ROOTS)
-    if not below or not re.fullmatch(r"(/[a-z0-9_-]+)+", path) or "/docker" in path:
+    if re.match(r"/var/lib/(docker|containerd)(/|$)", path):
+        raise ValueError(
+            "Docker Engine keeps its own data there and may remove what it does not know; write "
+            '"/opt/koprogo"'
+        )
+    if not below or not re.fullmatch(r"(/[a-z0-9_-]+)+", path):
         raise ValueError(
             "root runs programs from there, so it lies where only root writes; write "
             f'"/opt/koprogo", or a folder below {", ".join(_ROOTS)}'
@@ -303,6 +397,11 @@ def _repository(place: str) -> str:
         return place
     if re.fullmatch(rf"s3:https?://{host}(:\d+)?/{path}", place):
         return place
+    if re.match(r"(sftp:(//)?([^@/]*@)?|s3:https?://)\[[0-9a-fA-F:.]+\]", place):
+        raise ValueError(
+            f'"{place}" names the storage by an IPv6 address, which is not built; write its '
+            "host name, which may have that address"
+        )
     raise ValueError(
         f'"{place}" is no place for backups; write "sftp:user@host:/path", '
         '"s3:https://host/bucket" or a directory such as "/srv/backups"'
@@ -359,7 +458,8 @@ def _encodes(encoded: str, kind: str) -> bool:
 def is_host_key(line: str) -> bool:
     """Whether this is type and key of an SSH server, as ssh-keyscan prints them after the name."""
     kind, _, encoded = line.partition(" ")
-    return kind in _KEY_TYPES and _encodes(encoded, kind)
+    # Those in hardware are people's; paramiko asks no server for one.
+    return kind in _KEY_TYPES and not kind.startswith("sk-") and _encodes(encoded, kind)
 
 
 def _host_key(line: str) -> str:
@@ -374,11 +474,13 @@ def _host_key(line: str) -> str:
 Domain = Annotated[str, AfterValidator(_domain)]
 Origin = Annotated[str, AfterValidator(_origin)]
 ClientNetwork = Annotated[str, AfterValidator(_client_network)]
+OwnAddress = Annotated[str, AfterValidator(_own_address)]
 Package = Annotated[str, AfterValidator(_package)]
 Parameter = Annotated[str, AfterValidator(_parameter)]
 ParameterValue = Annotated[str, AfterValidator(_parameter_value)]
 PrivateNetwork = Annotated[str, AfterValidator(_private_network)]
 Image = Annotated[str, AfterValidator(_image)]
+Listener = Annotated[str, AfterValidator(_listener)]
 PostgresSetting = Annotated[str, AfterValidator(_postgres_setting)]
 Value = Annotated[str, AfterValidator(_value)]
 Variable = Annotated[str, AfterValidator(_variable)]
@@ -410,6 +512,7 @@ NOT_OF_RELEASE = frozenset(
     {
         *("swap", "timezone", "sysctl", "extra_packages", "unattended_upgrades"),
         *("journald_limit", "time_synchronisation", "admin_users", "install_root"),
+        "expected_listeners",
         *("public_address", "scan_address", "public_http_port", "public_https_port"),
         *("ca_certificate", "tls", "tls_certificate", "tls_key", "environment"),
         *("acme_email", "acme_server", "acme_ca_certificate"),
@@ -451,6 +554,7 @@ class Settings(BaseModel):
     unattended_upgrades: bool
     journald_limit: Size
     time_synchronisation: bool
+    expected_listeners: list[Listener]
     admin_users: dict[AccountName, Annotated[list[PublicKey], Field(min_length=1)]]
     install_root: Annotated[str, AfterValidator(_install_root)]
 
@@ -482,8 +586,8 @@ class Settings(BaseModel):
     # the front door
     domain: Domain
     api_domain: Domain
-    public_address: str | None
-    scan_address: str | None
+    public_address: OwnAddress | None
+    scan_address: OwnAddress | None
     public_http_port: Port
     public_https_port: Port
     ca_certificate: str | None
@@ -782,20 +886,41 @@ def _backup_in_clear(s: Settings) -> Iterator[Contradiction]:
 
 _SECRET_NAME = re.compile("SECRET|PASS|PWD|TOKEN|KEY|CREDENTIAL|PRIVATE|_DSN$")
 _LOGIN_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]*@", re.IGNORECASE)
+# Of names that sound like a secret and are none, and what stands there then.
+_HARMLESS = (
+    (re.compile("(^|_)KEY_PREFIX$"), re.compile(r"[\w./-]{0,64}")),
+    (re.compile("_UR[LI]$"), re.compile(r"https?://[^@?#\s]+", re.IGNORECASE)),
+    (
+        re.compile("_(TTL|EXPIRY|EXPIRES|EXPIRATION|LIFETIME)(_[A-Z]+)?$"),
+        re.compile(r"\d+ ?\w{0,7}"),
+    ),
+)
+
+
+def _is_harmless(name: str, value: str) -> bool:
+    return any(n.search(name) and v.fullmatch(value) for n, v in _HARMLESS)
 
 
 def _secrets_in_sight(s: Settings) -> Iterator[Contradiction]:
+    kept = {*(wanted.name for wanted in secrets.WANTED), *secrets.OPTIONAL}
+    where = f".env.{s.environment}"
     for name, value in s.backend_environment.items():
         if _LOGIN_IN_URL.search(value):
-            yield (
-                "backend_environment",
-                f"{name} is an address with a login in it; that belongs in .env.{s.environment}",
-            )
-        elif _SECRET_NAME.search(name):
-            yield (
-                "backend_environment",
-                f"{name} looks like a secret; it belongs in .env.{s.environment}",
-            )
+            what, right = "is an address with a login in it", "write it without the login"
+        elif _SECRET_NAME.search(name) and not _is_harmless(name, value):
+            what, right = "looks like a secret", "take it out"
+        else:
+            continue
+        if name in kept:
+            yield "backend_environment", f"{name} {what}; it belongs in {where}"
+            continue
+        near = difflib.get_close_matches(name, sorted(kept), n=1, cutoff=0.75)
+        known = f"did you mean {near[0]}, in {where}?" if near else right
+        yield (
+            "backend_environment",
+            f"{name} {what}, and is none of those that {where} has for KoproGo; {known} "
+            "(OPTIONAL in koprogo_deploy/secrets.py lists those of newer images)",
+        )
 
 
 _RULES: tuple[Callable[[Settings], Iterator[Contradiction]], ...] = (

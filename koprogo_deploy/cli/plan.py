@@ -155,6 +155,8 @@ def show_plan(out: Console, plan: Plan) -> None:
 
 
 def _problems(out: Console, plan: Plan) -> None:
+    for warning in plan.warnings:
+        out.print(Text(visible(warning), style="yellow"))
     for problem in plan.problems:
         out.print(Text(visible(f"a deploy would refuse: {problem}", lines=True), style="red"))
 

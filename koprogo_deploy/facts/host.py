@@ -11,6 +11,7 @@ from pyinfra.api import FactBase, StringCommand
 
 from koprogo_deploy import accounts
 from koprogo_deploy.accounts import Account
+from koprogo_deploy.settings import spaced
 
 # Prints "key<TAB>value…" lines. The memory limit is searched upwards from init's own cgroup: on a
 # VPS there is none, in the sandbox it is the box's.
@@ -63,6 +64,7 @@ class HostState:
         loose: folders from the install root upwards in which others than root may write.
         connected: the account that asks, before sudo.
         own_keys: lines of its own authorized_keys.
+        other_logins: accounts that nobody here knows of, and that keys of their own let in.
     """
 
     os: str = ""
@@ -88,6 +90,7 @@ class HostState:
     loose: list[str] = field(default_factory=list)
     connected: str = ""
     own_keys: int = 0
+    other_logins: list[str] = field(default_factory=list)
 
 
 def parse(lines: Iterable[str]) -> HostState:
@@ -128,7 +131,7 @@ def parse(lines: Iterable[str]) -> HostState:
             case "package":
                 state.packages.add(value)
             case "sysctl":
-                state.sysctl[values[0]] = values[1] if len(values) > 1 else ""
+                state.sysctl[values[0]] = spaced(" ".join(values[1:]))
             case "unit":
                 state.units[values[0]] = values[1]
             case "account":
@@ -138,6 +141,8 @@ def parse(lines: Iterable[str]) -> HostState:
                 state.connected, state.own_keys = values[0], int(values[1] or 0)
             case "loose":
                 state.loose.append(value)
+            case "login":
+                state.other_logins.append(value)
             case "match":
                 state.matches.add(value)
             case _:

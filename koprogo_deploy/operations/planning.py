@@ -51,9 +51,12 @@ def decide(seeds: bool, upgrading: bool = False) -> Decided:
     environment = context.current()
     sets = context.secret_sets(environment)
     before = _before()
-    images = _images_of(before)
+    from_file = bool(environment.settings.plan)
+    images = before.release.images if before and not from_file else None
+    # A file may not take the digest of a manifest out of play.
+    tags = given.by_tag(before, environment.settings) if before and from_file else None
     secret = context.backup_files(environment)
-    found = gather.gather(look, environment, sets, images, secret, seeds)
+    found = gather.gather(look, environment, sets, images, secret, seeds, tags)
     planner = make.Planner(datetime.now(UTC), context.who(), context.revision())
     now = make.make(environment, sets, found, planner, upgrading)
     if before and (changed := given.stale(before, now)):
@@ -76,14 +79,6 @@ def _before() -> Plan | None:
         except Refusal as refusal:
             raise OperationError(f"\n{refusal}") from None
     return _shown.get(host.name) if state.is_executing else None
-
-
-def _images_of(before: Plan | None) -> dict[str, str] | None:
-    """Images that are taken from a plan: of one that this very run has shown, all."""
-    if before is None:
-        return None
-    settings = context.current().settings
-    return given.by_tag(before, settings) if settings.plan else before.release.images
 
 
 def of_this_run() -> Decided:

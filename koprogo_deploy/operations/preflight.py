@@ -8,7 +8,7 @@ from pyinfra import host, logger
 from pyinfra.api import deploy
 from pyinfra.api.exceptions import OperationError
 
-from koprogo_deploy import cut, maintenance
+from koprogo_deploy import accounts, cut, maintenance
 from koprogo_deploy.facts.releases import Images
 from koprogo_deploy.operations import context, take_back
 from koprogo_deploy.operations.lock import one_at_a_time
@@ -45,6 +45,8 @@ def host_is_acceptable(does: str = "") -> Iterator[str]:
     problems += cut_problems(settings, found, does)
     if problems:
         raise OperationError(f"\n{Refusal(f'Host {host.name}', problems)}")
+    for warning in accounts.warnings(state.other_logins):
+        logger.warning("    %s", warning)
     begin(found)
     host.noop(f"{state.os} {state.os_version}, {state.memory // MB} MB: the budget fits")
     return

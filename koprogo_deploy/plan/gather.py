@@ -36,6 +36,7 @@ def gather(
     images: Mapping[str, str] | None = None,
     secret_files: Sequence[RemoteFile] = (),
     seeds: bool = True,
+    tags: Mapping[str, str] | None = None,
 ) -> Seen:
     """Look at the host; where nothing changes, at no more than a deploy looks at anyway.
 
@@ -46,12 +47,14 @@ def gather(
         images: of the plan that this run has shown: they are taken as they are.
         secret_files: of the machine, that hold secrets.
         seeds: the run has a seed stage.
+        tags: images that stay unresolved, unless group data or a manifest on the host has the
+            digest.
     """
     settings = environment.settings
     host: HostState = look(Host, **machine.compared(settings))
     stack: StackState = look(Stack, root=settings.install_root)
     applied = migrations_of(look, host, stack)
-    found = {**known_digests(settings, stack), **(images or {})}
+    found = {**(tags or {}), **known_digests(settings, stack), **(images or {})}
     missing = [s for s in SERVICES if s not in found]
     if missing and stack.docker:
         asked = tuple(settings.image(s) for s in missing)

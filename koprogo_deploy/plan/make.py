@@ -128,6 +128,7 @@ def make(
             secrets=secret_directories(sets),
         ),
         problems=tuple(filter(None, problems)),
+        warnings=tuple(accounts.warnings(seen.machine.other_logins)),
         down=down(stack),
         seen=facets(seen),
     )

@@ -180,6 +180,7 @@ class Plan(_Part):
         seed: what is done about the realistic data; empty if nothing is.
         unfinished: the host has a release that was pushed and does not count yet.
         problems: why a deploy would refuse.
+        warnings: what an operator should look at on the host; no deploy stops for it.
         down: what of the serving release answers nobody now, in words.
         seen: the state of the host that all this rests on, part by part.
     """
@@ -207,6 +208,7 @@ class Plan(_Part):
     duration: Duration
     release: Release
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     down: tuple[str, ...] = ()
     seen: dict[str, Any]
 

@@ -103,11 +103,13 @@ def test_only_the_proxy_publishes_ports(containers: Any) -> None:
 
 
 @pytest.mark.of_the_host
-def test_only_ssh_listens_besides(seen: Any) -> None:
+def test_only_ssh_listens_besides(settings: Any, seen: Any) -> None:
     ssh_ports = judge.ssh_ports(seen["sshd"])
     assert ssh_ports, "sshd did not say where it listens"
     assert seen["listeners"], "the host told of no listener at all"
-    assert judge.open_to_others(seen["listeners"], ssh_ports, seen["bridges"]) == []
+    named = settings.expected_listeners
+    found = judge.open_to_others(seen["listeners"], ssh_ports, seen["bridges"], named)
+    assert not found, judge.expecting(found, named, settings.environment)
 
 
 def test_superadmin_pages_refuse_who_is_not_listed(settings: Any, seen: Any) -> None:
@@ -124,8 +126,7 @@ def test_no_secret_in_inspect_or_logs(
 ) -> None:
     assert seen["logs"]["postgres"], "nothing was read of its log, which is never empty"
     shown = json.dumps(containers) + json.dumps(seen["logs"]) + json.dumps(seen["manifest"])
-    leaked = [name for name, value in environment.secrets.values.items() if value in shown]
-    assert leaked == []
+    assert judge.leaked(environment.secrets.values, shown) == []
 
 
 def test_secret_files_are_readable_by_their_container_alone(seen: Any) -> None:
@@ -220,10 +221,7 @@ def test_swap_is_there_where_asked_for(settings: Any, seen: Any) -> None:
 
 @pytest.mark.of_the_host
 def test_sysctl_is_in_force(settings: Any, seen: Any) -> None:
-    wrong = {
-        k: seen["sysctl"].get(k) for k, v in settings.sysctl.items() if seen["sysctl"].get(k) != v
-    }
-    assert wrong == {}
+    assert judge.not_in_force(settings.sysctl, seen["sysctl"]) == {}
 
 
 @pytest.mark.of_the_host

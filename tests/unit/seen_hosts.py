@@ -152,12 +152,13 @@ def plan(
     secrets: Secrets = project.SECRETS,
     images: Mapping[str, str] | None = None,
     refusals: Sequence[Problem] = (),
+    tags: Mapping[str, str] | None = None,
 ) -> Plan:
     """What would be planned for a host."""
     return make.make(
         Environment(settings, secrets, "203.0.113.7", {}),
         project.sets(settings, secrets),
-        seen(hosts, settings, secrets, images),
+        seen(hosts, settings, secrets, images, tags),
         PLANNER,
         refusals=refusals,
     )
@@ -168,12 +169,13 @@ def seen(
     settings: Settings = BASE,
     secrets: Secrets = project.SECRETS,
     images: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> Seen:
     """What is seen of it."""
     environment = Environment(settings, secrets, "203.0.113.7", {})
     sets = project.sets(settings, secrets)
     secret = context.backup_files(environment)
-    return gather.gather(hosts.look, environment, sets, images, secret)
+    return gather.gather(hosts.look, environment, sets, images, secret, tags=tags)
 
 
 def ran(*kind: str, seconds: float = 10.0, **more: Any) -> dict[str, Any]:

@@ -89,6 +89,61 @@ def test_on_the_host_itself_there_has_to_be_a_key() -> None:
     assert problems({}, {}, arrival=local, files={accounts.SSHD_FILE: "x"}) == []
 
 
+# --- who else can log in --------------------------------------------------------------------------
+
+HOMES = {  # uid, shell, day of expiry, authorized_keys
+    "debian": (1000, "/bin/bash", "", project.KEY),  # who the run came with
+    "listed": (1001, "/bin/bash", "", project.KEY),
+    "member": (1002, "/bin/bash", "", project.KEY),
+    "before": (1003, "/bin/bash", "", f"# mine\n{project.KEY}"),
+    "no_shell": (1004, "", "", project.KEY),  # which is /bin/sh
+    "locked": (1005, "/bin/bash", "1", project.KEY),
+    "later": (1006, "/bin/bash", "99999", project.KEY),
+    "comment": (1007, "/bin/bash", "", "# none\n\n"),
+    "no_keys": (1008, "/bin/bash", "", None),
+    "service": (1009, "/usr/sbin/nologin", "", project.KEY),
+    "daemon": (999, "/bin/bash", "", project.KEY),
+    "nobody": (65534, "/bin/bash", "", project.KEY),
+}
+
+
+def test_who_else_can_log_in_is_found_and_told_with_what_to_do(tmp_path: Path) -> None:
+    passwd = []
+    for name, (uid, shell, _, keys) in HOMES.items():
+        passwd.append(f"{name}:x:{uid}:{uid}:a b,,,:{tmp_path / name}:{shell}")
+        (tmp_path / name / ".ssh").mkdir(parents=True)
+        if keys is not None:
+            (tmp_path / name / ".ssh/authorized_keys").write_text(f"{keys}\n")
+    expiry = "\n".join(
+        f"{name}) echo '{name}:!::::::{day}:' ;;" for name, (*_, day, _) in HOMES.items()
+    )
+    (tmp_path / "passwd").write_text("\n".join(passwd) + "\n")
+    getent = f"""case "$1 $2" in
+"passwd ") cat {tmp_path}/passwd ;;
+"passwd --") grep "^$3:" {tmp_path}/passwd ;;
+"group koprogo-admins") echo koprogo-admins:x:998:member ;;
+"shadow --") case "$3" in {expiry} esac ;;
+esac"""
+    for program, text in {"getent": getent, "id": "echo debian"}.items():
+        (tmp_path / program).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / program).chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", accounts.look(["listed"])],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    found = [name for kind, name, *_ in lines if kind == "login"]
+    assert found == ["before", "no_shell", "later"]
+    assert ["connected", "debian", "1"] in lines
+    assert accounts.warnings(["before"]) == [
+        "before can log in by ~/.ssh/authorized_keys, and is not in admin_users: if nobody should, "
+        "on the host: usermod --lock --expiredate 1 before"
+    ]
+
+
 # --- what is done about them, in order -----------------------------------------------------------
 
 

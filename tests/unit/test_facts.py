@@ -33,12 +33,14 @@ HOST = [
     "file\t/etc/x\tabc\t644\troot:root",
     "package\tcurl",
     "sysctl\tvm.swappiness\t10",
+    "sysctl\tnet.ipv4.ip_local_port_range\t1024\t65535",
     "unit\tdocker.service\tactive enabled",
     "account\tanna\tmanaged\t1\tremains",
     "account\tbert\tmarked\t\t",
     "account\tdebian\tforeign\t\t",
     "connected\tdebian\t2",
     "loose\t/srv/anna",
+    "login\tdora",
     "match\t/etc/ssh/authorized_keys.d/bert",
 ]
 
@@ -62,7 +64,8 @@ def test_the_host_is_read_line_by_line() -> None:
     assert state.postgres_version == "17"
     assert state.files == {"/etc/x": "abc 644 root:root"}
     assert state.packages == {"curl"}
-    assert state.sysctl == {"vm.swappiness": "10"}
+    assert state.other_logins == ["dora"]
+    assert state.sysctl == {"vm.swappiness": "10", "net.ipv4.ip_local_port_range": "1024 65535"}
     assert state.units == {"docker.service": "active enabled"}
     assert state.accounts == {
         "anna": Account(managed=True, locked=True, remains=True),

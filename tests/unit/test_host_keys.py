@@ -15,6 +15,7 @@ from tests import project
 from tests.project import Project
 
 OURS = ".known_hosts/production"
+HARDWARE_KEY = "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAAQE="
 
 
 def data(**changes: Any) -> dict[str, Any]:
@@ -75,6 +76,48 @@ def test_a_host_that_the_user_knows_is_taken_hashed_or_not(tmp_path: Path, home:
     assert len(told(tmp_path, ssh_port=2222)) == 1, "another port is another server"
 
 
+def test_an_rsa_key_comes_last_and_what_is_no_servers_key_not_at_all(
+    tmp_path: Path, home: Path
+) -> None:
+    rsa = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAQE="
+    (home / ".ssh/known_hosts").write_text(
+        f"203.0.113.7 {rsa}\n203.0.113.7 ssh-dss AAAAB3NzaC1kc3MAAAABAQ==\n"
+        f"203.0.113.7 {project.KEY}\n"
+    )
+    for connection_data in (data(), data(ssh_host_key=[rsa, project.KEY])):
+        found = host_keys.keys("203.0.113.7", connection_data, "production", tmp_path)
+        assert found == [project.KEY, rsa]
+
+
+@pytest.mark.parametrize("named", ["203.0.113.7", "*", "203.0.113.*,vps"])
+def test_a_key_that_is_revoked_is_not_taken_though_its_plain_line_is_there(
+    tmp_path: Path, home: Path, named: str
+) -> None:
+    file = home / ".ssh/known_hosts"
+    gone = f"@revoked {named} {project.OTHER_KEY}\n203.0.113.7 {project.OTHER_KEY}\n"
+    file.write_text(f"{gone}203.0.113.7 {project.KEY}\n")
+    assert told(tmp_path) == []
+    host_keys.write("203.0.113.7", data(), "production", tmp_path)
+    assert (tmp_path / OURS).read_text() == f"203.0.113.7 {project.KEY}\n"
+    file.write_text(gone)
+    (words,) = told(tmp_path)
+    assert f"ssh_host_key: @revoked in your known_hosts: {project.OTHER_KEY}" in words
+    assert "write the host's new key, once it is compared, as ssh_host_key" in words
+    (words,) = told(tmp_path, ssh_host_key=project.OTHER_KEY, ssh_port=2222)
+    assert "@revoked" in words, "nor where it is pinned, nor at another port"
+    assert told(tmp_path, ssh_host_key=project.KEY) == []
+
+
+def test_a_file_of_ones_own_does_not_know_a_revoked_key_plainly(tmp_path: Path) -> None:
+    own = tmp_path / "hosts"
+    own.write_text(
+        f"203.0.113.7 {project.KEY}\n203.0.113.7 {project.OTHER_KEY}\n"
+        f"@revoked * {project.OTHER_KEY}\n"
+    )
+    (words,) = told(tmp_path, ssh_known_hosts_file="hosts")
+    assert "@revoked in hosts" in words and "take the plain line out of hosts" in words
+
+
 def test_what_is_pinned_stands_above_what_the_user_knows(tmp_path: Path, home: Path) -> None:
     (home / ".ssh/known_hosts").write_text(f"203.0.113.7 {project.OTHER_KEY}\n")
     host_keys.write("203.0.113.7", data(ssh_host_key=project.KEY), "production", tmp_path)
@@ -100,6 +143,7 @@ def test_a_file_of_ones_own_has_to_know_the_host_and_is_never_written(tmp_path: 
         ({"ssh_strict_host_key_checking": "no"}, "another key would be believed"),
         ({"ssh_known_hosts_file": None}, f'write "{OURS}"'),
         ({"ssh_host_key": "AAAA"}, "is not the key of an SSH server"),
+        ({"ssh_host_key": HARDWARE_KEY}, "is not the key of an SSH server"),
         ({"ssh_host_key": f"vps {project.KEY}"}, "what ssh-keyscan prints after the name"),
     ],
 )
@@ -125,6 +169,12 @@ def test_the_door_says_where_it_is_set(tmp_path: Path) -> None:
 )
 def test_no_option_of_ssh_comes_by_the_inventory(tmp_path: Path, key: str, value: str) -> None:
     assert "no such thing" in Project.make(tmp_path / "p").set(**{key: value}).refusal()
+
+
+@pytest.mark.parametrize("port", ["abc", "22", 0, 65536, True, 22.0])
+def test_a_port_is_a_number(tmp_path: Path, port: object) -> None:
+    refusal = Project.make(tmp_path / "p").set(ssh_port=port).refusal()
+    assert f"group_data/production.py: ssh_port = {port!r}: is no port" in refusal
 
 
 def test_a_host_is_a_name_or_an_address(tmp_path: Path) -> None:

@@ -39,6 +39,14 @@ HERE = "group_data/production.py"
         ({"extra_packages": ["./evil.deb"]}, 'write, for instance, "htop"'),
         ({"sysctl": {"a.b": "4096\nkernel.core_pattern = |/tmp/x"}}, "sysctl['a.b']"),
         ({"sysctl": {"kernel.core_pattern": "|/tmp/x"}}, "not the value of a kernel parameter"),
+        ({"sysctl": {"kernel.core_pattern": "|/bin/false %p"}}, 'write "|/bin/false"'),
+        *(
+            ({field: address}, "the site is published on IPv4 alone")
+            for field in ("public_address", "scan_address")
+            for address in ("2001:db8::1", "[2001:db8::1]", "::1")
+        ),
+        ({"public_address": "https://koprogo.be"}, "no scheme, no port"),
+        ({"public_address": "203.0.113.7:443"}, "no scheme, no port"),
         ({"sysctl": {"a.b = 1\nc.d": "2"}}, "not a kernel parameter"),
         ({"timezone": "-Hevil"}, "not a time zone"),
         *(
@@ -86,6 +94,23 @@ HERE = "group_data/production.py"
                 "archive_command",
                 "search_path",
                 "session_replication_role",
+                "log_error_verbosity",
+                "log_min_duration_sample",
+                "debug_print_parse",
+                "debug_print_rewritten",
+                "debug_print_plan",
+                "archive_mode",
+                "oauth_validator_libraries",
+                "extension_control_path",
+                "default_transaction_read_only",
+                "role",
+                "event_triggers",
+                "lo_compat_privileges",
+                "ssl_key_file",
+                "scram_iterations",
+                "temp_tablespaces",
+                "standard_conforming_strings",
+                "Synchronous_Standby_Names",
             )
         ),
         ({"postgres_settings": {"work_mem": "4MB\\"}}, "a value has no \\"),
@@ -98,12 +123,24 @@ HERE = "group_data/production.py"
                 "/run/k",
                 "/opt",
                 "/opt/../tmp",
-                "/var/lib/docker/k",
                 "/opt/k x",
+                "/docker/k",
                 "opt/k",
                 "/opt//k",
                 "/opt/k\n",
             )
+        ),
+        *(
+            ({"expected_listeners": [each]}, 'write, for instance, "udp/51820"')
+            for each in ("51820", "udp/0", "udp/65536", "sctp/1", "udp/1\n", "tcp/", "tcp:22")
+        ),
+        *(
+            ({"install_root": root}, "Docker Engine keeps its own data there")
+            for root in ("/var/lib/docker", "/var/lib/docker/k", "/var/lib/containerd/k")
+        ),
+        *(
+            ({"backup_repository": place, **SFTP}, "by an IPv6 address, which is not built")
+            for place in ("sftp:u@[2001:db8::1]:/p", "sftp://u@[::1]:22/p", "s3:https://[::1]/b")
         ),
         ({"backend_environment": {"SMTP_PASS": "x"}}, "looks like a secret"),
         ({"backend_environment": {"SENTRY_DSN": "x"}}, "looks like a secret"),
@@ -130,7 +167,15 @@ def test_what_does_more_than_it_says_is_refused(
 def test_what_is_meant_is_accepted() -> None:
     project.settings(
         extra_packages=["g++", "libc6", "python3.13"],
-        sysctl={"net.ipv4.tcp_rmem": "4096 131072 6291456", "net.ipv4.conf.eth0/1.rp_filter": "2"},
+        sysctl={
+            "net.ipv4.tcp_rmem": "4096 131072 6291456",
+            "net.ipv4.conf.eth0/1.rp_filter": "2",
+            "kernel.core_pattern": "|/bin/false",
+            "net.core.x": "/var/crash/core.%e.%p",
+        },
+        public_address="vps-1.example.be",
+        install_root="/srv/docker-apps/koprogo",
+        expected_listeners=["udp/51820", "tcp/9100"],
         timezone="America/Argentina/Buenos_Aires",
         admin_users={"anna": [f"{KEY} anna@laptop, 2026"], "b_2-c": [KEY]},
         superadmin_addresses=["203.0.113.7", "10.0.0.0/8", "2001:db8::/32"],

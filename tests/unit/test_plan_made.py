@@ -72,6 +72,15 @@ def test_plans_read_as_the_golden_ones(case: str, request: pytest.FixtureRequest
     assert told == file.read_text(encoding="utf-8"), "if this is meant: make golden"
 
 
+def test_who_else_can_log_in_is_told_whether_or_not_anything_is_done() -> None:
+    for settings in (hosts.BASE, TUNED):
+        host = hosts.serving()
+        known = replace(host, machine=replace(host.machine, other_logins=["anna"]))
+        plan = hosts.plan(known, settings)
+        assert plan.problems == ()
+        assert "anna can log in by ~/.ssh/authorized_keys" in shown(plan)
+
+
 def actions(plan: Plan) -> dict[str, str]:
     return {service.name: service.action for service in plan.services}
 
@@ -426,7 +435,7 @@ def test_the_same_host_and_checkout_carry_it_out() -> None:
     unresolved = hosts.plan(replace(new_image(), registry={}), WITH_NEW_IMAGE)
     by_tag = given.by_tag(unresolved, WITH_NEW_IMAGE)
     assert by_tag == {"backend": NEW}
-    assert given.stale(unresolved, hosts.plan(new_image(), WITH_NEW_IMAGE, images=by_tag)) == []
+    assert given.stale(unresolved, hosts.plan(new_image(), WITH_NEW_IMAGE, tags=by_tag)) == []
 
 
 def test_a_tag_that_moved_since_is_told() -> None:

@@ -207,6 +207,16 @@ def test_an_edited_plan_decides_nothing_that_is_not_compared(run: Run, tmp_path:
     )
 
 
+def test_an_edited_plan_takes_no_digest_of_a_manifest_out_of_play(run: Run, tmp_path: Path) -> None:
+    """All of its hashes fit: they are those of a release whose backend is not resolved."""
+    edited = hosts.plan(hosts.serving(), TUNED, images={"backend": TUNED.backend_image})
+    file = tmp_path / "plan.json"
+    file.write_text(edited.model_dump_json())
+    stage = run(hosts.serving(), TUNED.model_copy(update={"plan": str(file)}))
+    with pytest.raises(OperationError, match="the image is another one: backend: "):
+        stage.plan()
+
+
 def test_a_plan_that_a_deploy_would_refuse_stops_before_anything_is_touched(run: Run) -> None:
     lacking = new_image(hosts.MIGRATIONS[0])
     with pytest.raises(OperationError, match="the database has 1 migration"):

@@ -17,10 +17,13 @@ STRONG = {wanted.name: f"{n:064x}" for n, wanted in enumerate(WANTED, start=1)}
 FILE = ".env.production"
 
 
+def lines(**changes: str) -> str:
+    return "\n".join(f"{name}={value}" for name, value in (STRONG | changes).items())
+
+
 def write(root: Path, text: str | None = None, mode: int = 0o600, **changes: str) -> Path:
     path = root / FILE
-    lines = [f"{name}={value}" for name, value in (STRONG | changes).items()]
-    path.write_text("\n".join(lines) if text is None else text)
+    path.write_text(lines(**changes) if text is None else text)
     path.chmod(mode)
     return path
 
@@ -89,6 +92,7 @@ def test_what_an_older_file_lacks_is_added_and_the_rest_stays(tmp_path: Path) ->
     assert path.read_text() == before
 
 
+OUT = "take the line out; a variable that is no secret goes into backend_environment"
 RENEW = "generate one: openssl rand -hex 32"
 
 
@@ -132,7 +136,7 @@ def test_an_unknown_name_is_told_the_nearest_one(tmp_path: Path) -> None:
     write(tmp_path, JWT_SECRT="b" * 64, GREETING="c" * 64)
     assert problems(tmp_path) == [
         (FILE, "JWT_SECRT is not a secret of KoproGo", "did you mean JWT_SECRET?"),
-        (FILE, "GREETING is not a secret of KoproGo", "take the line out"),
+        (FILE, "GREETING is not a secret of KoproGo", OUT),
     ]
 
 
@@ -144,9 +148,26 @@ def test_a_line_without_a_value_and_a_name_twice_are_refused(tmp_path: Path) -> 
     assert any("twice" in what for _, what, _ in found)
 
 
-def test_a_known_optional_secret_passes(tmp_path: Path) -> None:
-    write(tmp_path, SMTP_PASSWORD="e" * 40)
+@pytest.mark.parametrize("name", secrets.OPTIONAL)
+def test_a_known_optional_secret_passes(tmp_path: Path, name: str) -> None:
+    write(tmp_path, lines(**{name: "e" * 40}))
     assert problems(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", [*secrets.FROM_OTHERS, *secrets.ISSUED])
+def test_what_others_issue_has_their_length_and_letters(tmp_path: Path, name: str) -> None:
+    write(tmp_path, lines(**{name: "AK/+x=$!"}))
+    assert problems(tmp_path) == []
+    write(tmp_path, lines(**{name: ""}))
+    assert problems(tmp_path) == [(FILE, f"{name} is empty", "write what was issued to you")]
+    write(tmp_path, lines(**{name: "minioadmin"}))
+    [(_, what, _)] = problems(tmp_path)
+    assert what == f"{name} is a publicly known default"
+
+
+def test_of_a_name_that_is_not_known_nothing_else_is_said(tmp_path: Path) -> None:
+    write(tmp_path, GREETING="hi")
+    assert problems(tmp_path) == [(FILE, "GREETING is not a secret of KoproGo", OUT)]
 
 
 def test_secrets_never_show_their_values() -> None:

@@ -91,6 +91,40 @@ def test_the_valid_part_of_settings_is_still_checked_together() -> None:
     assert [field for field, _ in contradictions(part, partial=True)] == ["api_domain"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("S3_KEY_PREFIX", "koprogo/", ""),
+        ("S3_BUCKET", "documents", ""),
+        ("LINKY_CLIENT_ID", "abc", ""),
+        ("OAUTH_TOKEN_URL", "https://login.example.be/token", ""),
+        ("ACCESS_TOKEN_TTL", "900", ""),
+        ("REFRESH_TOKEN_TTL_SECS", "604800", ""),
+        ("JWT_TOKEN_EXPIRY_MINUTES", "15", ""),
+        ("PASSWORD_RESET_EXPIRY", "2 hours", ""),
+        ("MQTT_PASSWORD", "x", "it belongs in .env.production"),
+        ("LINKY_CLIENT_SECRET", "x", "it belongs in .env.production"),
+        ("BOINC_RPC_PASSWORD", "x", "it belongs in .env.production"),
+        ("SENTRY_DSN", "https://k@sentry.example.be/1", "it belongs in .env.production"),
+        ("S3_SECRET_KEY", "x", "it belongs in .env.production"),
+        ("SMTP_PASS", "x", "did you mean SMTP_PASSWORD, in .env.production?"),
+        ("STRIPE_API_TOKEN", "x", "none of those that .env.production has for KoproGo; take it"),
+        ("REDIS_URL", "redis://:pw@h/0", "write it without the login"),
+        ("HOOK_TOKEN_URL", "https://x.be/?token=abc", "HOOK_TOKEN_URL looks like a secret"),
+        ("TOKEN_TTL", "c2VjcmV0LXRva2Vu", "TOKEN_TTL looks like a secret"),
+        ("KEY_PREFIX", "c2VjcmV0+dG9rZW4=", "KEY_PREFIX looks like a secret"),
+    ],
+)
+def test_a_variable_of_the_backend_has_one_place_where_it_is_taken(
+    name: str, value: str, told: str
+) -> None:
+    found = contradictions(
+        project.settings().model_copy(update={"backend_environment": {name: value}})
+    )
+    assert len(found) == bool(told)
+    assert all(told in message for _, message in found)
+
+
 def test_contradictions_are_all_in_one_error() -> None:
     with pytest.raises(ValidationError) as error:
         project.settings(api_domain="koprogo.be", pool_min_connections=99)

@@ -18,7 +18,7 @@ from pyinfra.api.exceptions import ConnectError
 
 from koprogo_deploy import command_line, door
 from koprogo_deploy.pyinfra_adapter import command_line as pyinfra_command_line
-from koprogo_deploy.pyinfra_adapter import sha1
+from koprogo_deploy.pyinfra_adapter import known_keys, sha1
 from tests import project
 from tests.project import Project
 
@@ -52,10 +52,11 @@ METHODS = {
     AgentKey: {"sign_ssh_data": AgentKey.sign_ssh_data},
 }
 SIGN = paramiko.RSAKey.sign_ssh_data
+CONNECT = paramiko.SSHClient.connect
 
 
 @contextmanager
-def server(only: dict[str, str], key: paramiko.PKey = KEY) -> Iterator[int]:
+def server(only: dict[str, str], *keys: paramiko.PKey) -> Iterator[int]:
     """An SSH server on a port of 127.0.0.1 that knows one algorithm of these kinds."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(20)
@@ -69,7 +70,8 @@ def server(only: dict[str, str], key: paramiko.PKey = KEY) -> Iterator[int]:
         off = {kind: [n for n in PREFERRED[kind] if n != name] for kind, name in only.items()}
         transport = paramiko.Transport(connection, disabled_algorithms=off)
         transports.append(transport)
-        transport.add_server_key(key)
+        for key in keys or (KEY,):
+            transport.add_server_key(key)
         with suppress(paramiko.SSHException, EOFError, OSError):
             transport.start_server(server=Lets())
 
@@ -84,12 +86,19 @@ def server(only: dict[str, str], key: paramiko.PKey = KEY) -> Iterator[int]:
             transport.close()
 
 
-def connect(port: int, folder: Path, settings: dict[str, Any] | None) -> str:
-    """Connect as a deploy does; how the login went: the algorithm of the host's key and ours."""
+def connect(port: int, folder: Path, settings: dict[str, Any] | None, *keys: paramiko.PKey) -> str:
+    """Connect as a deploy does; how the login went: the algorithm of the host's key and ours.
+
+    `keys` are those that are known of the host, in their order.
+    """
     mine = folder / "key"
     KEY.write_private_key_file(str(mine))
     known = folder / "known_hosts"
-    known.write_text(f"[127.0.0.1]:{port} ssh-rsa {KEY.get_base64()}\n")
+    known.write_text(
+        "".join(
+            f"[127.0.0.1]:{port} {key.get_name()} {key.get_base64()}\n" for key in keys or (KEY,)
+        )
+    )
     data = {"ssh_user": "u", "ssh_port": port, "ssh_key": str(mine)}
     data |= {"ssh_known_hosts_file": str(known), "ssh_strict_host_key_checking": "yes"}
     data |= {"ssh_config_file": str(folder / "none"), KIND: settings or {}}
@@ -109,6 +118,8 @@ def connect(port: int, folder: Path, settings: dict[str, Any] | None) -> str:
 def before(monkeypatch: pytest.MonkeyPatch) -> None:
     """paramiko as it comes."""
     monkeypatch.setattr(paramiko.RSAKey, "_koprogo_no_sha1", False, raising=False)
+    monkeypatch.setattr(paramiko.SSHClient, "_koprogo_known_first", False, raising=False)
+    monkeypatch.setattr(paramiko.SSHClient, "connect", CONNECT)
     for kind, names in METHODS.items():
         for name, method in names.items():
             monkeypatch.setattr(kind, name, method)
@@ -120,8 +131,9 @@ def before(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def refused(before: None) -> None:
     """paramiko as a deploy uses it."""
-    sha1.refuse()
-    sha1.refuse()
+    for _ in range(2):
+        sha1.refuse()
+        known_keys.ask_first()
 
 
 OLD = {
@@ -174,6 +186,48 @@ def test_a_host_that_signs_with_sha1_after_all_is_refused(tmp_path: Path) -> Non
 def test_rsa_keys_work_on_with_sha2(tmp_path: Path) -> None:
     with server({}) as port:
         assert connect(port, tmp_path, kwargs()) == "rsa-sha2-512 rsa-sha2-512"
+
+
+# --- the key that is known is asked for -----------------------------------------------------------
+
+CURVE, LONGER = paramiko.ECDSAKey.generate(), paramiko.ECDSAKey.generate(bits=384)
+
+
+@pytest.mark.usefixtures("before")
+def test_as_it_comes_paramiko_calls_a_host_that_is_known_by_rsa_an_attack(tmp_path: Path) -> None:
+    with server({}, KEY, CURVE) as port, pytest.raises(ConnectError, match="does not match"):
+        connect(port, tmp_path, kwargs(), KEY)
+
+
+@pytest.mark.usefixtures("refused")
+@pytest.mark.parametrize(
+    ("known", "shown"),
+    [
+        ([KEY], "rsa-sha2-512"),
+        ([KEY, CURVE], "rsa-sha2-512"),
+        ([CURVE, KEY], "ecdsa-sha2-nistp256"),
+        ([LONGER, KEY], "rsa-sha2-512"),  # which the host does not have any more
+    ],
+    ids=["RSA alone", "RSA first", "another first", "the first one gone"],
+)
+def test_a_host_shows_a_key_that_is_known_of_it(
+    known: list[paramiko.PKey], shown: str, tmp_path: Path
+) -> None:
+    with server({}, KEY, CURVE) as port:
+        assert connect(port, tmp_path, kwargs(), *known).split()[0] == shown
+
+
+@pytest.mark.usefixtures("refused")
+def test_a_host_with_another_key_of_a_known_type_is_still_refused(tmp_path: Path) -> None:
+    other = paramiko.RSAKey.generate(2048)
+    with server({}, other, CURVE) as port, pytest.raises(ConnectError, match="does not match"):
+        connect(port, tmp_path, kwargs(), KEY)
+
+
+@pytest.mark.usefixtures("refused")
+def test_so_does_a_jump_host_which_gets_no_setting(tmp_path: Path) -> None:
+    with server({}, KEY, CURVE) as port:
+        assert connect(port, tmp_path, None, KEY).split()[0] == "rsa-sha2-512"
 
 
 @pytest.mark.usefixtures("refused")

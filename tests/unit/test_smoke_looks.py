@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from koprogo_deploy import door
+from tests import project
 from tests.smoke import judge
 
 GATHER = door.ROOT / "tests" / "smoke" / "gather.py"
@@ -108,6 +109,35 @@ def test_listeners_of_both_protocols_and_families_are_told(tmp_path: Path) -> No
         "tcp *:9100",
         "udp [::]:5353",
     ]
+
+
+def test_a_listener_that_is_expected_is_none_to_tell_of() -> None:
+    there = [("udp", "0.0.0.0", "51820"), ("udp", "[::]", "123"), ("tcp", "10.8.0.1", "9100")]
+    named = ["udp/51820"]
+    found = judge.open_to_others(there, {22}, (), named)
+    assert found == ["tcp 10.8.0.1:9100", "udp [::]:123"]
+    told = judge.expecting(found, named, "production")
+    assert told.startswith("others reach tcp 10.8.0.1:9100, udp [::]:123; ")
+    value = '["udp/51820", "tcp/9100", "udp/123"]'
+    assert f"expected_listeners = {value} in group_data/production.py" in told
+    assert judge.open_to_others(there, {22}, (), json.loads(value)) == []
+    assert judge.open_to_others([("tcp", "*", "51820")], {22}, (), named), "of UDP alone"
+
+
+def test_numbers_of_a_kernel_parameter_are_parted_by_any_white_space() -> None:
+    name = "net.ipv4.ip_local_port_range"
+    settings = project.settings(sysctl={name: "1024 \t 65535", "a.b": "1", "c.d": "2"})
+    assert settings.sysctl[name] == "1024 65535"
+    found = {name: "1024\t65535", "a.b": "3", "e.f": "4"}
+    assert judge.not_in_force(settings.sysctl, found) == {"a.b": "3", "c.d": None}
+
+
+def test_a_secret_is_found_as_it_is_or_as_json_writes_it_and_none_by_chance() -> None:
+    kept = {"JWT_SECRET": "ab" * 32, "MQTT_PASSWORD": "1234", "SMTP_PASSWORD": 'a"b\\cdéfg'}
+    kept["S3_ACCESS_KEY"] = "koprogo-storage"
+    assert judge.leaked(kept, 'port 1234, "koprogo-storage"') == []
+    shown = json.dumps({"log": f"{kept['JWT_SECRET']} {kept['SMTP_PASSWORD']}"})
+    assert judge.leaked(kept, shown) == ["JWT_SECRET", "SMTP_PASSWORD"]
 
 
 def test_the_superadmins_pages_are_asked_for_by_somebody_who_claims_to_be_listed(
