@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets as random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from dotenv import dotenv_values
 from koprogo_deploy.problems import Problem
 
 MINIMUM_LENGTH = 32
+MINIMUM_LETTERS = 8  # different ones; 32 random digits have fewer once in thousands of millions
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ def read(environment: str, root: Path) -> tuple[Secrets | None, list[Problem]]:
             continue  # its strength is not what is wrong with it
         weak = _of_others if name in (*ISSUED, *FROM_OTHERS) else _weak
         problems += weak(name, value, where)
+    problems += _equal({name: value for name, value in values.items() if name in known}, where)
     return (None, problems) if problems else (Secrets(values), [])
 
 
@@ -216,6 +218,25 @@ def _of_others(name: str, value: str, where: str) -> list[Problem]:
     return []
 
 
+def _repeats(value: str) -> bool:
+    """Whether it is one piece again and again."""
+    return value in (value + value)[1:-1]
+
+
+def _equal(values: Mapping[str, str], where: str) -> list[Problem]:
+    """Two names with one value: whoever learns the one has the other. Those of others may be."""
+    by_value: dict[str, list[str]] = {}
+    for name, value in values.items():
+        if value and name not in (*ISSUED, *FROM_OTHERS):
+            by_value.setdefault(value, []).append(name)
+    fix = "generate one for each: openssl rand -hex 32"
+    return [
+        Problem(where, f"{' and '.join(names)} have one value", fix)
+        for names in by_value.values()
+        if len(names) > 1
+    ]
+
+
 def _weak(name: str, value: str, where: str) -> list[Problem]:
     renew = "generate one: openssl rand -hex 32"
     if not value:
@@ -230,4 +251,6 @@ def _weak(name: str, value: str, where: str) -> list[Problem]:
         return [Problem(where, why, f"letters, digits and _ . - only; {renew}")]
     if name == "TOTP_ENCRYPTION_KEY" and not re.fullmatch("[0-9a-f]{64}", value):
         return [Problem(where, f"{name} must be 64 hexadecimal digits", renew)]
+    if len(set(value)) < MINIMUM_LETTERS or _repeats(value):
+        return [Problem(where, f"{name} is a pattern, and can be guessed", renew)]
     return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from koprogo_deploy.cli.app import app
 from koprogo_deploy.problems import Refusal
 from koprogo_deploy.secrets import WANTED, Secrets
 
-STRONG = {wanted.name: f"{n:064x}" for n, wanted in enumerate(WANTED, start=1)}
+STRONG = {wanted.name: sha256(wanted.name.encode()).hexdigest() for wanted in WANTED}
 FILE = ".env.production"
 
 
@@ -79,10 +80,12 @@ def test_every_missing_secret_is_named(tmp_path: Path) -> None:
 
 
 def test_what_an_older_file_lacks_is_added_and_the_rest_stays(tmp_path: Path) -> None:
-    path = write(tmp_path, "# mine\nBACKUP_S3_ACCESS_KEY=AK/+\nJWT_SECRET=" + "7" * 64)
+    path = write(tmp_path, "# mine\nBACKUP_S3_ACCESS_KEY=AK/+\nJWT_SECRET=" + STRONG["JWT_SECRET"])
     added = secrets.complete("production", tmp_path)
     assert set(added) == {wanted.name for wanted in WANTED} - {"JWT_SECRET"}
-    assert path.read_text().startswith("# mine\nBACKUP_S3_ACCESS_KEY=AK/+\nJWT_SECRET=" + "7" * 64)
+    assert path.read_text().startswith(
+        "# mine\nBACKUP_S3_ACCESS_KEY=AK/+\nJWT_SECRET=" + STRONG["JWT_SECRET"]
+    )
     kept, found = secrets.read("production", tmp_path)
     assert found == []
     assert kept is not None
@@ -107,6 +110,9 @@ RENEW = "generate one: openssl rand -hex 32"
         ("super-secret-key-change-in-production", "is a publicly known default", RENEW),
         ("Super-Secret-Key-CHANGE-in-production", "is a publicly known default", RENEW),
         ("admin123" * 8, "is a publicly known default", RENEW),
+        ("a" * 40, "is a pattern, and can be guessed", RENEW),
+        ("abcd" * 12, "is a pattern, and can be guessed", RENEW),
+        ("0123456789abcdef" * 2, "is a pattern, and can be guessed", RENEW),
         *(
             (
                 "a" * 40 + odd,
@@ -126,6 +132,17 @@ def test_a_weak_secret_is_refused_and_not_shown(
     assert len(value) < 3 or value not in str(found)
 
 
+def test_one_value_for_two_names_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, JWT_SECRET=STRONG["DATABASE_PASSWORD"])
+    [(where, what, fix)] = problems(tmp_path)
+    assert where == FILE
+    assert what in (
+        "DATABASE_PASSWORD and JWT_SECRET have one value",
+        "JWT_SECRET and DATABASE_PASSWORD have one value",
+    )
+    assert fix.startswith("generate one for each")
+
+
 def test_the_totp_key_is_32_bytes_in_hexadecimal(tmp_path: Path) -> None:
     write(tmp_path, TOTP_ENCRYPTION_KEY="z" * 64)
     what = "TOTP_ENCRYPTION_KEY must be 64 hexadecimal digits"
@@ -142,7 +159,9 @@ def test_an_unknown_name_is_told_the_nearest_one(tmp_path: Path) -> None:
 
 def test_a_line_without_a_value_and_a_name_twice_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path)
-    path.write_text(f"{path.read_text()}\nthis is not a line\nJWT_SECRET={'d' * 64}\n")
+    path.write_text(
+        f"{path.read_text()}\nthis is not a line\nJWT_SECRET={sha256(b'another').hexdigest()}\n"
+    )
     found = problems(tmp_path)
     assert len(found) == 2
     assert any("twice" in what for _, what, _ in found)
@@ -150,7 +169,7 @@ def test_a_line_without_a_value_and_a_name_twice_are_refused(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", secrets.OPTIONAL)
 def test_a_known_optional_secret_passes(tmp_path: Path, name: str) -> None:
-    write(tmp_path, lines(**{name: "e" * 40}))
+    write(tmp_path, lines(**{name: sha256(b"another").hexdigest()[:40]}))
     assert problems(tmp_path) == []
 
 
