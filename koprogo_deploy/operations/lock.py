@@ -67,21 +67,31 @@ printf '%s\n' {shlex.quote(holder)} > {PATH}.holder
 if ours $old; then exec 8<$old; get 8 $old || new; else ! grep -qs {OLD_WORDS} {program} || new; fi
 ! ours $old || {{ chmod 600 $old; rm -f $old.holder; }}
 echo held; cat >/dev/null; rm -f {PATH}.holder"""
-    return f"sudo -n sh -c {shlex.quote(script)}"
+    return f"sudo -n sh -c {shlex.quote(script)} 2>&1"
 
 
 def answer(lines: Iterable[str], waiting: Callable[[str], None]) -> str:
-    """The line that says whether the lock is held; empty where the other end says nothing."""
+    """The line that says whether the lock is held; else whatever the other end said last."""
+    last = ""
     for line in lines:
-        kind, _, holder = line.strip().partition(" ")
-        if kind != "waiting":
-            return line.strip()
-        waiting(holder)
-    return ""
+        last = line.strip() or last
+        kind, _, holder = last.partition(" ")
+        if kind == "waiting":
+            waiting(holder)
+        elif kind in ("held", "busy"):
+            return last
+    return last
 
 
 def refusal(answer: str, host: str, settings: Settings) -> str:
     """Why the lock was not given, and what to do about it. Pure."""
+    if answer.partition(" ")[0] != "busy":
+        said = answer or "the host said nothing"
+        return (
+            f"nobody could ask {host} whether another deploy is running: {said}. Nothing was "
+            "touched. The user needs to be root, or sudo without a password: on the host, "
+            "sudo -n true says whether that works"
+        )
     other = answer.removeprefix("busy").strip() or "nobody could say who"
     if data.is_at_the_data(other):
         return (

@@ -110,9 +110,17 @@ def test_a_deploy_that_comes_first_after_the_backup_is_given_up_on(path: str) ->
         asking.stdout.close()
 
 
-def test_an_answer_that_never_comes_names_nobody() -> None:
+def test_a_host_that_cannot_be_asked_is_not_said_to_be_busy() -> None:
     assert lock.answer([], lambda _: None) == ""
-    assert "nobody could say who" in lock.refusal("", "vps", project.settings())
+    assert "the host said nothing" in lock.refusal("", "vps", project.settings())
+    said = ["sudo: unable to resolve host vps", "sudo: a password is required", ""]
+    told = lock.refusal(lock.answer(said, lambda _: None), "vps", project.settings())
+    assert "another deploy is running: sudo: a password is required." in told
+    assert "sudo without a password" in told
+    assert not told.startswith("another deploy is running")
+    noisy = ["sudo: unable to resolve host vps", "held"]
+    assert lock.answer(noisy, lambda _: None) == "held"
+    assert "nobody could say who" in lock.refusal("busy", "vps", project.settings())
 
 
 def test_both_sides_know_the_holders_by_the_same_words() -> None:
