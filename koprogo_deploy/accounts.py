@@ -194,7 +194,9 @@ while left=$(processes "$u"); [ -n "$left" ]; do
   [ $n -lt 50 ] || {{ echo "processes of $u do not end: $left" >&2; exit 1; }}
   kill -KILL $left 2>/dev/null || :
   n=$((n + 1)); sleep 0.1
-done"""
+done
+# Its manager was killed, which is no trouble of the host's.
+systemctl reset-failed "user@$(id -u "$u").service" 2>/dev/null || :"""
 
 
 def problems(
