@@ -183,7 +183,7 @@ def seen_sql(page: Page) -> str:
     """One JSON list: statements that read the list's table, most called first."""
     return f"""
 SELECT coalesce(json_agg(json_build_object('query', query, 'calls', calls)), '[]') FROM (
-  SELECT query, sum(calls) AS calls FROM pg_stat_statements
+  SELECT query, sum(calls) AS calls FROM public.pg_stat_statements
   WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND userid = (SELECT datdba FROM pg_database WHERE datname = current_database())
     AND query ILIKE '%FROM {page.list.table}%' AND query ILIKE 'SELECT%'
@@ -250,7 +250,8 @@ def explain_sql(queries: Sequence[Query], organization: str, page: Page) -> str:
         "limit": str(page.per_page),
         "offset": str(page.offset),
     }
-    lines = []
+    # The application's own text, which names its tables as it does.
+    lines = ["SET search_path = pg_catalog, public;"]
     for number, query in enumerate(queries):
         bound = ", ".join(values[name] for name in query.arguments)
         lines.append(f"PREPARE debug_{number} AS {query.text};")
@@ -290,8 +291,8 @@ def about_sql(page: Page) -> str:
     return f"""
 SELECT coalesce(json_agg(json_build_object('id', id, 'name', name, 'slug', slug, 'rows', rows)
                          ORDER BY rows DESC, name), '[]')
-FROM (SELECT o.id, o.name, o.slug, coalesce(n.rows, 0) AS rows FROM organizations o
-      LEFT JOIN (SELECT organization_id, count(*) AS rows FROM {table} GROUP BY 1) n
+FROM (SELECT o.id, o.name, o.slug, coalesce(n.rows, 0) AS rows FROM public.organizations o
+      LEFT JOIN (SELECT organization_id, count(*) AS rows FROM public.{table} GROUP BY 1) n
         ON n.organization_id = o.id) AS counted;
 SELECT json_build_object(
   'rows', reltuples::bigint, 'pages', pg_relation_size(oid) / current_setting('block_size')::int,

@@ -38,7 +38,7 @@ SELECT json_build_object(
   'max', current_setting('pg_stat_statements.max', true)::int,
   'now', now(),
   'columns', (SELECT coalesce(json_agg(attname), '[]') FROM pg_attribute
-              WHERE attrelid = to_regclass('pg_stat_statements')
+              WHERE attrelid = to_regclass('public.pg_stat_statements')
                 AND attnum > 0 AND NOT attisdropped));
 """
 
@@ -127,7 +127,7 @@ def query(columns: Collection[str], by: By, limit: int) -> str:
     pairs = pairs.replace("s.NULL", "NULL")
     # The view of totals came with 1.9, as `toplevel` did.
     info = "toplevel" in there
-    about = "(SELECT {} FROM pg_stat_statements_info)" if info else "NULL"
+    about = "(SELECT {} FROM public.pg_stat_statements_info)" if info else "NULL"
     return f"""
 SELECT json_build_object(
   'since', {about.format("stats_reset")}, 'dropped', {about.format("dealloc")},
@@ -135,10 +135,10 @@ SELECT json_build_object(
   'top', (SELECT coalesce(json_agg(json_build_object(
             'id', s.queryid::text, 'query', s.query, 'role', pg_get_userbyid(s.userid), {pairs})),
             '[]')
-          FROM (SELECT * FROM pg_stat_statements
+          FROM (SELECT * FROM public.pg_stat_statements
                 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
                 ORDER BY {_ORDER[by]} DESC, queryid LIMIT {int(limit)}) AS s))
-FROM pg_stat_statements
+FROM public.pg_stat_statements
 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database());
 """  # noqa: S608 - columns and order are of ours
 

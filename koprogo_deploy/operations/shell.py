@@ -165,7 +165,7 @@ def owner_psql(database: str = "koprogo_db") -> str:
 
 def observer_psql() -> str:
     """psql as the read-only observer of koprogo_db; the script comes on standard input."""
-    return _psql(OBSERVER, "koprogo_db")
+    return _psql(OBSERVER, "koprogo_db", SESSION)
 
 
 def _psql(user: str, database: str, options: str = "") -> str:
