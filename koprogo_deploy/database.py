@@ -531,6 +531,7 @@ REVOKE CONNECT, TEMPORARY ON DATABASE koprogo_db FROM PUBLIC;
 
 EXTENSION_SQL = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements WITH SCHEMA public;\n"
 
+SUPERADMIN = "admin@koprogo.com"  # KoproGo makes it at each start
 SCHEMA = "koprogo_deploy"  # of our own in the application's database
 TRIGGER = "zzzz_koprogo_deploy_superadmin"  # they fire in the order of their names: the last word
 FORMER_TRIGGER = "koprogo_deploy_superadmin"  # in dumps of before it had the last word
@@ -575,7 +576,7 @@ CREATE TABLE {SCHEMA}.applied (password_hash text NOT NULL);
 CREATE FUNCTION {SCHEMA}.keep_superadmin_password() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF lower(NEW.email COLLATE "C") = 'admin@koprogo.com' THEN
+  IF lower(NEW.email COLLATE "C") = '{SUPERADMIN}' THEN
     SELECT password_hash INTO STRICT NEW.password_hash FROM {SCHEMA}.superadmin;
   END IF;
   RETURN NEW;
@@ -606,7 +607,7 @@ DROP SCHEMA IF EXISTS {SCHEMA} CASCADE;
 
 # In a session of the owner: the row is touched, and the guard gives it its password.
 GUARDED_SQL = f"""UPDATE public.users SET updated_at = updated_at
- WHERE lower(email) = 'admin@koprogo.com';
+ WHERE lower(email) = '{SUPERADMIN}';
 INSERT INTO {SCHEMA}.applied SELECT password_hash FROM {SCHEMA}.superadmin;
 """  # noqa: S608 - names of ours
 

@@ -16,7 +16,7 @@ from koprogo_deploy.secrets import Secrets
 from koprogo_deploy.settings import Settings
 
 PUBLIC_PASSWORD = "admin123"  # noqa: S105 - KoproGo's own, for the logins that its endpoint makes
-SUPERADMIN = "admin@koprogo.com"
+SUPERADMIN = database.SUPERADMIN
 
 
 @dataclass(frozen=True)

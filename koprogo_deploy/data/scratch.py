@@ -278,7 +278,15 @@ def let_in(config: Config, login: str, names: Iterable[str], owner: int) -> Path
     made = files(config, names, owner, "backend")
     verifier = database.scram_verifier((made / "database_password").read_text(encoding="ascii"))
     sql(NAME, database.login_sql(login, verifier), "postgres")
+    # KoproGo gives its superadmin a public password at each start, and the copy's network can be
+    # reached from the host: with people's data behind it, it never works here either.
+    guard(bcrypt(password()))
     return made
+
+
+def guard(password_hash: str) -> None:
+    """Have the copy keep this as its superadmin's password, whoever writes to it."""
+    sql(NAME, database.guard_sql(password_hash))
 
 
 def try_backend(config: Config, live: str) -> float:
@@ -313,7 +321,7 @@ def ask_backend() -> list[str]:
     """
     from koprogo_deploy.on_host import ask  # some MB, which a backup has no use for
 
-    login = known_login("admin@koprogo.com")
+    login = known_login(database.SUPERADMIN)
     return ask.failures((ask.address(BACKEND), 8080), None, login)
 
 
@@ -323,7 +331,10 @@ def known_login(email: str) -> dict[str, Any] | None:
     The real ones are none of a copy's business, nor the host's.
     """
     made = password()
-    found = owner_sql(NAME, password_sql(email, bcrypt(made)))
+    hashed = bcrypt(made)
+    if email.lower() == database.SUPERADMIN:
+        guard(hashed)
+    found = owner_sql(NAME, password_sql(email, hashed))
     return {**json.loads(found), "password": made} if found else None
 
 
