@@ -25,7 +25,8 @@ from koprogo_deploy.units import megabytes
 DISK_ALERT = SPACE.alert / 100
 ANSWER = 20  # seconds for the database; a host without a CPU to spare needs more than one
 # Units whose failure the journal tells, until one of them succeeds, whoever started that.
-_TOLD = ("koprogo-backup.service", "koprogo-drill.service")
+_TOLD = {"koprogo-backup.service": "backup", "koprogo-drill.service": "drill"}
+_AFTER = 600  # seconds that a unit may take to its end when its failure is written down
 GOOD = ("deployed", "rolled back", "done")  # outcomes after which nobody has to look
 
 
@@ -53,6 +54,7 @@ class Now:
         clusters: bytes of each cluster that served before an upgrade of Postgres, by name.
         database: the application's database answers a query.
         failed: systemd units that failed; None where systemd could not be asked.
+        ended: when those of them failed whose failure the journal should tell.
         reboot: why one is pending; empty where none is known to be.
         again: how often the engine started a container of the project again by itself, by name.
         killed: processes that the kernel killed for want of memory since `since`.
@@ -69,6 +71,7 @@ class Now:
     clusters: dict[str, int] = field(default_factory=dict)
     database: bool = False
     failed: list[str] | None = None
+    ended: dict[str, int] = field(default_factory=dict)
     reboot: str = ""
     again: dict[str, int] = field(default_factory=dict)
     killed: int = 0
@@ -78,7 +81,7 @@ class Now:
 def look_command(root: str) -> str:
     """Shell command whose output `parse` reads; changes nothing."""
     return (
-        f"root={shlex.quote(root)}; lock={LOCK}; within={ANSWER}\n"
+        f"root={shlex.quote(root)}; lock={LOCK}; within={ANSWER}; told='{' '.join(_TOLD)}'\n"
         f"database=$(timeout $within {psql()} -c {shlex.quote(database.applied_query())} "
         "</dev/null 2>/dev/null)\n"
         r"""
@@ -104,6 +107,11 @@ for old in /var/lib/docker/volumes/koprogo_postgres_data/koprogo_before_*; do
 done
 failed=$(systemctl list-units --state=failed --plain --no-legend --no-pager 2>/dev/null) &&
   printf 'failed\t%s\n' "$(printf %s "$failed" | cut -d ' ' -f 1 | tr '\n' ' ')"
+for unit in $told; do
+  case "$failed" in *"$unit"*) ;; *) continue ;; esac
+  at=$(LC_ALL=C TZ=UTC systemctl show -P StateChangeTimestamp "$unit" 2>/dev/null) &&
+    at=$(date -d "${at:-unknown}" +%s 2>/dev/null) && printf 'ended\t%s\t%s\n' "$unit" "$at"
+done
 # The newest kernel on the disk; a machine that brings its own from outside has none.
 newest=$(ls -d /boot/vmlinuz-* 2>/dev/null | sed 's/.*vmlinuz-//' | sort -V | tail -n 1)
 [ -n "$newest" ] && [ "$newest" != "$(uname -r)" ] &&
@@ -164,6 +172,8 @@ def _parse(lines: Iterable[str]) -> Now:
                 now.clusters[values[0]] = int(values[1])
             case "failed":
                 now.failed = values[0].split()
+            case "ended":
+                now.ended[values[0]] = int(values[1])
             case "reboot":
                 now.reboot = values[0]
             case "again":
@@ -206,13 +216,26 @@ def front_troubles(fronts: Sequence[Front], stack: StackState, environment: str)
     return found + [Trouble(what, do) for what in front.ending(fronts, front.FAIL)]
 
 
-def host_troubles(now: Now, environment: str) -> list[Trouble]:
+def told_by_journal(unit: str, now: Now, journal: Journal) -> bool:
+    """Whether the journal has a word of a unit's failure: then `data_troubles` judges it.
+
+    That it failed was written down about when it did, or one that came later was made.
+    """
+    last = backups.newest(journal, _TOLD.get(unit, ""))
+    failed = now.ended.get(unit)
+    if last is None or failed is None:
+        return False
+    since = _seconds(last["at"]) - failed
+    return since > (-_AFTER if last["outcome"] == "failed" else 0)
+
+
+def host_troubles(now: Now, journal: Journal, environment: str) -> list[Trouble]:
     """What is not well with the system under the site."""
     ssh = f"koprogo ssh {environment}"
     if now.failed is None:
         do = f"{ssh}, systemctl is-system-running"
         return [Trouble("systemd does not answer, so nobody knows which units failed", do)]
-    failed = [unit for unit in now.failed if unit not in _TOLD]
+    failed = [unit for unit in now.failed if not told_by_journal(unit, now, journal)]
     if not failed:
         return []
     do = f"{ssh}, systemctl status {failed[0]}; once mended: sudo systemctl reset-failed"
@@ -483,7 +506,8 @@ def report(
             "wrong": _wrong(container, live["specs"][service]) or None,
         }
     wrong = front_troubles(fronts, stack, environment) if live else []
-    wrong += troubles(stack, now, journal, environment, guarded) + host_troubles(now, environment)
+    wrong += troubles(stack, now, journal, environment, guarded)
+    wrong += host_troubles(now, journal, environment)
     wrong += data_troubles(stack, now, journal, environment, longest or {})
     return {
         "well": not wrong,

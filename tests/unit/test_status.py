@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -305,10 +306,39 @@ def test_a_database_that_is_silent_behind_a_running_container_is_not_well() -> N
 
 
 def test_failed_units_are_told_and_a_systemd_that_is_silent_is_not_without_any() -> None:
-    assert told(failed=["x.service", "y.timer", "koprogo-drill.service"])["problems"] == [
+    assert told(failed=["x.service", "y.timer"])["problems"] == [
         "failed units of the system: x.service, y.timer"
     ]
     assert "systemd does not answer" in told(failed=None)["problems"][0]
+
+
+DRILL = "koprogo-drill.service"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "seconds", "known"),
+    [
+        ("failed", -90, True),  # written down, and then it tidied up
+        ("failed", -7 * 86400, False),  # of the week before
+        ("done", 3600, True),  # somebody ran another one since
+        ("done", -90, False),
+    ],
+)
+def test_a_failed_drill_is_left_to_the_journal_only_where_that_tells_it(
+    outcome: str, seconds: int, known: bool
+) -> None:
+    at = datetime.fromtimestamp(CLOCK - 3600 + seconds, UTC).isoformat()
+    lines = chain({"kind": "drill", "at": at, "outcome": outcome})
+    failed = now(failed=[DRILL], ended={DRILL: CLOCK - 3600})
+    told = status.host_troubles(failed, lines, "production")
+    assert [trouble.what for trouble in told] == (
+        [] if known else [f"failed units of the system: {DRILL}"]
+    )
+
+
+def test_a_failed_backup_of_which_nothing_was_written_down_is_told() -> None:
+    for ended in ({}, {DRILL: CLOCK}):
+        assert status.host_troubles(now(failed=[DRILL], ended=ended), QUIET, "production")
 
 
 def test_a_release_that_counts_has_a_line_in_the_journal() -> None:
@@ -343,7 +373,10 @@ def test_the_look_says_what_the_database_units_kernel_and_engine_say(tmp_path: P
   "ps -aq"*) echo id ;;
   inspect*) echo traefik=3 ;;
 esac""",
-        "systemctl": "echo 'a.service loaded failed failed A'; echo 'b.timer loaded failed B'",
+        "systemctl": """case "$*" in
+  *StateChangeTimestamp*) echo "Thu 2026-01-01 00:00:00 $TZ" ;;
+  *) echo 'koprogo-backup.service loaded failed failed A'; echo 'b.timer loaded failed B' ;;
+esac""",
         "journalctl": "echo 'oom-kill:constraint=CONSTRAINT_MEMCG'; echo other",
     }
     for name, script in answers.items():
@@ -359,7 +392,8 @@ esac""",
 
     found = look()
     assert (found.database, found.applied) == (True, ["0001", "0002"])
-    assert found.failed == ["a.service", "b.timer"]
+    assert found.failed == ["koprogo-backup.service", "b.timer"]
+    assert found.ended == {"koprogo-backup.service": CLOCK}
     assert (found.again, found.killed) == ({"traefik": 3}, 1)
     for name in ("docker", "systemctl"):
         (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
