@@ -21,9 +21,11 @@ from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SERVICES
 from koprogo_deploy.units import megabytes
+from koprogo_deploy.visible import visible
 
 DISK_ALERT = SPACE.alert / 100
 ANSWER = 20  # seconds for the database; a host without a CPU to spare needs more than one
+TOO_LATE = 124  # exit code of `timeout`
 # Units whose failure the journal tells, until one of them succeeds, whoever started that.
 _TOLD = {"koprogo-backup.service": "backup", "koprogo-drill.service": "drill"}
 _AFTER = 600  # seconds that a unit may take to its end when its failure is written down
@@ -53,6 +55,7 @@ class Now:
         trust: what `database.trust_query` gave; None where it does not answer.
         clusters: bytes of each cluster that served before an upgrade of Postgres, by name.
         database: the application's database answers a query.
+        refused: why it gave an error instead; empty where it was silent for too long.
         failed: systemd units that failed; None where systemd could not be asked.
         ended: when those of them failed whose failure the journal should tell.
         reboot: why one is pending; empty where none is known to be.
@@ -70,6 +73,7 @@ class Now:
     trust: dict[str, Any] | None = None
     clusters: dict[str, int] = field(default_factory=dict)
     database: bool = False
+    refused: str = ""
     failed: list[str] | None = None
     ended: dict[str, int] = field(default_factory=dict)
     reboot: str = ""
@@ -82,9 +86,17 @@ def look_command(root: str) -> str:
     """Shell command whose output `parse` reads; changes nothing."""
     return (
         f"root={shlex.quote(root)}; lock={LOCK}; within={ANSWER}; told='{' '.join(_TOLD)}'\n"
+        "said=$(mktemp 2>/dev/null) || said=/dev/null\n"
         f"database=$(timeout $within {psql()} -c {shlex.quote(database.applied_query())} "
-        "</dev/null 2>/dev/null)\n"
+        '</dev/null 2>"$said"); code=$?\n'
         r"""
+[ "$code" = 0 ] || {
+  database=
+  words=$(grep -E 'rror|FATAL|ERROR|PANIC' "$said" | tail -n 1)
+  printf 'silent\t%s\t%s\n' "$code" "$(
+    printf '%s' "${words:-$(tail -n 1 "$said")}" | tr '\t' ' ')"
+}
+[ "$said" = /dev/null ] || rm -f "$said"
 printf 'clock\t%s\n' "$(date +%s)"
 printf 'disk\t%s\n' "$(df -PB1 / | awk 'NR==2 {print $2 "\t" $4}')"
 [ -L "$root/current" ] && printf 'since\t%s\n' "$(stat -c %Y "$root/current")"
@@ -168,6 +180,9 @@ def _parse(lines: Iterable[str]) -> Now:
                 now.applied = list(database.parse_migrations(found["migrations"]))
                 now.trust = found["trust"]
                 now.database = True
+            case "silent":
+                if values[0] != str(TOO_LATE):
+                    now.refused = values[1].strip() or f"exit code {values[0]}"
             case "cluster":
                 now.clusters[values[0]] = int(values[1])
             case "failed":
@@ -305,6 +320,8 @@ def troubles(
     postgres = stack.containers.get("postgres")
     if not now.database and postgres and postgres.serving:
         what = f"the database does not answer within {ANSWER} s, though its container runs"
+        if now.refused:
+            what = f"the database gives an error, though its container runs: {visible(now.refused)}"
         logs = f"{ssh}, sudo docker logs --tail 50 koprogo-postgres-1"
         found.append(Trouble(what, f"{logs}; koprogo debug locks says who waits for whom"))
     if stack.dynamic != live["dynamic"]:

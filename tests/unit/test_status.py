@@ -305,6 +305,42 @@ def test_a_database_that_is_silent_behind_a_running_container_is_not_well() -> N
     ]
 
 
+def test_a_database_that_gives_an_error_says_which_and_what_of_it_would_act_is_spelled() -> None:
+    refused = "FATAL:  the database system is in recovery mode \x1b[2J"
+    assert told(SITE, API, database=False, refused=refused)["problems"] == [
+        "the database gives an error, though its container runs: FATAL:  the database system is in "
+        "recovery mode \\x1b[2J"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("docker", "refused"),
+    [
+        ("exit 124", ""),
+        ("exit 1", "exit code 1"),
+        ("printf 'ERROR:  no\\tsuch\\nLINE 1: x\\n  ^\\n' >&2; exit 3", "ERROR:  no such"),
+        ("echo 'no such container' >&2; exit 1", "no such container"),
+        (r"echo 'ERROR:  a\\nb\\c' >&2; exit 3", r"ERROR:  a\nb\c"),
+        ("echo half of it; echo 'psql: error: gone' >&2; exit 2", "psql: error: gone"),
+    ],
+)
+def test_a_query_that_fails_is_told_from_one_that_takes_too_long(
+    docker: str, refused: str, tmp_path: Path
+) -> None:
+    (tmp_path / "docker").write_text(f'#!/bin/sh\ncase "$*" in *psql*) {docker} ;; esac\n')
+    (tmp_path / "docker").chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", status.look_command(str(tmp_path))],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = status.parse(done.stdout.splitlines())
+    assert (found.database, found.refused) == (False, refused)
+    assert [each.name for each in tmp_path.iterdir()] == ["docker"], "nothing is left there"
+
+
 def test_failed_units_are_told_and_a_systemd_that_is_silent_is_not_without_any() -> None:
     assert told(failed=["x.service", "y.timer"])["problems"] == [
         "failed units of the system: x.service, y.timer"
