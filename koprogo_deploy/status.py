@@ -532,7 +532,7 @@ def report(
         "advice": [trouble.do for trouble in wrong],
         "asked": True,
         "notes": [
-            *(what for what in front.ending(fronts, front.WARN) if what not in told(wrong)),
+            *outside_notes(fronts, wrong),
             *notes(stack, now, journal),
             *warnings,
             *of_newest(journal, warnings),
@@ -548,6 +548,12 @@ def report(
         "kept": [vars(kept) for kept in reversed(now.kept)],
         "bad": {kept.id: kept.bad for kept in now.kept if kept.bad},
     }
+
+
+def outside_notes(fronts: Sequence[Front], wrong: Sequence[Trouble]) -> list[str]:
+    """What somebody may want to know of the site from outside, without what is wrong with it."""
+    soon = [what for what in front.ending(fronts, front.WARN) if what not in told(wrong)]
+    return soon + front.nowhere(fronts)
 
 
 def told(troubles: Iterable[Trouble]) -> list[str]:
@@ -569,7 +575,7 @@ def unreachable(why: str, fronts: Sequence[Front], environment: str) -> dict[str
         "well": False,
         "problems": told(wrong),
         "advice": [trouble.do for trouble in wrong],
-        "notes": [what for what in front.ending(fronts, front.WARN) if what not in told(wrong)],
+        "notes": outside_notes(fronts, wrong),
         "outside": [vars(each) for each in fronts],
         "release": None,
         "asked": False,

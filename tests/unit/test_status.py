@@ -280,6 +280,15 @@ def test_a_name_without_an_address_is_told_with_what_mends_it() -> None:
     assert "DNS" in advice
 
 
+def test_a_record_that_leads_nowhere_is_noted_each_time_and_no_outage() -> None:
+    found = told(replace(SITE, dead=("2001:db8::1",)), API)
+    assert found["well"]
+    [note] = found["notes"]
+    assert "its AAAA record leads nowhere. Take it out" in note
+    silent = status.unreachable("refused", [replace(SITE, dead=("2001:db8::1",))], "production")
+    assert note in silent["notes"]
+
+
 def test_a_certificates_end_is_noted_in_time_and_then_a_problem() -> None:
     soon, sooner = replace(SITE, days=20.0), replace(SITE, days=6.9)
     assert told(soon, API)["well"]
