@@ -16,7 +16,7 @@ from koprogo_deploy.facts.stack import Container, StackState, not_serving, unrea
 from koprogo_deploy.front import Front
 from koprogo_deploy.journal import Journal
 from koprogo_deploy.monitor.thresholds import SPACE
-from koprogo_deploy.operations.shell import psql
+from koprogo_deploy.operations.shell import ENGINE, psql
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SERVICES
@@ -49,6 +49,7 @@ class Now:
     Attributes:
         clock: seconds since 1970 on the host.
         since: when `current` last moved, in the same.
+        disk: where the fullest of the disks is mounted that hold system, containers and releases.
         running: who holds the deploy's lock and since when; empty if nobody does.
         replaced: what served before restores and rollbacks with data, and is still there, by name.
         applied: versions of the migrations in the database; empty where it does not answer.
@@ -67,6 +68,7 @@ class Now:
     since: int = 0
     disk_size: int = 1
     disk_free: int = 0
+    disk: str = "/"
     running: str = ""
     replaced: list[str] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
@@ -85,7 +87,8 @@ class Now:
 def look_command(root: str) -> str:
     """Shell command whose output `parse` reads; changes nothing."""
     return (
-        f"root={shlex.quote(root)}; lock={LOCK}; within={ANSWER}; told='{' '.join(_TOLD)}'\n"
+        f"root={shlex.quote(root)}; lock={LOCK}; within={ANSWER}; told='{' '.join(_TOLD)}'; "
+        f"engine={ENGINE}\n"
         "said=$(mktemp 2>/dev/null) || said=/dev/null\n"
         f"database=$(timeout $within {psql()} -c {shlex.quote(database.applied_query())} "
         '</dev/null 2>"$said"); code=$?\n'
@@ -98,7 +101,11 @@ def look_command(root: str) -> str:
 }
 [ "$said" = /dev/null ] || rm -f "$said"
 printf 'clock\t%s\n' "$(date +%s)"
-printf 'disk\t%s\n' "$(df -PB1 / | awk 'NR==2 {print $2 "\t" $4}')"
+# The system's, the engine's and ours may be three: the fullest one counts.
+df -PB1 / "$engine" "$root" 2>/dev/null | awk 'NR > 1 && $2 {
+  free = $4 / $2; where = $6; for (i = 7; i <= NF; i++) where = where " " $i
+  if (!told || free < least) { told = "disk\t" $2 "\t" $4 "\t" where; least = free }
+} END { print told ? told : "disk" }'
 [ -L "$root/current" ] && printf 'since\t%s\n' "$(stat -c %Y "$root/current")"
 # Held for an instant, and shared: a deploy that begins meanwhile waits for it.
 if [ -e "$lock" ] && ! flock -sn "$lock" true; then
@@ -169,6 +176,7 @@ def _parse(lines: Iterable[str]) -> Now:
                 now.clock = int(values[0])
             case "disk":
                 now.disk_size, now.disk_free = int(values[0]), int(values[1])
+                now.disk = values[2]
             case "since":
                 now.since = int(values[0])
             case "running":
@@ -290,7 +298,8 @@ def troubles(
     used = 1 - now.disk_free / now.disk_size
     if used > DISK_ALERT:
         room = "sudo journalctl --vacuum-size=100M, docker image ls; then a lower releases_kept"
-        found.append(Trouble(f"the disk is {used:.0%} full", f"make room: {ssh}, {room}"))
+        at = "" if now.disk == "/" else f" at {now.disk}"
+        found.append(Trouble(f"the disk{at} is {used:.0%} full", f"make room: {ssh}, {room}"))
     if not stack.docker:
         what = "the Docker Engine does not answer"
         return [*found, Trouble(what, f"{ssh}, sudo journalctl -u docker -n 50; then {deploy}")]
@@ -542,7 +551,7 @@ def report(
         "release": live["id"] if live else None,
         "since": since(stack, now, journal),
         "services": services,
-        "disk": {"size": now.disk_size, "free": now.disk_free},
+        "disk": {"size": now.disk_size, "free": now.disk_free, "at": now.disk},
         "last": journal.runs[-1] if journal.runs else None,
         "running": now.running or None,
         "kept": [vars(kept) for kept in reversed(now.kept)],

@@ -243,7 +243,8 @@ def show_status(out: Console, title: str, found: dict[str, Any]) -> None:
     for kind, last in found["data"].items():
         lines[kind] = f"{last['outcome']} {duration(last['age'])} ago" if last else "none yet"
     share = 1 - disk["free"] / disk["size"]
-    lines["disk"] = f"{megabytes(disk['free'])} free of {megabytes(disk['size'])}, {share:.0%} used"
+    room = f"{megabytes(disk['free'])} free of {megabytes(disk['size'])}, {share:.0%} used"
+    lines["disk"] = room if disk["at"] == "/" else f"{room}, at {disk['at']}"
     for name, value in lines.items():
         if value:
             out.print(foreign(f"  {name:10}{value}"))

@@ -153,7 +153,11 @@ print(
                 line.split(" = ", 1) for line in run("sysctl", "-a").splitlines() if " = " in line
             ),
             "timezone": run("readlink", "-f", "/etc/localtime"),
-            "disk": run("df", "-P", "/").splitlines()[1].split(),
+            # The system's, the engine's and ours may be three.
+            "disks": {
+                row.split()[5]: int(row.split()[4].rstrip("%"))
+                for row in run("df", "-P", "/", "/var/lib/docker", ROOT).splitlines()[1:]  # noqa: F821
+            },
             "logs": {name: logs(found["inspect"]["Id"]) for name, found in containers.items()},
         }
     )

@@ -110,6 +110,13 @@ def test_listeners_of_both_protocols_and_families_are_told(tmp_path: Path) -> No
     ]
 
 
+def test_the_disk_of_the_engine_and_of_the_releases_are_looked_at_as_well(tmp_path: Path) -> None:
+    df = 'echo head; [ "$*" = "-P / /var/lib/docker $ROOT" ] && printf "%s\\n" '
+    df += '"a 1 1 1 5% /" "b 1 1 1 99% /var" "a 1 1 1 5% /"'
+    found = gathered(tmp_path, df=df.replace("$ROOT", str(tmp_path)))
+    assert found["disks"] == {"/": 5, "/var": 99}
+
+
 def test_the_superadmins_pages_are_asked_for_by_somebody_who_claims_to_be_listed(
     tmp_path: Path,
 ) -> None:

@@ -159,6 +159,34 @@ def test_disk_and_journal_are_looked_at_too() -> None:
     assert found == ["the journal is broken: line 3 …", "the disk is 90% full"]
 
 
+@pytest.mark.parametrize(
+    ("rows", "disk"),
+    [
+        (("a 100 50 50 50% /", "b 100 99 1 99% /var"), (100, 1, "/var")),
+        (("a 100 90 10 90% /", "b 100 50 50 50% /srv/my data"), (100, 10, "/")),
+        (("a 100 50 50 50% /", "b 9 9 0 100% /srv/my data"), (9, 0, "/srv/my data")),
+        (("a 100 50 50 50% /", "a 100 50 50 50% /"), (100, 50, "/")),
+    ],
+)
+def test_the_fullest_disk_counts(
+    rows: tuple[str, ...], disk: tuple[int, int, str], tmp_path: Path
+) -> None:
+    said = " ".join(f"'{row}'" for row in ("head", *rows))
+    (tmp_path / "df").write_text(f"#!/bin/sh\nprintf '%s\\n' {said}; exit 1\n")
+    (tmp_path / "df").chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", status.look_command(str(tmp_path))],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = status.parse(done.stdout.splitlines())
+    assert (found.disk_size, found.disk_free, found.disk) == disk
+    full = status.problems(stack(), now(disk_free=1, disk="/var"), QUIET)
+    assert full == ["the disk at /var is 99% full"]
+
+
 def test_a_backup_that_holds_the_lock_is_not_called_a_deploy() -> None:
     running = now(running="a backup of the timer since 2026-01-01 03:30:00 UTC")
     [note, *_] = status.notes(stack(), running, QUIET)
@@ -213,7 +241,7 @@ def test_the_look_reads_releases_marks_and_lock(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("line", ["what", "disk\t", "disk\t\t", "clock\tnow", "kept\ta"])
+@pytest.mark.parametrize("line", ["what", "disk", "disk\t", "disk\t\t", "clock\tnow", "kept\ta"])
 def test_an_answer_with_a_hole_in_it_is_refused_and_not_taken_for_well(line: str) -> None:
     with pytest.raises(Refusal, match="its answer cannot be read"):
         status.parse([line])
