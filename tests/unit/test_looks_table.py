@@ -72,7 +72,7 @@ LOOKS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "age of backups and drills": {STATUS: ("status.py:data_troubles",)},
     "the journal's chain": {STATUS: ("status.py:troubles",)},
-    "the journal's head, kept elsewhere": {STATUS: ("journal.py:missing_heads",)},
+    "the journal's head, kept elsewhere": {STATUS: ("journal.py:compared",)},
 }
 
 
