@@ -11,10 +11,12 @@ from typing import Any
 
 from koprogo_deploy import backups, cut, database, direct, front, maintenance
 from koprogo_deploy.data.host import DEPLOY_LOCK as LOCK
-from koprogo_deploy.data.host import is_at_the_data
+from koprogo_deploy.data.host import LOAD_LOCK, is_at_the_data
 from koprogo_deploy.facts.stack import Container, StackState, not_serving, unreadable
 from koprogo_deploy.front import Front
 from koprogo_deploy.journal import Journal
+from koprogo_deploy.load.hold import ROUTER
+from koprogo_deploy.load.hold import UNIT as EXEMPTION
 from koprogo_deploy.monitor.thresholds import SPACE
 from koprogo_deploy.operations.shell import ENGINE, psql
 from koprogo_deploy.problems import Problem, Refusal
@@ -29,6 +31,8 @@ TOO_LATE = 124  # exit code of `timeout`
 # Units whose failure the journal tells, until one of them succeeds, whoever started that.
 _TOLD = {"koprogo-backup.service": "backup", "koprogo-drill.service": "drill"}
 _AFTER = 600  # seconds that a unit may take to its end when its failure is written down
+# Files of routes that are ours; each but the load test's is told of by itself.
+_ROUTES = {f"{name}.yaml" for name in ("dynamic", maintenance.BY_HAND, maintenance.RESTART)}
 GOOD = ("deployed", "rolled back", "done")  # outcomes after which nobody has to look
 
 
@@ -60,6 +64,8 @@ class Now:
         failed: systemd units that failed; None where systemd could not be asked.
         ended: when those of them failed whose failure the journal should tell.
         reboot: why one is pending; empty where none is known to be.
+        routes: names of the files that Traefik reads its routes from.
+        exempt: a load test is under way, or a timer ends what it was exempt from.
         again: how often the engine started a container of the project again by itself, by name.
         killed: processes that the kernel killed for want of memory since `since`.
     """
@@ -79,6 +85,8 @@ class Now:
     failed: list[str] | None = None
     ended: dict[str, int] = field(default_factory=dict)
     reboot: str = ""
+    routes: list[str] = field(default_factory=list)
+    exempt: bool = False
     again: dict[str, int] = field(default_factory=dict)
     killed: int = 0
     kept: list[Kept] = field(default_factory=list)
@@ -88,7 +96,8 @@ def look_command(root: str) -> str:
     """Shell command whose output `parse` reads; changes nothing."""
     return (
         f"root={shlex.quote(root)}; lock={LOCK}; within={ANSWER}; told='{' '.join(_TOLD)}'; "
-        f"engine={ENGINE}\n"
+        f"engine={ENGINE}; load={LOAD_LOCK}; "
+        f"exempt={ROUTER}.yaml; unit={EXEMPTION}\n"
         "said=$(mktemp 2>/dev/null) || said=/dev/null\n"
         f"database=$(timeout $within {psql()} -c {shlex.quote(database.applied_query())} "
         '</dev/null 2>"$said"); code=$?\n'
@@ -111,6 +120,13 @@ df -PB1 / "$engine" "$root" 2>/dev/null | awk 'NR > 1 && $2 {
 if [ -e "$lock" ] && ! flock -sn "$lock" true; then
   holder=$(head -n 1 "$lock.holder" 2>/dev/null | tr '\t' ' ')
   printf 'running\t%s\n' "${holder:-nobody could say who}"
+fi
+# All that Traefik reads there, in whatever folder.
+find "$root/traefik/dynamic" ! -type d '(' -name '*.yaml' -o -name '*.yml' -o -name '*.toml' ')' \
+  -printf '%P\0' 2>/dev/null | tr '\n\t\0' '??\n' | sort | sed 's/^/routes\t/'
+if [ -e "$root/traefik/dynamic/$exempt" ]; then
+  if { [ -e "$load" ] && ! flock -sn "$load" true; } ||
+    systemctl is-active -q "$unit.timer" >/dev/null 2>&1; then printf 'exempt\tyes\n'; fi
 fi
 {
   for old in /var/lib/docker/volumes/koprogo_uploads/koprogo_before_*; do
@@ -191,6 +207,10 @@ def _parse(lines: Iterable[str]) -> Now:
             case "silent":
                 if values[0] != str(TOO_LATE):
                     now.refused = values[1].strip() or f"exit code {values[0]}"
+            case "routes":
+                now.routes.append(values[0])
+            case "exempt":
+                now.exempt = True
             case "cluster":
                 now.clusters[values[0]] = int(values[1])
             case "failed":
@@ -336,6 +356,16 @@ def troubles(
     if stack.dynamic != live["dynamic"]:
         what = f"Traefik's routes are not those of release {live['id']}"
         found.append(Trouble(what, f"put them back: {deploy}"))
+    for name in now.routes:
+        if name in _ROUTES or (name == f"{ROUTER}.yaml" and now.exempt):
+            continue
+        what = f"Traefik reads routes that no release has, from {visible(name)}"
+        if name == f"{ROUTER}.yaml":
+            what = (
+                f"an address is exempt from the rate limits, and no load test is under way: {name}"
+            )
+        do = f"{ssh}, look at it in install_root/traefik/dynamic and remove it: it counts at once"
+        found.append(Trouble(what, do))
     for service, name in container_names(live["colours"]).items():
         container = stack.containers.get(name)
         if wrong := _wrong(container, live["specs"][service]):

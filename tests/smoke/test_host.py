@@ -45,6 +45,10 @@ def test_exactly_the_release_runs(seen: Any, containers: Any, names: dict[str, s
         assert found["Config"]["Labels"]["koprogo.spec"] == seen["manifest"]["specs"][service]
 
 
+def test_routes_are_those_of_the_release(seen: Any) -> None:
+    assert seen["routes"] == seen["manifest"]["dynamic"], "dynamic.yaml, as Traefik reads it"
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_memory_limit_as_the_kernel_has_it(
     settings: Any, containers: Any, names: dict[str, str], service: str

@@ -49,7 +49,7 @@ LOOKS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "containers, routes and spec of the release": {
         PLAN: ("plan/make.py:services_of",),
-        SMOKE: ("test_exactly_the_release_runs",),
+        SMOKE: ("test_exactly_the_release_runs", "test_routes_are_those_of_the_release"),
         STATUS: ("status.py:troubles",),
     },
     "the database answers; its migrations": {

@@ -5,6 +5,7 @@ The gathering is run as it is on a host, by programs that stand in for the host'
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ import httpx2
 import pytest
 
 from koprogo_deploy import door
-from tests.smoke import judge
+from tests.smoke import judge, test_host
 
 GATHER = door.ROOT / "tests" / "smoke" / "gather.py"
 DOCKER = r"""
@@ -115,6 +116,19 @@ def test_the_disk_of_the_engine_and_of_the_releases_are_looked_at_as_well(tmp_pa
     df += '"a 1 1 1 5% /" "b 1 1 1 99% /var" "a 1 1 1 5% /"'
     found = gathered(tmp_path, df=df.replace("$ROOT", str(tmp_path)))
     assert found["disks"] == {"/": 5, "/var": 99}
+
+
+def test_the_routes_are_compared_with_what_the_release_says(tmp_path: Path) -> None:
+    assert gathered(tmp_path)["routes"] == "", "none is no good answer"
+    other = tmp_path / "other"
+    file = other / "traefik" / "dynamic" / "dynamic.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("http: {}\n")
+    found = gathered(other)
+    right = hashlib.sha256(b"http: {}\n").hexdigest()
+    test_host.test_routes_are_those_of_the_release({**found, "manifest": {"dynamic": right}})
+    with pytest.raises(AssertionError):
+        test_host.test_routes_are_those_of_the_release({**found, "manifest": {"dynamic": "r1"}})
 
 
 def test_the_superadmins_pages_are_asked_for_by_somebody_who_claims_to_be_listed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -407,6 +408,39 @@ def test_a_failed_drill_is_left_to_the_journal_only_where_that_tells_it(
     assert [trouble.what for trouble in told] == (
         [] if known else [f"failed units of the system: {DRILL}"]
     )
+
+
+def test_routes_that_no_release_has_are_told() -> None:
+    ours = ["dynamic.yaml", "maintenance.yaml", "restart.yaml"]
+    assert status.problems(stack(), now(routes=ours), QUIET) == []
+    [told] = status.problems(stack(), now(routes=[*ours, "in/zz\x1b.toml"]), QUIET)
+    assert told == "Traefik reads routes that no release has, from in/zz\\x1b.toml"
+    load = [*ours, "load-client.yaml"]
+    assert status.problems(stack(), now(routes=load, exempt=True), QUIET) == []
+    [told] = status.problems(stack(), now(routes=load), QUIET)
+    assert told.startswith("an address is exempt from the rate limits, and no load test is under")
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_the_look_finds_each_file_of_routes_and_who_holds_the_load_test(
+    held: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "traefik" / "dynamic"
+    (folder / "in").mkdir(parents=True)
+    for name in ("dynamic.yaml", ".new", "in/other.toml", "a\nb\t.yml"):
+        (folder / name).write_text("")
+    (folder / "load-client.yaml").symlink_to("dynamic.yaml")
+    lock = tmp_path / "load"
+    monkeypatch.setattr(status, "LOAD_LOCK", str(lock))
+    monkeypatch.setattr(status, "EXEMPTION", "of-no-unit")
+    with lock.open("w") as file:
+        if held:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        command = ["sh", "-c", status.look_command(str(tmp_path))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = status.parse(done.stdout.splitlines())
+    assert found.routes == ["a?b?.yml", "dynamic.yaml", "in/other.toml", "load-client.yaml"]
+    assert found.exempt == held
 
 
 def test_a_failed_backup_of_which_nothing_was_written_down_is_told() -> None:
