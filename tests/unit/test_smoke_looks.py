@@ -11,13 +11,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import pytest
 
-from koprogo_deploy import door
-from tests.smoke import judge, test_host
+from koprogo_deploy import door, smoke
+from tests import project
+from tests.smoke import judge, test_application, test_host
 
 GATHER = door.ROOT / "tests" / "smoke" / "gather.py"
 DOCKER = r"""
@@ -129,6 +131,33 @@ def test_the_routes_are_compared_with_what_the_release_says(tmp_path: Path) -> N
     test_host.test_routes_are_those_of_the_release({**found, "manifest": {"dynamic": right}})
     with pytest.raises(AssertionError):
         test_host.test_routes_are_those_of_the_release({**found, "manifest": {"dynamic": "r1"}})
+
+
+@pytest.mark.parametrize(("rows", "shown"), [(0, 0), (3, 3), (3, 0)])
+def test_a_list_that_has_no_row_to_show_is_not_said_to_have_shown_any(
+    rows: int, shown: int
+) -> None:
+    page = {"data": [{}] * shown, "pagination": {"total_items": shown}}
+    answer = SimpleNamespace(status_code=200, text="", json=lambda: page)
+    site: Any = SimpleNamespace(api=SimpleNamespace(get=lambda *_, **__: answer))
+    opened: Any = SimpleNamespace(secrets=project.SECRETS)
+    data = {"tenant": {"organization": "o1", "rows": {"/units": rows}}}
+
+    def look() -> None:
+        test_application.test_a_tenant_reads_what_the_database_holds(opened, site, data, "/units")
+
+    if not rows:
+        with pytest.raises(pytest.skip.Exception) as skipped:
+            look()
+        said = f"SKIPPED [1] tests/smoke/test_application.py:52: {skipped.value}"
+        assert smoke.Outcome(True, said).untried == [
+            "no row of /units was tried: the tenant has none. Its answer was tried"
+        ]
+    elif shown:
+        look()
+    else:
+        with pytest.raises(AssertionError):
+            look()
 
 
 def test_the_superadmins_pages_are_asked_for_by_somebody_who_claims_to_be_listed(
