@@ -23,6 +23,7 @@ from koprogo_deploy.settings import Settings
 
 WITHIN = 8.0  # seconds for a name, whatever does not answer
 WARN, FAIL = 21, 7  # days before the end of a certificate; Traefik renews with 30 left
+REFUSED = "its certificate is refused: "
 _LONGEST = 64_000  # bytes of an answer that are read
 _NOT_FROM_HERE = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # as without IPv6
 
@@ -138,7 +139,7 @@ def _at(at: Front, port: int, context: ssl.SSLContext) -> Front:
         try:
             line.connect()
         except ssl.SSLCertVerificationError as error:
-            why = f"its certificate is refused: {error.verify_message}"
+            why = f"{REFUSED}{error.verify_message}"
             return replace(at, reached=True, problem=why)
         except ssl.SSLError as error:
             return replace(at, reached=True, problem=f"no TLS: {error.reason or error}")

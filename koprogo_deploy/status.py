@@ -254,6 +254,9 @@ def front_troubles(fronts: Sequence[Front], stack: StackState, environment: str)
         do = f"curl -v https://{each.name}{each.path}; koprogo debug logs traefik -e {environment}"
         if not each.address:
             do = f"set its DNS record to the host, or public_address; dig {each.name}"
+        if front.REFUSED in each.problem:
+            setting = f"ca_certificate in group_data/{environment}.py"
+            do += f". If a test CA or one of your own signed it: {setting}"
         found.append(Trouble(f"from outside, {each.name}: {each.problem}", do))
     do = "koprogo debug logs traefik says why it was not renewed; does port 80 answer the world?"
     return found + [Trouble(what, do) for what in front.ending(fronts, front.FAIL)]

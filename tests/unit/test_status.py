@@ -303,6 +303,12 @@ def test_a_site_that_is_silent_outside_is_not_well_however_its_containers_are(pr
     assert found["problems"] == [f"from outside, api.k.be: {problem}"]
 
 
+def test_a_certificate_that_is_refused_is_told_with_the_setting_for_a_test_ca() -> None:
+    refused = replace(SITE, problem="its certificate is refused: unable to get local issuer")
+    [advice] = told(refused, API)["advice"]
+    assert advice.endswith("of your own signed it: ca_certificate in group_data/production.py")
+
+
 def test_a_name_without_an_address_is_told_with_what_mends_it() -> None:
     nowhere = Front("k.be", "/", problem="the name has no address (unknown)")
     [advice] = told(nowhere, API)["advice"]
