@@ -7,6 +7,9 @@ domain = "staging.koprogo.example.invalid"
 api_domain = "api.staging.koprogo.example.invalid"
 cors_origins = ["https://staging.koprogo.example.invalid"]
 acme_email = "you@example.invalid"
+# What the test CA signs no browser trusts. So that smoke tests and `koprogo status` do: fetch its
+# roots (PEM, all in one file) from https://letsencrypt.org/docs/staging-environment/ and name it.
+# ca_certificate = "letsencrypt-staging.pem"
 acme_server = "https://acme-staging-v02.api.letsencrypt.org/directory"
 
 seed_enabled = True

@@ -17,6 +17,10 @@ from koprogo_deploy.settings import Settings
 
 PUBLIC_PASSWORD = "admin123"  # noqa: S105 - KoproGo's own, for the logins that its endpoint makes
 SUPERADMIN = database.SUPERADMIN
+UNCOUNTED = (
+    "a tenant's lists: Postgres gives an error for their rows, so a table or its organization_id "
+    "may be gone; docker logs koprogo-postgres-1"
+)
 
 
 @dataclass(frozen=True)

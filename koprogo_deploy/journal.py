@@ -12,12 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 FILE = "journal.jsonl"
 FIRST = "0" * 64  # what the first line follows
+RECOVER = "recover"  # the run that makes a host from a backup
+_WELL = ("deployed", "done")
 _LONGEST = 300  # characters of a reason
 
 
@@ -30,12 +33,19 @@ class Head:
         lines: how many lines it had.
         head: SHA-256 of the last one.
         where: where it was kept, and of when.
+        at: the same moment, in seconds since 1970; 0 where nobody knows.
     """
 
     first: str
     lines: int
     head: str
     where: str = ""
+    at: float = 0.0
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it says anything: one that was kept before there was a line does not."""
+        return not self.first or self.lines > 0
 
     @property
     def tag(self) -> str:
@@ -46,32 +56,65 @@ class Head:
 _TAG = "audit:"
 
 
-def head_of(tags: Iterable[str], where: str) -> Head | None:
+def head_of(tags: Iterable[str], where: str, at: float = 0.0) -> Head | None:
     """The head that a backup's tags keep; None for one of before there were any."""
     for tag in tags:
         parts = tag.removeprefix(_TAG).split(":")
         if tag.startswith(_TAG) and len(parts) == 3 and parts[1].isdigit():
-            return Head(parts[0], int(parts[1]), parts[2], where)
+            return Head(parts[0], int(parts[1]), parts[2], where, at)
     return None
+
+
+def _there(found: Journal, head: Head) -> bool:
+    return any(each.startswith(head.head) for each in found.heads)
+
+
+def _of_another(found: Journal, head: Head) -> bool:
+    """Whether a head is not in a journal, and of one with another first line."""
+    if not head.first or _there(found, head):
+        return False
+    return not (found.heads and found.heads[0].startswith(head.first))
+
+
+def recovered(found: Journal) -> dict[str, Any] | None:
+    """The line of the newest run that made this host from a backup of one before it."""
+    made = (
+        e for e in reversed(found.runs) if e.get("run") == RECOVER and e.get("outcome") in _WELL
+    )
+    return next(made, None)
+
+
+def before_recovery(found: Journal, kept: Iterable[Head]) -> list[Head]:
+    """Heads of a host before this one, kept before the journal says that this one was made of it.
+
+    Pure. Root of the host can write that line as well: it has to be looked at, and what was kept
+    after it is compared like anything else.
+    """
+    line = recovered(found)
+    if line is None:
+        return []
+    until = datetime.fromisoformat(line["at"]).timestamp()
+    others = (each for each in kept if each.comparable and _of_another(found, each))
+    return [each for each in others if each.at and each.at < until]
 
 
 def missing_heads(found: Journal, kept: Iterable[Head]) -> list[str]:
     """Which heads that were kept elsewhere are not in a journal any more, in words. Pure.
 
     One of a journal with another first line is told as such: of a host before this one, or of this
-    one, whose journal was then begun anew.
+    one, whose journal was then begun anew; not where a recovery explains it.
 
     Args:
         found: as it is on the host.
         kept: from elsewhere. One without `first` may be the beginning of a hash.
     """
+    kept = list(kept)
+    explained = before_recovery(found, kept)
     told, others = [], []
     for each in kept:
-        if each.first and not each.lines:  # kept before there was a line
+        if not each.comparable or _there(found, each) or each in explained:
             continue
-        if any(head.startswith(each.head) for head in found.heads):
-            continue
-        if each.first and not (found.heads and found.heads[0].startswith(each.first)):
+        if _of_another(found, each):
             others.append(each.where)
             continue
         cut = each.lines > len(found.heads)
@@ -86,6 +129,46 @@ def missing_heads(found: Journal, kept: Iterable[Head]) -> list[str]:
             "otherwise: of a host before this one, or this one's was begun anew"
         )
     return told
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a journal's heads of elsewhere come to.
+
+    Attributes:
+        missing: what is wrong, in words; empty where nothing is.
+        compared: how many were looked for.
+        before: how many are of a host before this one, which a recovery explains.
+        explained: that in words; empty where there are none.
+    """
+
+    missing: list[str]
+    compared: int
+    before: int
+    explained: str
+
+
+def compared(found: Journal, given: Sequence[Head], kept: Sequence[Head] | None) -> Compared:
+    """Compare a journal with what was kept elsewhere. Pure.
+
+    Args:
+        found: as it is on the host.
+        given: heads of runs' outputs.
+        kept: what the backups keep; None where they were not asked.
+    """
+    before = before_recovery(found, kept or ())
+    looked = [each for each in kept or () if each.comparable and each not in before]
+    missing = missing_heads(found, [*given, *looked])
+    if kept is not None and not looked:
+        missing.append("no backup keeps a head of this journal yet, so nothing could be compared")
+    line, words = recovered(found), ""
+    if before and line:
+        words = (
+            f"{len(before)} kept elsewhere ({before[-1].where} the newest) are of a host before "
+            f"this one: line {line['line']} says that {line.get('by', 'nobody')} recovered this "
+            f"one on {line['at'][:16]}. Is that so?"
+        )
+    return Compared(missing, len(given) + len(looked), len(before), words)
 
 
 @dataclass(frozen=True)

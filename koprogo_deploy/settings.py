@@ -844,6 +844,8 @@ def _certificate(s: Settings) -> Iterator[Contradiction]:
 
 _EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"
 
+_TEST_CA = r"(^|[.-])(staging|test)"  # of an ACME server's name: what it signs is for trying out
+
 
 def _acme(s: Settings) -> Iterator[Contradiction]:
     if s.acme_email and not re.fullmatch(_EMAIL, s.acme_email):
@@ -857,6 +859,13 @@ def _acme(s: Settings) -> Iterator[Contradiction]:
         yield "acme_email", 'missing; tls = "acme" needs an address for expiry warnings'
     elif s.acme_email.endswith(_PLACEHOLDER):
         yield "acme_email", f'"{s.acme_email}" is the placeholder; write your own e-mail address'
+    if s.tls == "acme" and not s.ca_certificate and re.search(_TEST_CA, s.acme_authority):
+        yield (
+            "acme_server",
+            "nobody trusts what a test CA signs, so smoke tests would fail; set ca_certificate to "
+            "a PEM file with its roots. Let's Encrypt's are listed at "
+            "https://letsencrypt.org/docs/staging-environment/",
+        )
 
 
 def _backup_by_ssh(s: Settings) -> Iterator[Contradiction]:

@@ -11,21 +11,28 @@ from typing import Any
 
 from koprogo_deploy import backups, cut, database, direct, front, maintenance
 from koprogo_deploy.data.host import DEPLOY_LOCK as LOCK
-from koprogo_deploy.data.host import is_at_the_data
+from koprogo_deploy.data.host import LOAD_LOCK, is_at_the_data
 from koprogo_deploy.facts.stack import Container, StackState, not_serving, unreadable
 from koprogo_deploy.front import Front
 from koprogo_deploy.journal import Journal
+from koprogo_deploy.load.hold import ROUTER
+from koprogo_deploy.load.hold import UNIT as EXEMPTION
 from koprogo_deploy.monitor.thresholds import SPACE
-from koprogo_deploy.operations.shell import psql
+from koprogo_deploy.operations.shell import ENGINE, psql
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.render import container_names
 from koprogo_deploy.settings import SERVICES
 from koprogo_deploy.units import megabytes
+from koprogo_deploy.visible import visible
 
 DISK_ALERT = SPACE.alert / 100
 ANSWER = 20  # seconds for the database; a host without a CPU to spare needs more than one
+TOO_LATE = 124  # exit code of `timeout`
 # Units whose failure the journal tells, until one of them succeeds, whoever started that.
-_TOLD = ("koprogo-backup.service", "koprogo-drill.service")
+_TOLD = {"koprogo-backup.service": "backup", "koprogo-drill.service": "drill"}
+_AFTER = 600  # seconds that a unit may take to its end when its failure is written down
+# Files of routes that are ours; each but the load test's is told of by itself.
+_ROUTES = {f"{name}.yaml" for name in ("dynamic", maintenance.BY_HAND, maintenance.RESTART)}
 GOOD = ("deployed", "rolled back", "done")  # outcomes after which nobody has to look
 
 
@@ -46,14 +53,19 @@ class Now:
     Attributes:
         clock: seconds since 1970 on the host.
         since: when `current` last moved, in the same.
+        disk: where the fullest of the disks is mounted that hold system, containers and releases.
         running: who holds the deploy's lock and since when; empty if nobody does.
         replaced: what served before restores and rollbacks with data, and is still there, by name.
         applied: versions of the migrations in the database; empty where it does not answer.
         trust: what `database.trust_query` gave; None where it does not answer.
         clusters: bytes of each cluster that served before an upgrade of Postgres, by name.
         database: the application's database answers a query.
+        refused: why it gave an error instead; empty where it was silent for too long.
         failed: systemd units that failed; None where systemd could not be asked.
+        ended: when those of them failed whose failure the journal should tell.
         reboot: why one is pending; empty where none is known to be.
+        routes: names of the files that Traefik reads its routes from.
+        exempt: a load test is under way, or a timer ends what it was exempt from.
         again: how often the engine started a container of the project again by itself, by name.
         killed: processes that the kernel killed for want of memory since `since`.
     """
@@ -62,14 +74,19 @@ class Now:
     since: int = 0
     disk_size: int = 1
     disk_free: int = 0
+    disk: str = "/"
     running: str = ""
     replaced: list[str] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
     trust: dict[str, Any] | None = None
     clusters: dict[str, int] = field(default_factory=dict)
     database: bool = False
+    refused: str = ""
     failed: list[str] | None = None
+    ended: dict[str, int] = field(default_factory=dict)
     reboot: str = ""
+    routes: list[str] = field(default_factory=list)
+    exempt: bool = False
     again: dict[str, int] = field(default_factory=dict)
     killed: int = 0
     kept: list[Kept] = field(default_factory=list)
@@ -78,17 +95,38 @@ class Now:
 def look_command(root: str) -> str:
     """Shell command whose output `parse` reads; changes nothing."""
     return (
-        f"root={shlex.quote(root)}; lock={LOCK}; within={ANSWER}\n"
+        f"root={shlex.quote(root)}; lock={LOCK}; within={ANSWER}; told='{' '.join(_TOLD)}'; "
+        f"engine={ENGINE}; load={LOAD_LOCK}; "
+        f"exempt={ROUTER}.yaml; unit={EXEMPTION}\n"
         f"asked={shlex.quote(database.applied_query())}\n"
-        f"database=$(printf '%s' \"$asked\" | timeout $within {psql()} 2>/dev/null)\n"
+        "said=$(mktemp 2>/dev/null) || said=/dev/null\n"
+        f'database=$(printf \'%s\' "$asked" | timeout $within {psql()} 2>"$said"); code=$?\n'
         r"""
+[ "$code" = 0 ] || {
+  database=
+  words=$(grep -E 'rror|FATAL|ERROR|PANIC' "$said" | tail -n 1)
+  printf 'silent\t%s\t%s\n' "$code" "$(
+    printf '%s' "${words:-$(tail -n 1 "$said")}" | tr '\t' ' ')"
+}
+[ "$said" = /dev/null ] || rm -f "$said"
 printf 'clock\t%s\n' "$(date +%s)"
-printf 'disk\t%s\n' "$(df -PB1 / | awk 'NR==2 {print $2 "\t" $4}')"
+# The system's, the engine's and ours may be three: the fullest one counts.
+df -PB1 / "$engine" "$root" 2>/dev/null | awk 'NR > 1 && $2 {
+  free = $4 / $2; where = $6; for (i = 7; i <= NF; i++) where = where " " $i
+  if (!told || free < least) { told = "disk\t" $2 "\t" $4 "\t" where; least = free }
+} END { print told ? told : "disk" }'
 [ -L "$root/current" ] && printf 'since\t%s\n' "$(stat -c %Y "$root/current")"
 # Held for an instant, and shared: a deploy that begins meanwhile waits for it.
 if [ -e "$lock" ] && ! flock -sn "$lock" true; then
   holder=$(head -n 1 "$lock.holder" 2>/dev/null | tr '\t' ' ')
   printf 'running\t%s\n' "${holder:-nobody could say who}"
+fi
+# All that Traefik reads there, in whatever folder.
+find "$root/traefik/dynamic" ! -type d '(' -name '*.yaml' -o -name '*.yml' -o -name '*.toml' ')' \
+  -printf '%P\0' 2>/dev/null | tr '\n\t\0' '??\n' | sort | sed 's/^/routes\t/'
+if [ -e "$root/traefik/dynamic/$exempt" ]; then
+  if { [ -e "$load" ] && ! flock -sn "$load" true; } ||
+    systemctl is-active -q "$unit.timer" >/dev/null 2>&1; then printf 'exempt\tyes\n'; fi
 fi
 {
   for old in /var/lib/docker/volumes/koprogo_uploads/koprogo_before_*; do
@@ -104,6 +142,11 @@ for old in /var/lib/docker/volumes/koprogo_postgres_data/koprogo_before_*; do
 done
 failed=$(systemctl list-units --state=failed --plain --no-legend --no-pager 2>/dev/null) &&
   printf 'failed\t%s\n' "$(printf %s "$failed" | cut -d ' ' -f 1 | tr '\n' ' ')"
+for unit in $told; do
+  case "$failed" in *"$unit"*) ;; *) continue ;; esac
+  at=$(LC_ALL=C TZ=UTC systemctl show -P StateChangeTimestamp "$unit" 2>/dev/null) &&
+    at=$(date -d "${at:-unknown}" +%s 2>/dev/null) && printf 'ended\t%s\t%s\n' "$unit" "$at"
+done
 # The newest kernel on the disk; a machine that brings its own from outside has none.
 newest=$(ls -d /boot/vmlinuz-* 2>/dev/null | sed 's/.*vmlinuz-//' | sort -V | tail -n 1)
 [ -n "$newest" ] && [ "$newest" != "$(uname -r)" ] &&
@@ -149,6 +192,7 @@ def _parse(lines: Iterable[str]) -> Now:
                 now.clock = int(values[0])
             case "disk":
                 now.disk_size, now.disk_free = int(values[0]), int(values[1])
+                now.disk = values[2]
             case "since":
                 now.since = int(values[0])
             case "running":
@@ -160,10 +204,19 @@ def _parse(lines: Iterable[str]) -> Now:
                 now.applied = list(database.parse_migrations(found.get("migrations")))
                 now.trust = found["trust"]
                 now.database = True
+            case "silent":
+                if values[0] != str(TOO_LATE):
+                    now.refused = values[1].strip() or f"exit code {values[0]}"
+            case "routes":
+                now.routes.append(values[0])
+            case "exempt":
+                now.exempt = True
             case "cluster":
                 now.clusters[values[0]] = int(values[1])
             case "failed":
                 now.failed = values[0].split()
+            case "ended":
+                now.ended[values[0]] = int(values[1])
             case "reboot":
                 now.reboot = values[0]
             case "again":
@@ -201,18 +254,34 @@ def front_troubles(fronts: Sequence[Front], stack: StackState, environment: str)
         do = f"curl -v https://{each.name}{each.path}; koprogo debug logs traefik -e {environment}"
         if not each.address:
             do = f"set its DNS record to the host, or public_address; dig {each.name}"
+        if front.REFUSED in each.problem:
+            setting = f"ca_certificate in group_data/{environment}.py"
+            do += f". If a test CA or one of your own signed it: {setting}"
         found.append(Trouble(f"from outside, {each.name}: {each.problem}", do))
     do = "koprogo debug logs traefik says why it was not renewed; does port 80 answer the world?"
     return found + [Trouble(what, do) for what in front.ending(fronts, front.FAIL)]
 
 
-def host_troubles(now: Now, environment: str) -> list[Trouble]:
+def told_by_journal(unit: str, now: Now, journal: Journal) -> bool:
+    """Whether the journal has a word of a unit's failure: then `data_troubles` judges it.
+
+    That it failed was written down about when it did, or one that came later was made.
+    """
+    last = backups.newest(journal, _TOLD.get(unit, ""))
+    failed = now.ended.get(unit)
+    if last is None or failed is None:
+        return False
+    since = _seconds(last["at"]) - failed
+    return since > (-_AFTER if last["outcome"] == "failed" else 0)
+
+
+def host_troubles(now: Now, journal: Journal, environment: str) -> list[Trouble]:
     """What is not well with the system under the site."""
     ssh = f"koprogo ssh {environment}"
     if now.failed is None:
         do = f"{ssh}, systemctl is-system-running"
         return [Trouble("systemd does not answer, so nobody knows which units failed", do)]
-    failed = [unit for unit in now.failed if unit not in _TOLD]
+    failed = [unit for unit in now.failed if not told_by_journal(unit, now, journal)]
     if not failed:
         return []
     do = f"{ssh}, systemctl status {failed[0]}; once mended: sudo systemctl reset-failed"
@@ -252,7 +321,8 @@ def troubles(
     used = 1 - now.disk_free / now.disk_size
     if used > DISK_ALERT:
         room = "sudo journalctl --vacuum-size=100M, docker image ls; then a lower releases_kept"
-        found.append(Trouble(f"the disk is {used:.0%} full", f"make room: {ssh}, {room}"))
+        at = "" if now.disk == "/" else f" at {now.disk}"
+        found.append(Trouble(f"the disk{at} is {used:.0%} full", f"make room: {ssh}, {room}"))
     if not stack.docker:
         what = "the Docker Engine does not answer"
         return [*found, Trouble(what, f"{ssh}, sudo journalctl -u docker -n 50; then {deploy}")]
@@ -282,11 +352,23 @@ def troubles(
     postgres = stack.containers.get("postgres")
     if not now.database and postgres and postgres.serving:
         what = f"the database does not answer within {ANSWER} s, though its container runs"
+        if now.refused:
+            what = f"the database gives an error, though its container runs: {visible(now.refused)}"
         logs = f"{ssh}, sudo docker logs --tail 50 koprogo-postgres-1"
         found.append(Trouble(what, f"{logs}; koprogo debug locks says who waits for whom"))
     if stack.dynamic != live["dynamic"]:
         what = f"Traefik's routes are not those of release {live['id']}"
         found.append(Trouble(what, f"put them back: {deploy}"))
+    for name in now.routes:
+        if name in _ROUTES or (name == f"{ROUTER}.yaml" and now.exempt):
+            continue
+        what = f"Traefik reads routes that no release has, from {visible(name)}"
+        if name == f"{ROUTER}.yaml":
+            what = (
+                f"an address is exempt from the rate limits, and no load test is under way: {name}"
+            )
+        do = f"{ssh}, look at it in install_root/traefik/dynamic and remove it: it counts at once"
+        found.append(Trouble(what, do))
     for service, name in container_names(live["colours"]).items():
         container = stack.containers.get(name)
         if wrong := _wrong(container, live["specs"][service]):
@@ -483,7 +565,8 @@ def report(
             "wrong": _wrong(container, live["specs"][service]) or None,
         }
     wrong = front_troubles(fronts, stack, environment) if live else []
-    wrong += troubles(stack, now, journal, environment, guarded) + host_troubles(now, environment)
+    wrong += troubles(stack, now, journal, environment, guarded)
+    wrong += host_troubles(now, journal, environment)
     wrong += data_troubles(stack, now, journal, environment, longest or {})
     return {
         "well": not wrong,
@@ -491,7 +574,7 @@ def report(
         "advice": [trouble.do for trouble in wrong],
         "asked": True,
         "notes": [
-            *(what for what in front.ending(fronts, front.WARN) if what not in told(wrong)),
+            *outside_notes(fronts, wrong),
             *notes(stack, now, journal),
             *warnings,
             *of_newest(journal, warnings),
@@ -501,12 +584,18 @@ def report(
         "release": live["id"] if live else None,
         "since": since(stack, now, journal),
         "services": services,
-        "disk": {"size": now.disk_size, "free": now.disk_free},
+        "disk": {"size": now.disk_size, "free": now.disk_free, "at": now.disk},
         "last": journal.runs[-1] if journal.runs else None,
         "running": now.running or None,
         "kept": [vars(kept) for kept in reversed(now.kept)],
         "bad": {kept.id: kept.bad for kept in now.kept if kept.bad},
     }
+
+
+def outside_notes(fronts: Sequence[Front], wrong: Sequence[Trouble]) -> list[str]:
+    """What somebody may want to know of the site from outside, without what is wrong with it."""
+    soon = [what for what in front.ending(fronts, front.WARN) if what not in told(wrong)]
+    return soon + front.nowhere(fronts)
 
 
 def told(troubles: Iterable[Trouble]) -> list[str]:
@@ -528,7 +617,7 @@ def unreachable(why: str, fronts: Sequence[Front], environment: str) -> dict[str
         "well": False,
         "problems": told(wrong),
         "advice": [trouble.do for trouble in wrong],
-        "notes": [what for what in front.ending(fronts, front.WARN) if what not in told(wrong)],
+        "notes": outside_notes(fronts, wrong),
         "outside": [vars(each) for each in fronts],
         "release": None,
         "asked": False,

@@ -2,12 +2,14 @@
 
 `make audit-packages` runs it. pip-audit asks PyPI about each package; a service that does not
 answer, or knows no package, is told as "not checked" and is no failure: nothing can be said then.
+With KOPROGO_AUDIT=strict it is one, for a pipeline that has to know.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -27,6 +29,9 @@ _UNREACHABLE = ("requests.exceptions.", "ConnectionError", "ServiceError", "vuln
 
 EXIT_FOUND = 1
 EXIT_BROKEN = 2
+EXIT_UNCHECKED = 3  # where it has to be known; scripts/audit-packages ends alike
+
+MODE = "KOPROGO_AUDIT"  # strict, or nothing
 
 
 @dataclass(frozen=True)
@@ -178,8 +183,23 @@ def ask_all(command: str) -> dict[str, Any]:
     return {"dependencies": packages}
 
 
+def unchecked() -> int:
+    """Exit code where something could not be checked; says how that is no failure, or is one."""
+    if os.environ.get(MODE) == "strict":
+        print(f"a failure by {MODE}=strict: what was not checked may be vulnerable")
+        return EXIT_UNCHECKED
+    return 0
+
+
 def main(command: str) -> int:
-    """Ask, judge, tell. Exit code 1: something counts; 2: the check itself is broken."""
+    """Ask, judge, tell.
+
+    Exit code 1: something counts; 2: the check itself is broken; 3: something was not checked,
+    and has to be.
+    """
+    if (mode := os.environ.get(MODE, "")) not in ("", "strict"):
+        print(f'{MODE} is "{mode}"; write strict, or leave it out', file=sys.stderr)
+        return EXIT_BROKEN
     try:
         accepted = exceptions(EXCEPTIONS.read_text(encoding="utf-8"))
         answer = ask_all(command)
@@ -191,10 +211,12 @@ def main(command: str) -> int:
         return EXIT_BROKEN
     except NoAnswer as error:
         print(f"not checked: {error}")
-        return 0
+        return unchecked()
     verdict = judge(answer, accepted, datetime.datetime.now(datetime.UTC).date())
     print("\n".join(report(verdict)))
-    return EXIT_FOUND if verdict.findings else 0
+    if verdict.findings:
+        return EXIT_FOUND
+    return 0 if verdict.checked and not verdict.unchecked else unchecked()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from rich.text import Text
 from koprogo_deploy import backups, door
 from koprogo_deploy.cli.backups import backups_of
 from koprogo_deploy.cli.common import Environment, Json, out
-from koprogo_deploy.journal import Head, Journal, head_of, missing_heads
+from koprogo_deploy.journal import Head, Journal, compared, head_of
 from koprogo_deploy.problems import Problem, Refusal
 from koprogo_deploy.rehearsal import tables
 from koprogo_deploy.screen import foreign, machine_json
@@ -50,17 +50,15 @@ def history(
     anew by root of the host, shows against a head that was kept elsewhere: **--check** asks the
     backups' repository, **--head** takes one from the output of a run.
 
-    Exits 1 if a line was changed, added or taken out, or there is nothing to check against.
+    Exits 1 if a line was changed, added or taken out, or there is nothing to check against. Backups
+    of a host before this one say nothing of it, where the journal says that it was recovered.
     """
     from koprogo_deploy import remote
 
     opened = door.open_environment(environment)
     journal = remote.journal_of(opened)
     given = [_given_head(word) for word in head or ()]
-    kept = given + (kept_heads(opened) if check else [])
-    gone = missing_heads(journal, kept)
-    if check and not kept:
-        gone = ["no backup keeps a head of it yet, so nothing could be compared"]
+    seen = compared(journal, given, kept_heads(opened) if check else None)
     if as_json:
         machine_json(
             {
@@ -68,21 +66,24 @@ def history(
                 "broken": journal.broken,
                 "torn": journal.torn,
                 "head": journal.head,
-                "compared": len(kept),
-                "missing": gone,
+                "compared": seen.compared,
+                "before_recovery": seen.before,
+                "missing": seen.missing,
                 "entries": journal.entries[-limit:],
             }
         )
     else:
         show_history(out, journal, limit)
-        for each in gone:
+        for each in seen.missing:
             out.print(foreign(each, "red"))
-        if kept and not gone:
-            out.print(foreign(f"all {len(kept)} that were kept elsewhere are in it"))
+        if seen.compared and not seen.missing:
+            out.print(foreign(f"all {seen.compared} that were kept elsewhere are in it"))
+        if seen.explained:
+            out.print(foreign(seen.explained, "yellow"))
         if check and not backups.off_site(opened.settings):
             words = "the repository is on the host itself: who edits the journal can edit it too"
             out.print(words, style="yellow")
-    raise typer.Exit(1 if journal.broken or gone else 0)
+    raise typer.Exit(1 if journal.broken or seen.missing else 0)
 
 
 def _given_head(word: str) -> Head:
@@ -99,7 +100,13 @@ def kept_heads(opened: door.Environment) -> list[Head]:
     return [
         head
         for each in backups_of(opened)
-        if (head := head_of(each["tags"], f"backup {each['short_id']} of {each['time'][:16]}"))
+        if (
+            head := head_of(
+                each["tags"],
+                f"backup {each['short_id']} of {each['time'][:16]}",
+                datetime.fromisoformat(each["time"]).timestamp(),
+            )
+        )
     ]
 
 
@@ -243,7 +250,8 @@ def show_status(out: Console, title: str, found: dict[str, Any]) -> None:
     for kind, last in found["data"].items():
         lines[kind] = f"{last['outcome']} {duration(last['age'])} ago" if last else "none yet"
     share = 1 - disk["free"] / disk["size"]
-    lines["disk"] = f"{megabytes(disk['free'])} free of {megabytes(disk['size'])}, {share:.0%} used"
+    room = f"{megabytes(disk['free'])} free of {megabytes(disk['size'])}, {share:.0%} used"
+    lines["disk"] = room if disk["at"] == "/" else f"{room}, at {disk['at']}"
     for name, value in lines.items():
         if value:
             out.print(foreign(f"  {name:10}{value}"))

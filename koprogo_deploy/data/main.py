@@ -8,10 +8,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from koprogo_deploy import journal
 from koprogo_deploy.data import backup, dump, hashes, live, repository, scratch, upgrade
 from koprogo_deploy.data.host import (
     CLIENTS,
@@ -31,6 +33,7 @@ from koprogo_deploy.data.host import (
 WAIT = 600  # seconds for another command of ours, where the settings say nothing
 # Of `upgrade`: no scratch server runs meanwhile, and Compose needs more than the clients' share.
 WHOLE_LINE = ("change", "resume", "undo", "done")
+INVOCATION = "INVOCATION_ID"  # systemd's number of a unit's run, also for what it runs afterwards
 _SCHEDULED = {"backup": backup.backup, "drill": backup.drill}
 
 
@@ -113,7 +116,8 @@ def work(config: Config, given: argparse.Namespace, staged: Callable[[], None]) 
         case "backup" | "drill":
             return scheduled(config, given.command, given.by, staged)
         case "clean":
-            return ended(config, given.kind)
+            backup.clean(config, given.kind)
+            return {}
         case "list":
             return repository.snapshots(config)
         case "prepare" if given.backup.startswith("/"):
@@ -143,25 +147,73 @@ def scheduled(
     began = time.monotonic()
     try:
         result = _SCHEDULED[kind](config, staged)
-    except (Failed, OSError) as failed:
+    except Exception as error:  # also what nobody thought of: else it failed without a word
         seconds = round(time.monotonic() - began, 1)
-        backup.write_down(config, kind, by, outcome="failed", reason=str(failed), seconds=seconds)
+        _failed(config, kind, by, why(error), seconds=seconds)
         raise
     backup.write_down(config, kind, by, outcome="done", **result)
     return result
 
 
-def ended(config: Config, kind: str) -> dict[str, Any]:
-    """What systemd runs after a timer's run: one that was killed could write nothing itself."""
-    result = os.environ.get("SERVICE_RESULT", "success")
+def _failed(config: Config, kind: str, by: str, reason: str, **values: object) -> None:
+    unit = os.environ.get(INVOCATION)
     try:
-        if result not in ("success", "exit-code"):
-            reason = {"oom-kill": "it was out of memory", "timeout": "it took too long"}
-            told = reason.get(result, f"it was ended: {result}")
-            backup.write_down(config, kind, "the timer", outcome="failed", reason=told)
-    finally:
-        backup.clean(config, kind)  # by Docker, which may be what does not answer
-    return {"result": result}
+        backup.write_down(config, kind, by, outcome="failed", reason=reason, unit=unit, **values)
+    except (Failed, OSError) as error:  # why it failed is what has to be heard
+        print(f"the journal has no line of it: {error}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def written_down(root: Path, given: argparse.Namespace) -> Iterator[None]:
+    """What keeps a backup or a drill from beginning is in the journal as well.
+
+    Args:
+        root: the install root; its settings may be what cannot be read.
+        given: the command line.
+    """
+    try:
+        yield
+    except Exception as error:
+        if given.command in _SCHEDULED:
+            _failed(Config(root, "", 0), given.command, given.by, why(error))
+        raise
+
+
+def why(error: Exception) -> str:
+    """Why it failed, on a line; of what nobody thought of, where in the program it was. Pure."""
+    if isinstance(error, (Failed, OSError)):
+        return str(error)
+    at = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" ({Path(each.filename).name}, line {each.lineno})" for each in at)
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def ended(root: Path, kind: str) -> None:
+    """Have the journal tell of a timer's run that could write nothing itself.
+
+    One that was killed could not, nor one that never began. Asked by systemd after the run.
+    """
+    result = os.environ.get("SERVICE_RESULT", "success")
+    if result == "success" or (result == "exit-code" and _told(root, kind)):
+        return
+    reason = {
+        "oom-kill": "it was out of memory",
+        "timeout": "it took too long",
+        "exit-code": f"its unit failed before it began: journalctl -u koprogo-{kind} says why",
+    }
+    _failed(Config(root, "", 0), kind, "the timer", reason.get(result, f"it was ended: {result}"))
+
+
+def _told(root: Path, kind: str) -> bool:
+    """Whether this very run of the unit has its line; of none that has a number, it is believed."""
+    unit = os.environ.get(INVOCATION)
+    if not unit:
+        return True
+    try:
+        entries = journal.read((root / journal.FILE).read_bytes()).entries
+    except FileNotFoundError:
+        return False
+    return any((each.get("kind"), each.get("unit")) == (kind, unit) for each in entries)
 
 
 def main(root: Path, arguments: list[str]) -> int:
@@ -177,26 +229,46 @@ def main(root: Path, arguments: list[str]) -> int:
     given = parser().parse_args(arguments)
     os.umask(0o077)
     try:
-        config = read_config(root)
-        whole = given.command == "upgrade" and given.what in WHOLE_LINE
-        limit(config.memory if whole else CLIENTS, [sys.executable, "-I", sys.argv[0], *arguments])
+        if given.command == "clean":
+            ended(root, given.kind)  # before the locks, one of which may be why
         with contextlib.ExitStack() as held:
             deploys = held.enter_context(contextlib.ExitStack())
-            who = f"koprogo-data {given.command}"
-            if given.command in _SCHEDULED:
-                who = holder(given.command, given.by)
-                if not given.locked:
-                    deploys.enter_context(lock(DEPLOY_LOCK, DEPLOY_WAIT, who))
-            wait = config.backup.get("wait", WAIT)
-            if given.command == "list":  # somebody looks on, and is told who holds it
-                wait = min(wait, LIST_WAIT)
-            held.enter_context(lock(DATA_LOCK, wait, who))
+            with written_down(root, given):
+                config = prepared(root, given, arguments, held, deploys)
             # What is left of a backup is restic's: a deploy need not wait for the storage.
             print(json.dumps(work(config, given, staged=deploys.close)))
-    except Failed as failed:
-        print(f"koprogo-data {given.command}: {failed}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"koprogo-data {given.command}: {error}", file=sys.stderr)
+    except Exception as error:
+        print(f"koprogo-data {given.command}: {why(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def prepared(
+    root: Path,
+    given: argparse.Namespace,
+    arguments: list[str],
+    held: contextlib.ExitStack,
+    deploys: contextlib.ExitStack,
+) -> Config:
+    """The settings, once this runs within its memory limit and has its locks.
+
+    Args:
+        root: the install root.
+        given: the command line, read.
+        arguments: the same as it came.
+        held: keeps the lock on the data.
+        deploys: keeps the one of deploys, of a backup or a drill that no deploy asks for.
+    """
+    config = read_config(root)
+    whole = given.command == "upgrade" and given.what in WHOLE_LINE
+    limit(config.memory if whole else CLIENTS, [sys.executable, "-I", sys.argv[0], *arguments])
+    who = f"koprogo-data {given.command}"
+    if given.command in _SCHEDULED:
+        who = holder(given.command, given.by)
+        if not given.locked:
+            deploys.enter_context(lock(DEPLOY_LOCK, DEPLOY_WAIT, who))
+    wait = config.backup.get("wait", WAIT)
+    if given.command == "list":  # somebody looks on, and is told who holds it
+        wait = min(wait, LIST_WAIT)
+    held.enter_context(lock(DATA_LOCK, wait, who))
+    return config

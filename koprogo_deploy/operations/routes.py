@@ -96,7 +96,7 @@ def back_command(
 ) -> str:
     """Requests go to this release again, whose colours were kept warm; Traefik says so.
 
-    The failed one is marked as soon as the routes are back: whatever ends this afterwards, nothing
+    A failed one is marked as soon as the routes are back: whatever ends this afterwards, nothing
     deploys it again by itself. A Traefik that is not this release's own may be what fails, and
     then answers nobody: this release's own comes first.
 
@@ -104,7 +104,7 @@ def back_command(
         settings: for the paths.
         serving: manifest of the release to go back to.
         failed: manifest of the one to leave.
-        reason: one line, for whoever reads the mark.
+        reason: one line, for whoever reads the mark; empty: it is not to blame, and not marked.
         unmark: a rollback to `failed` had marked `serving`; that is over.
     """
     directory = f"{settings.install_root}/releases/{serving['id']}"
@@ -131,7 +131,7 @@ def put_away_command(
         settings: for the paths.
         serving: manifest of the release that serves.
         failed: manifest of the one to put away; its colours stop, and stay for their logs.
-        reason: one line, for whoever reads the mark.
+        reason: one line, for whoever reads the mark; empty: it is not to blame, and not marked.
         unmark: a rollback to `failed` had marked `serving`; that is over.
     """
     root = settings.install_root
@@ -155,8 +155,12 @@ def put_away_command(
 def given_up(
     root: str, serving: Mapping[str, Any], failed: Mapping[str, Any], reason: str, unmark: bool
 ) -> str:
-    """Mark a release as bad; it is no candidate any more. The mark is on the disk before that."""
-    lines = [mark_bad(root, failed["id"], reason), f"rm -f {root}/candidate"]
+    """Mark a release as bad; it is no candidate any more. The mark is on the disk before that.
+
+    Without a reason it is not marked: the next run may try it again.
+    """
+    lines = [mark_bad(root, failed["id"], reason)] if reason else []
+    lines.append(f"rm -f {root}/candidate")
     if unmark:
         lines.append(f"rm -f {root}/releases/{serving['id']}/bad")
     return "\n".join(lines)
@@ -198,6 +202,16 @@ def postgres_ready() -> str:
     """Shell condition: Postgres answers; without it no backend does."""
     ready = f"docker exec {container('postgres')} pg_isready -q -h 127.0.0.1 -U koprogo"
     return f"{ready} >/dev/null 2>&1"
+
+
+def same_postgres(started: str) -> str:
+    """Shell condition: Postgres was not started again since.
+
+    Args:
+        started: when its container was, as the engine writes it.
+    """
+    now = f"docker inspect -f '{{{{.State.StartedAt}}}}' {container('postgres')} 2>/dev/null"
+    return f'[ "$({now})" = {shlex.quote(started)} ]'
 
 
 def not_marked(identity: str) -> str:

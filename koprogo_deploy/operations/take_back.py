@@ -17,7 +17,14 @@ from koprogo_deploy.facts.stack import StackState
 from koprogo_deploy.operations import context, undo
 from koprogo_deploy.operations.migrate import stack
 from koprogo_deploy.operations.notes import about, note
-from koprogo_deploy.operations.routes import back_command, put_away_command, warm_command
+from koprogo_deploy.operations.routes import (
+    back_command,
+    postgres_ready,
+    put_away_command,
+    same_postgres,
+    to_blame,
+    warm_command,
+)
 from koprogo_deploy.pyinfra_adapter import events
 from koprogo_deploy.pyinfra_adapter.within import within
 from koprogo_deploy.settings import Settings
@@ -41,7 +48,8 @@ class OnFailure(events.Listener):
                 found = stack(settings)
                 if switched(found):
                     reason = f"failed {context.minute()} at {step.name}"
-                    logger.error("    %s", back(settings, found, reason, began))
+                    told = back(settings, found, reason, began, excuse(found))
+                    logger.error("    %s", told)
         except Exception as error:
             logger.error("    the release could not be taken back: %s", error)
 
@@ -70,7 +78,33 @@ def switched(found: StackState) -> bool:
     return bool(routed and found.current)
 
 
-def back(settings: Settings, found: StackState, reason: str, began: float) -> str:
+def excuse(found: StackState) -> str:
+    """Why a release that failed after the switch is not to be marked for it; empty where it is.
+
+    Asked before it is taken back: that restarts what may be why.
+
+    Args:
+        found: what was there before it failed; there are both releases.
+    """
+    assert found.candidate is not None
+    assert found.current is not None
+    conditions = [f"{{ {to_blame()}; }}"]
+    # A Postgres that runs as this release wants it may be silent for that very reason.
+    if found.candidate["specs"]["postgres"] == found.current["specs"]["postgres"]:
+        conditions.append(postgres_ready())
+        if postgres := found.containers.get("postgres"):
+            conditions.append(same_postgres(postgres.started))
+    if not _run(" && ".join(conditions)):
+        return ""
+    return (
+        "It is not marked as bad: the host has no room, its Postgres does not answer or was "
+        "started again meanwhile, or another run is at work. Run it again once this is mended"
+    )
+
+
+def back(
+    settings: Settings, found: StackState, reason: str, began: float, excused: str = ""
+) -> str:
     """Have the release before serve again; mark the other one, and put it away.
 
     If the release before does not come up any more, the other one serves on, unmarked: better one
@@ -81,6 +115,7 @@ def back(settings: Settings, found: StackState, reason: str, began: float) -> st
         found: what is deployed; there are both releases.
         reason: one line for the mark, such as which tests failed.
         began: when that was known, by `time.monotonic`.
+        excused: what `excuse` said; a release that has one is taken back and not marked.
 
     Returns:
         What was done, for whoever deploys.
@@ -92,6 +127,7 @@ def back(settings: Settings, found: StackState, reason: str, began: float) -> st
     assert found.current is not None
     no_more()
     bad, good = found.candidate, found.current
+    mark = "" if excused else reason
     unmark = context.going_back() is not None
     logger.error("    taking release %s back: %s", bad["id"], reason)
     data = undo.pending()
@@ -110,7 +146,7 @@ def back(settings: Settings, found: StackState, reason: str, began: float) -> st
         told += " --data retry_bad_release=true" if unmark else ""  # the rollback has marked it
         note(reason=told)
         raise OperationError(told)
-    if wrong := _run(back_command(settings, good, bad, reason, unmark)):
+    if wrong := _run(back_command(settings, good, bad, mark, unmark)):
         raise OperationError(
             f"release {bad['id']} is to be taken back, and {good['id']} does not serve again: "
             f"{wrong}. Run it again; if that does not help: koprogo status, koprogo ssh, then "
@@ -119,12 +155,15 @@ def back(settings: Settings, found: StackState, reason: str, began: float) -> st
     undo.let_in()
     after = round(time.monotonic() - began, 2)
     note(outcome="taken back", back_after=after, **about(bad, found))
-    if wrong := _run(put_away_command(settings, good, bad, reason, unmark)):
+    if wrong := _run(put_away_command(settings, good, bad, mark, unmark)):
         logger.error("    what it left runs on: %s; the next run takes it away", wrong)
+    again = (
+        "It is not deployed again as it is: change something, or give --data retry_bad_release=true"
+    )
     return (
         f"release {bad['id']} was taken back; {good['id']} serves again, since {after:.1f} s after "
-        "the verdict. What it logged: koprogo ssh, then docker ps -a and docker logs. It is not "
-        "deployed again as it is: change something, or give --data retry_bad_release=true"
+        "the verdict. What it logged: koprogo ssh, then docker ps -a and docker logs. "
+        f"{excused or again}"
     )
 
 

@@ -39,7 +39,8 @@ def smoke_tests_pass() -> Iterator[str]:
     """Run the smoke tests. If one fails, the release before this one serves again.
 
     Not where the host fails, which would fail with any release: this one counts, and the run ends
-    with what is wrong (`record`).
+    with what is wrong (`record`). One that fails for want of Postgres, or of room, goes back
+    unmarked.
     """
     if not state.is_executing:
         return
@@ -62,7 +63,7 @@ def smoke_tests_pass() -> Iterator[str]:
     if not take_back.switched(found):
         raise OperationError(f"the smoke tests failed; {way_back(settings, 'swap' in results)}")
     reason = f"smoke tests failed {context.minute()}: {outcome.failures}"
-    told = take_back.back(settings, found, reason, verdict)
+    told = take_back.back(settings, found, reason, verdict, take_back.excuse(found))
     raise OperationError(f"the smoke tests failed, see above: {told}")
     yield  # an operation is a generator; this one has no command
 

@@ -3,6 +3,7 @@
 One command instead of a hundred: a round trip costs more than the look.
 """
 
+import hashlib
 import itertools
 import json
 import pathlib
@@ -106,6 +107,14 @@ def manifest(release: str) -> dict[str, object]:
     return dict(json.loads(read(str(root / release / "manifest.json")) or "{}"))
 
 
+def digest(file: pathlib.Path) -> str:
+    """SHA-256 of a file; empty where it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
 candidate = (root / "candidate").exists()
 serving = "candidate" if candidate and VERIFYING else "current"  # noqa: F821
 secrets = {}
@@ -134,6 +143,7 @@ print(
             "secrets": secrets,
             "secrets_directory": oct((root / "secrets").stat().st_mode & 0o777),
             "manifest": manifest(serving),
+            "routes": digest(root / "traefik/dynamic/dynamic.yaml"),
             "migrations": read(str(root / serving / "migrations.txt")).split(),
             "candidate": candidate and not VERIFYING,  # noqa: F821 - put in front as well
             "verifying": VERIFYING,  # noqa: F821
@@ -153,7 +163,11 @@ print(
                 line.split(" = ", 1) for line in run("sysctl", "-a").splitlines() if " = " in line
             ),
             "timezone": run("readlink", "-f", "/etc/localtime"),
-            "disk": run("df", "-P", "/").splitlines()[1].split(),
+            # The system's, the engine's and ours may be three.
+            "disks": {
+                row.split()[5]: int(row.split()[4].rstrip("%"))
+                for row in run("df", "-P", "/", "/var/lib/docker", ROOT).splitlines()[1:]  # noqa: F821
+            },
             "logs": {name: logs(found["inspect"]["Id"]) for name, found in containers.items()},
         }
     )

@@ -53,6 +53,8 @@ def test_a_tenant_reads_what_the_database_holds(
     assert page["pagination"]["total_items"] >= least
     # Others write: KoproGo counts and reads one after the other.
     assert len(page["data"]) >= min(100, least)
+    if not least:
+        pytest.skip(f"no row of {path} was tried: the tenant has none. Its answer was tried")
 
 
 def test_superadmin_public_password_is_refused(settings: Any, outside: Outside) -> None:

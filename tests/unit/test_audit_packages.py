@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,12 @@ FLAW = {"id": "GHSA-1", "aliases": ["CVE-2026-1"], "fix_versions": ["5.0"], "des
 BAD = {"name": "paramiko", "version": "4.0.0", "vulns": [FLAW]}
 GOOD = {"name": "rich", "version": "15.0", "vulns": []}
 UNKNOWN = {"name": "orjson", "skip_reason": "Dependency not found on PyPI"}
+
+
+@pytest.fixture(autouse=True)
+def usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the pipeline that runs these tests asks for."""
+    monkeypatch.delenv("KOPROGO_AUDIT", raising=False)
 
 
 def accepted(id: str = "CVE-2026-1", package: str = "paramiko", days: int = 0) -> Accepted:
@@ -129,6 +137,51 @@ def test_a_service_that_is_out_of_reach_is_told_and_no_failure(
 ) -> None:
     assert audit_packages.main(audit(tmp_path, "", f"Traceback\n{LOST}")) == 0
     assert capsys.readouterr().out == f"not checked: {LOST}\n"
+
+
+@pytest.mark.parametrize(
+    ("stdout", "words", "code"),
+    [
+        ("", f"Traceback\n{LOST}", 3),
+        (json.dumps(answer(UNKNOWN)), "", 3),
+        (json.dumps(answer(GOOD, UNKNOWN)), "", 3),
+        (json.dumps(answer({**GOOD, "vulns": [FLAW]}, UNKNOWN)), "", 1),
+        (json.dumps(answer(GOOD)), "", 0),
+    ],
+)
+def test_a_pipeline_that_has_to_know_fails_where_something_was_not_checked(
+    stdout: str, words: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = audit(tmp_path, stdout, words)
+    assert audit_packages.main(found) == (code if code == 1 else 0)
+    monkeypatch.setenv("KOPROGO_AUDIT", "strict")
+    assert audit_packages.main(found) == code
+
+
+def test_a_mode_with_a_typo_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KOPROGO_AUDIT", "strickt")
+    assert audit_packages.main(audit(tmp_path, json.dumps(answer(GOOD)))) == 2
+    assert capsys.readouterr().err == (
+        'KOPROGO_AUDIT is "strickt"; write strict, or leave it out\n'
+    )
+
+
+@pytest.mark.parametrize(("mode", "code"), [("", 0), ("strict", 3)])
+def test_without_the_tool_itself_nothing_is_checked(mode: str, code: int, tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    script = tmp_path / "scripts" / "audit-packages"
+    script.write_text((audit_packages.ROOT / "scripts" / "audit-packages").read_text())
+    tools = tmp_path / "scripts" / "tools"
+    tools.write_text("#!/bin/sh\necho no network >&2; exit 1\n")
+    tools.chmod(0o755)
+    environment = {**os.environ, "KOPROGO_AUDIT": mode}
+    done = subprocess.run(
+        ["sh", str(script)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, "no network\n")
+    assert done.stdout.startswith("not checked: pip-audit cannot be installed")
 
 
 @pytest.mark.parametrize("stdout", ["", "[", '{"fixes": []}'])

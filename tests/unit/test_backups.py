@@ -26,6 +26,7 @@ from koprogo_deploy.cli import backups as listing
 from koprogo_deploy.command_line import as_written
 from koprogo_deploy.data import backup, confined, dump, hashes, live, main, repository, tree
 from koprogo_deploy.data.host import CLIENTS, MB, RUN, Config, Failed
+from koprogo_deploy.data.host import lock as data_lock
 from koprogo_deploy.door import ROOT
 from koprogo_deploy.facts.stack import Container, StackState, Uploads
 from koprogo_deploy.journal import Journal
@@ -1036,6 +1037,18 @@ def test_a_failure_of_a_timer_s_run_is_written_down(monkeypatch: pytest.MonkeyPa
     ]
 
 
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What is written to the journal."""
+    written: list[dict[str, Any]] = []
+
+    def write_down(_config: Config, kind: str, by: str, **values: Any) -> None:
+        written.append({"kind": kind, "by": by, **values})
+
+    monkeypatch.setattr(backup, "write_down", write_down)
+    return written
+
+
 @pytest.mark.parametrize(
     ("result", "told"),
     [
@@ -1045,17 +1058,84 @@ def test_a_failure_of_a_timer_s_run_is_written_down(monkeypatch: pytest.MonkeyPa
         ("signal", "ended: signal"),
     ],
 )
-def test_what_was_killed_is_written_down_by_its_unit(
-    monkeypatch: pytest.MonkeyPatch, result: str, told: str | None
+def test_what_was_killed_is_written_down_by_its_unit_before_anything_is_waited_for(
+    lines: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    result: str,
+    told: str | None,
 ) -> None:
-    written: list[dict[str, Any]] = []
-    monkeypatch.setattr(backup, "write_down", lambda _c, _kind, _by, **v: written.append(v))
-    cleaned: list[bool] = []
-    monkeypatch.setattr(backup, "clean", lambda _config, _kind: cleaned.append(bool(written)))
     monkeypatch.setenv("SERVICE_RESULT", result)
-    main.ended(CONFIG, "backup")
-    assert cleaned == [bool(told)], "the line comes first: Docker may not answer"
-    assert [told in entry["reason"] for entry in written] == ([True] if told else [])
+    monkeypatch.delenv(main.INVOCATION, raising=False)
+    assert main.main(tmp_path, ["clean", "backup"]) == 1, "there are no settings, nothing to clean"
+    assert [told in entry["reason"] for entry in lines] == ([True] if told else [])
+
+
+def test_a_run_that_never_began_is_written_down_by_its_unit(
+    lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Such as one whose ExecStartPre failed: the program itself could not say so."""
+    monkeypatch.setenv("SERVICE_RESULT", "exit-code")
+    monkeypatch.setenv(main.INVOCATION, "a1")
+    main.ended(tmp_path, "backup")
+    entry = journal.entry("backup", outcome="failed", reason="no room", unit="a1")
+    (tmp_path / journal.FILE).write_text(f"{entry}\n")
+    main.ended(tmp_path, "backup")
+    main.ended(tmp_path, "drill")
+    assert [(each["kind"], each["unit"]) for each in lines] == [("backup", "a1"), ("drill", "a1")]
+    assert lines[0]["reason"] == (
+        "its unit failed before it began: journalctl -u koprogo-backup says why"
+    )
+
+
+def test_what_nobody_thought_of_is_written_down_and_told(
+    lines: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def garbled(_config: Config, _staged: object) -> dict[str, Any]:
+        return {"text": b"\xff".decode()}
+
+    for name in ("DEPLOY_LOCK", "DATA_LOCK"):
+        monkeypatch.setattr(main, name, str(tmp_path / name))
+    monkeypatch.setattr(main, "read_config", lambda _root: CONFIG)
+    monkeypatch.setattr(main, "limit", lambda *_: None)
+    monkeypatch.setitem(main._SCHEDULED, "backup", garbled)
+    assert main.main(tmp_path, ["backup"]) == 1
+    [line] = lines
+    assert line["outcome"] == "failed"
+    assert line["reason"].startswith("UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff")
+    assert line["reason"] in capsys.readouterr().err
+
+
+def test_a_lock_that_stays_held_and_settings_that_cannot_be_read_are_written_down(
+    lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert main.main(tmp_path, ["drill", "--by", "anna"]) == 1
+    assert "data/settings.json cannot be read" in lines[-1]["reason"]
+    path = str(tmp_path / "lock")
+    monkeypatch.setattr(main, "DATA_LOCK", path)
+    monkeypatch.setattr(main, "read_config", lambda root: Config(root, "x", 0, {"wait": 0}))
+    monkeypatch.setattr(main, "limit", lambda *_: None)
+    with data_lock(path, 0, "somebody"):
+        assert main.main(tmp_path, ["backup", "--locked", "--by", "anna"]) == 1
+        assert main.main(tmp_path, ["list"]) == 1
+    assert [(each["kind"], each["by"]) for each in lines] == [("drill", "anna"), ("backup", "anna")]
+    assert lines[-1]["reason"] == f"somebody holds {path}; waited 0 s"
+
+
+def test_a_journal_that_takes_no_line_hides_no_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise Failed("sh: no space left")
+
+    monkeypatch.setattr(backup, "write_down", full)
+    assert main.main(tmp_path, ["backup"]) == 1
+    said = capsys.readouterr().err
+    assert "the journal has no line of it: sh: no space left" in said
+    assert "data/settings.json cannot be read" in said
 
 
 def test_data_of_which_no_server_answers_is_set_aside_as_docker_would_make_it(

@@ -280,6 +280,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             f"{HERE}: acme_email", "missing", 'tls = "acme" needs an address for expiry warnings'
         ),
     ),
+    "test CA whose roots nobody has": (
+        {"acme_server": "https://acme-staging-v02.api.letsencrypt.org/directory"},
+        entry(
+            f"{HERE}: acme_server",
+            "nobody trusts what a test CA signs, so smoke tests would fail",
+            "set ca_certificate to a PEM file with its roots. Let's Encrypt's are listed at "
+            "https://letsencrypt.org/docs/staging-environment/",
+        ),
+    ),
     "not an e-mail address": (
         {"acme_email": "ops"},
         '"ops" is not an e-mail address\n     -> write, for instance, "you@koprogo.be"\n',

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,56 @@ def test_a_silent_a_plain_and_a_nameless_site_are_told_apart(
         "",
         "the name has no address (Name or service not known)",
     )
+
+
+def test_a_name_answers_also_where_one_of_its_addresses_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = socket.getaddrinfo
+
+    def two(name: str, port: int, *more: Any, **how: Any) -> Any:
+        if name not in (SITE, API):
+            return asked(name, port, *more, **how)
+        found = [(0, 0, 0, "", (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
+        return [*found, found[0]]
+
+    file = certificate(tmp_path, 30, SITE, API)
+    with serving(file, GOOD) as port:
+        settings = settings_for(file, port, public_address=None)
+        monkeypatch.setattr(socket, "getaddrinfo", two)
+        found = front.look(settings)
+    assert [(each.problem, each.address, each.dead) for each in found] == [
+        ("", "127.0.0.1", ("127.0.0.2",))
+    ] * 2
+    first, _ = front.nowhere(found)
+    assert first.startswith(
+        f"from outside, {SITE}: no connection to 127.0.0.2, and another address"
+    )
+    assert "its A record leads nowhere" in first
+
+
+WELL = front.Front("k.be", "/", "192.0.2.1", days=60.0, reached=True)
+GONE = front.Front("k.be", "/", "2001:db8::1", problem="no connection to 2001:db8::1 port 443: x")
+
+
+def test_what_no_address_answers_is_told_of_one_that_could_be_tried() -> None:
+    away = replace(GONE, untried=True)
+    assert front.judged([away, replace(GONE, address="192.0.2.1")]).address == "192.0.2.1"
+    assert front.judged([away]).problem == GONE.problem
+
+
+def test_a_record_that_this_machine_cannot_try_is_not_said_to_lead_nowhere() -> None:
+    assert front.judged([replace(GONE, untried=True), WELL]) == WELL
+    [told] = front.nowhere([front.judged([GONE, WELL])])
+    assert "its AAAA record leads nowhere. Take it out" in told
+
+
+def test_an_address_that_answers_wrongly_is_what_some_visitors_get() -> None:
+    other = replace(WELL, address="192.0.2.9", problem="/ answers 404, not 200", days=20.0)
+    found = front.judged([WELL, other])
+    assert (found.problem, found.days) == ("at 192.0.2.9: / answers 404, not 200", 20.0)
+    paged = replace(WELL, page=True, problem="/ answers 503: the maintenance page")
+    assert front.judged([GONE, paged]) == replace(paged, dead=("2001:db8::1",))
 
 
 def test_what_hangs_is_left_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -367,3 +369,40 @@ def test_whoever_appends_is_told_the_new_head(written: Path) -> None:
     assert journal.written(f"sudo: a warning\n{done.stdout}") == (5, found.head)
     with pytest.raises(ValueError, match="did not say"):
         journal.written("")
+
+
+def test_a_head_that_was_given_does_not_stand_for_the_backups(written: Path) -> None:
+    found = journal.read(file(written).read_bytes())
+    given = [journal.Head("", 0, found.head, "the run whose head was given")]
+    empty = journal.Head(journal.FIRST[:16], 0, journal.FIRST, "the first backup")
+    assert journal.compared(found, given, None) == journal.Compared([], 1, 0, "")
+    for kept_by_backups in ([], [empty]):
+        seen = journal.compared(found, given, kept_by_backups)
+        assert seen.compared == 1, "a head of before the first line compares with nothing"
+        assert seen.missing == [
+            "no backup keeps a head of this journal yet, so nothing could be compared"
+        ]
+    assert journal.compared(found, given, [empty, kept(written)]).compared == 2
+
+
+def test_what_a_host_before_this_one_kept_is_explained_by_its_recovery(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for root in (old, new):
+        root.mkdir()
+    append(old, number=1)
+    append(new, run="recover", at="2026-01-02T00:00:00+00:00", by="anna", outcome="deployed")
+    found = journal.read(file(new).read_bytes())
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
+    before = replace(kept(old, "backup a of 2026-01-01"), at=noon)
+    seen = journal.compared(found, [], [before, kept(new)])
+    assert (seen.missing, seen.compared, seen.before) == ([], 1, 1)
+    assert seen.explained == (
+        "1 kept elsewhere (backup a of 2026-01-01 the newest) are of a host before this one: "
+        "line 1 says that anna recovered this one on 2026-01-02T00:00. Is that so?"
+    )
+    # Nothing of its own was kept yet.
+    assert "nothing could be compared" in journal.compared(found, [], [before]).missing[0]
+    later = replace(before, at=noon + 86400)
+    assert "began otherwise" in journal.compared(found, [], [later, kept(new)]).missing[0]
+    deployed = journal.read(rewritten(file(new).read_bytes().splitlines(), run="full"))
+    assert "began otherwise" in journal.compared(deployed, [], [before]).missing[0]

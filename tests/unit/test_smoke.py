@@ -14,6 +14,7 @@ from pyinfra.api.exceptions import OperationError
 from koprogo_deploy import door, smoke
 from koprogo_deploy.operations import context, notes, record, take_back, verify
 from tests import project
+from tests.smoke import test_host
 
 BASE = project.settings()
 FULL = "@pytest.mark.of_the_host\ndef test_disk_has_room(): assert False\n"
@@ -95,7 +96,13 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(record, "notes", values)
     monkeypatch.setattr(verify, "stack", lambda _: None)
     monkeypatch.setattr(take_back, "switched", lambda _: True)
-    monkeypatch.setattr(take_back, "back", lambda *_: values.update(back=True) or "taken back")
+    monkeypatch.setattr(take_back, "excuse", lambda _: values.get("excuse", ""))
+
+    def back(*given: Any) -> str:
+        values.update(back=True, excused=given[-1])
+        return "taken back"
+
+    monkeypatch.setattr(take_back, "back", back)
     monkeypatch.setattr(take_back.OnFailure, "armed", True)
     return values
 
@@ -127,6 +134,22 @@ def test_a_release_that_fails_is_taken_back(
         verified(monkeypatch, smoke.Outcome(False, "FAILED tests/smoke/test_x.py::test_api - x"))
     assert noted["back"]
     judged()
+
+
+@pytest.mark.parametrize("excuse", ["", "It is not marked as bad: Postgres does not answer"])
+def test_who_is_to_blame_is_asked_before_a_release_is_taken_back(
+    excuse: str, noted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted["excuse"] = excuse
+    with pytest.raises(OperationError, match="taken back"):
+        verified(monkeypatch, smoke.Outcome(False, "ERROR tests/smoke/test_host.py::test_x - x"))
+    assert noted["excused"] == excuse
+
+
+def test_what_anybody_left_in_the_data_condemns_no_release() -> None:
+    """Any release finds it, also the one that mends it."""
+    marks = getattr(test_host.test_nobody_but_postgres_is_its_superuser, "pytestmark", [])
+    assert "of_the_host" in [mark.name for mark in marks]
 
 
 def test_a_host_that_is_well_is_no_news(

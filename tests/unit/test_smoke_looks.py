@@ -5,19 +5,21 @@ The gathering is run as it is on a host, by programs that stand in for the host'
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import pytest
 
-from koprogo_deploy import door
+from koprogo_deploy import door, smoke
 from tests import project
-from tests.smoke import judge
+from tests.smoke import judge, test_application, test_host
 
 GATHER = door.ROOT / "tests" / "smoke" / "gather.py"
 DOCKER = r"""
@@ -138,6 +140,53 @@ def test_a_secret_is_found_as_it_is_or_as_json_writes_it_and_none_by_chance() ->
     assert judge.leaked(kept, 'port 1234, "koprogo-storage"') == []
     shown = json.dumps({"log": f"{kept['JWT_SECRET']} {kept['SMTP_PASSWORD']}"})
     assert judge.leaked(kept, shown) == ["JWT_SECRET", "SMTP_PASSWORD"]
+
+
+def test_the_disk_of_the_engine_and_of_the_releases_are_looked_at_as_well(tmp_path: Path) -> None:
+    df = 'echo head; [ "$*" = "-P / /var/lib/docker $ROOT" ] && printf "%s\\n" '
+    df += '"a 1 1 1 5% /" "b 1 1 1 99% /var" "a 1 1 1 5% /"'
+    found = gathered(tmp_path, df=df.replace("$ROOT", str(tmp_path)))
+    assert found["disks"] == {"/": 5, "/var": 99}
+
+
+def test_the_routes_are_compared_with_what_the_release_says(tmp_path: Path) -> None:
+    assert gathered(tmp_path)["routes"] == "", "none is no good answer"
+    other = tmp_path / "other"
+    file = other / "traefik" / "dynamic" / "dynamic.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("http: {}\n")
+    found = gathered(other)
+    right = hashlib.sha256(b"http: {}\n").hexdigest()
+    test_host.test_routes_are_those_of_the_release({**found, "manifest": {"dynamic": right}})
+    with pytest.raises(AssertionError):
+        test_host.test_routes_are_those_of_the_release({**found, "manifest": {"dynamic": "r1"}})
+
+
+@pytest.mark.parametrize(("rows", "shown"), [(0, 0), (3, 3), (3, 0)])
+def test_a_list_that_has_no_row_to_show_is_not_said_to_have_shown_any(
+    rows: int, shown: int
+) -> None:
+    page = {"data": [{}] * shown, "pagination": {"total_items": shown}}
+    answer = SimpleNamespace(status_code=200, text="", json=lambda: page)
+    site: Any = SimpleNamespace(api=SimpleNamespace(get=lambda *_, **__: answer))
+    opened: Any = SimpleNamespace(secrets=project.SECRETS)
+    data = {"tenant": {"organization": "o1", "rows": {"/units": rows}}}
+
+    def look() -> None:
+        test_application.test_a_tenant_reads_what_the_database_holds(opened, site, data, "/units")
+
+    if not rows:
+        with pytest.raises(pytest.skip.Exception) as skipped:
+            look()
+        said = f"SKIPPED [1] tests/smoke/test_application.py:52: {skipped.value}"
+        assert smoke.Outcome(True, said).untried == [
+            "no row of /units was tried: the tenant has none. Its answer was tried"
+        ]
+    elif shown:
+        look()
+    else:
+        with pytest.raises(AssertionError):
+            look()
 
 
 def test_the_superadmins_pages_are_asked_for_by_somebody_who_claims_to_be_listed(

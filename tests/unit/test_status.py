@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import io
 import json
 import os
 import subprocess
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,34 @@ def test_disk_and_journal_are_looked_at_too() -> None:
     assert found == ["the journal is broken: line 3 …", "the disk is 90% full"]
 
 
+@pytest.mark.parametrize(
+    ("rows", "disk"),
+    [
+        (("a 100 50 50 50% /", "b 100 99 1 99% /var"), (100, 1, "/var")),
+        (("a 100 90 10 90% /", "b 100 50 50 50% /srv/my data"), (100, 10, "/")),
+        (("a 100 50 50 50% /", "b 9 9 0 100% /srv/my data"), (9, 0, "/srv/my data")),
+        (("a 100 50 50 50% /", "a 100 50 50 50% /"), (100, 50, "/")),
+    ],
+)
+def test_the_fullest_disk_counts(
+    rows: tuple[str, ...], disk: tuple[int, int, str], tmp_path: Path
+) -> None:
+    said = " ".join(f"'{row}'" for row in ("head", *rows))
+    (tmp_path / "df").write_text(f"#!/bin/sh\nprintf '%s\\n' {said}; exit 1\n")
+    (tmp_path / "df").chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", status.look_command(str(tmp_path))],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = status.parse(done.stdout.splitlines())
+    assert (found.disk_size, found.disk_free, found.disk) == disk
+    full = status.problems(stack(), now(disk_free=1, disk="/var"), QUIET)
+    assert full == ["the disk at /var is 99% full"]
+
+
 def test_a_backup_that_holds_the_lock_is_not_called_a_deploy() -> None:
     running = now(running="a backup of the timer since 2026-01-01 03:30:00 UTC")
     [note, *_] = status.notes(stack(), running, QUIET)
@@ -213,7 +243,7 @@ def test_the_look_reads_releases_marks_and_lock(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("line", ["what", "disk\t", "disk\t\t", "clock\tnow", "kept\ta"])
+@pytest.mark.parametrize("line", ["what", "disk", "disk\t", "disk\t\t", "clock\tnow", "kept\ta"])
 def test_an_answer_with_a_hole_in_it_is_refused_and_not_taken_for_well(line: str) -> None:
     with pytest.raises(Refusal, match="its answer cannot be read"):
         status.parse([line])
@@ -274,10 +304,25 @@ def test_a_site_that_is_silent_outside_is_not_well_however_its_containers_are(pr
     assert found["problems"] == [f"from outside, api.k.be: {problem}"]
 
 
+def test_a_certificate_that_is_refused_is_told_with_the_setting_for_a_test_ca() -> None:
+    refused = replace(SITE, problem="its certificate is refused: unable to get local issuer")
+    [advice] = told(refused, API)["advice"]
+    assert advice.endswith("of your own signed it: ca_certificate in group_data/production.py")
+
+
 def test_a_name_without_an_address_is_told_with_what_mends_it() -> None:
     nowhere = Front("k.be", "/", problem="the name has no address (unknown)")
     [advice] = told(nowhere, API)["advice"]
     assert "DNS" in advice
+
+
+def test_a_record_that_leads_nowhere_is_noted_each_time_and_no_outage() -> None:
+    found = told(replace(SITE, dead=("2001:db8::1",)), API)
+    assert found["well"]
+    [note] = found["notes"]
+    assert "its AAAA record leads nowhere. Take it out" in note
+    silent = status.unreachable("refused", [replace(SITE, dead=("2001:db8::1",))], "production")
+    assert note in silent["notes"]
 
 
 def test_a_certificates_end_is_noted_in_time_and_then_a_problem() -> None:
@@ -305,11 +350,109 @@ def test_a_database_that_is_silent_behind_a_running_container_is_not_well() -> N
     ]
 
 
+def test_a_database_that_gives_an_error_says_which_and_what_of_it_would_act_is_spelled() -> None:
+    refused = "FATAL:  the database system is in recovery mode \x1b[2J"
+    assert told(SITE, API, database=False, refused=refused)["problems"] == [
+        "the database gives an error, though its container runs: FATAL:  the database system is in "
+        "recovery mode \\x1b[2J"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("docker", "refused"),
+    [
+        ("exit 124", ""),
+        ("exit 1", "exit code 1"),
+        ("printf 'ERROR:  no\\tsuch\\nLINE 1: x\\n  ^\\n' >&2; exit 3", "ERROR:  no such"),
+        ("echo 'no such container' >&2; exit 1", "no such container"),
+        (r"echo 'ERROR:  a\\nb\\c' >&2; exit 3", r"ERROR:  a\nb\c"),
+        ("echo half of it; echo 'psql: error: gone' >&2; exit 2", "psql: error: gone"),
+    ],
+)
+def test_a_query_that_fails_is_told_from_one_that_takes_too_long(
+    docker: str, refused: str, tmp_path: Path
+) -> None:
+    (tmp_path / "docker").write_text(f'#!/bin/sh\ncase "$*" in *psql*) {docker} ;; esac\n')
+    (tmp_path / "docker").chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", status.look_command(str(tmp_path))],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = status.parse(done.stdout.splitlines())
+    assert (found.database, found.refused) == (False, refused)
+    assert [each.name for each in tmp_path.iterdir()] == ["docker"], "nothing is left there"
+
+
 def test_failed_units_are_told_and_a_systemd_that_is_silent_is_not_without_any() -> None:
-    assert told(failed=["x.service", "y.timer", "koprogo-drill.service"])["problems"] == [
+    assert told(failed=["x.service", "y.timer"])["problems"] == [
         "failed units of the system: x.service, y.timer"
     ]
     assert "systemd does not answer" in told(failed=None)["problems"][0]
+
+
+DRILL = "koprogo-drill.service"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "seconds", "known"),
+    [
+        ("failed", -90, True),  # written down, and then it tidied up
+        ("failed", -7 * 86400, False),  # of the week before
+        ("done", 3600, True),  # somebody ran another one since
+        ("done", -90, False),
+    ],
+)
+def test_a_failed_drill_is_left_to_the_journal_only_where_that_tells_it(
+    outcome: str, seconds: int, known: bool
+) -> None:
+    at = datetime.fromtimestamp(CLOCK - 3600 + seconds, UTC).isoformat()
+    lines = chain({"kind": "drill", "at": at, "outcome": outcome})
+    failed = now(failed=[DRILL], ended={DRILL: CLOCK - 3600})
+    told = status.host_troubles(failed, lines, "production")
+    assert [trouble.what for trouble in told] == (
+        [] if known else [f"failed units of the system: {DRILL}"]
+    )
+
+
+def test_routes_that_no_release_has_are_told() -> None:
+    ours = ["dynamic.yaml", "maintenance.yaml", "restart.yaml"]
+    assert status.problems(stack(), now(routes=ours), QUIET) == []
+    [told] = status.problems(stack(), now(routes=[*ours, "in/zz\x1b.toml"]), QUIET)
+    assert told == "Traefik reads routes that no release has, from in/zz\\x1b.toml"
+    load = [*ours, "load-client.yaml"]
+    assert status.problems(stack(), now(routes=load, exempt=True), QUIET) == []
+    [told] = status.problems(stack(), now(routes=load), QUIET)
+    assert told.startswith("an address is exempt from the rate limits, and no load test is under")
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_the_look_finds_each_file_of_routes_and_who_holds_the_load_test(
+    held: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "traefik" / "dynamic"
+    (folder / "in").mkdir(parents=True)
+    for name in ("dynamic.yaml", ".new", "in/other.toml", "a\nb\t.yml"):
+        (folder / name).write_text("")
+    (folder / "load-client.yaml").symlink_to("dynamic.yaml")
+    lock = tmp_path / "load"
+    monkeypatch.setattr(status, "LOAD_LOCK", str(lock))
+    monkeypatch.setattr(status, "EXEMPTION", "of-no-unit")
+    with lock.open("w") as file:
+        if held:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        command = ["sh", "-c", status.look_command(str(tmp_path))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = status.parse(done.stdout.splitlines())
+    assert found.routes == ["a?b?.yml", "dynamic.yaml", "in/other.toml", "load-client.yaml"]
+    assert found.exempt == held
+
+
+def test_a_failed_backup_of_which_nothing_was_written_down_is_told() -> None:
+    for ended in ({}, {DRILL: CLOCK}):
+        assert status.host_troubles(now(failed=[DRILL], ended=ended), QUIET, "production")
 
 
 def test_a_release_that_counts_has_a_line_in_the_journal() -> None:
@@ -344,7 +487,10 @@ def test_the_look_says_what_the_database_units_kernel_and_engine_say(tmp_path: P
   "ps -aq"*) echo id ;;
   inspect*) echo traefik=3 ;;
 esac""",
-        "systemctl": "echo 'a.service loaded failed failed A'; echo 'b.timer loaded failed B'",
+        "systemctl": """case "$*" in
+  *StateChangeTimestamp*) echo "Thu 2026-01-01 00:00:00 $TZ" ;;
+  *) echo 'koprogo-backup.service loaded failed failed A'; echo 'b.timer loaded failed B' ;;
+esac""",
         "journalctl": "echo 'oom-kill:constraint=CONSTRAINT_MEMCG'; echo other",
     }
     for name, script in answers.items():
@@ -360,7 +506,8 @@ esac""",
 
     found = look()
     assert (found.database, found.applied) == (True, ["0001", "0002"])
-    assert found.failed == ["a.service", "b.timer"]
+    assert found.failed == ["koprogo-backup.service", "b.timer"]
+    assert found.ended == {"koprogo-backup.service": CLOCK}
     assert (found.again, found.killed) == ({"traefik": 3}, 1)
     for name in ("docker", "systemctl"):
         (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")

@@ -28,6 +28,7 @@ case "$*" in
   *pg_isready*) [ -z "$NOT_READY" ] ;;
   *RestartCount*$DEAD*) echo "1 restarting " ;;
   *RestartCount*) echo "0 running healthy" ;;
+  inspect*State.StartedAt*) echo "$STARTED" ;;
   inspect*State.Status*$DOWN*) echo "exited " ;;
   inspect*State.Status*) echo "running healthy" ;;
   *State.Pid*) echo 0 ;;
@@ -75,6 +76,7 @@ class Box:
         usual = {
             **os.environ, "PATH": f"{self.root}/bin:{os.environ['PATH']}", "DF": ROOMY,
             "CALLS": f"{self.root}/calls", "NOT_READY": "", "DOWN": "none", "DEAD": "none",
+            "STARTED": "noon",
         }  # fmt: skip
         return subprocess.run(
             ["sh", "-c", f"set -e\n{script}"],
@@ -272,6 +274,59 @@ def test_what_runs_is_looked_at_and_no_more(box: Box) -> None:
     assert box.calls.count("\n") == 2, "what both have is not touched"
 
 
+@pytest.fixture
+def asked(box: Box, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Variables of the host that a failed release's run asks who is to blame."""
+    variables: dict[str, str] = {}
+
+    def run(script: str) -> str:
+        done = box.run(script, **variables)
+        return "" if done.returncode == 0 else done.stderr or "it failed"
+
+    monkeypatch.setattr(take_back, "_run", run)
+    return variables
+
+
+def switched_to(**specs: str) -> StackState:
+    found = state(about("r2", **specs), dynamic="r2")
+    found.containers["postgres"] = Container("1", "postgres", "s", "running", "", "noon")
+    return found
+
+
+def test_a_release_that_fails_while_all_else_is_well_is_to_blame(asked: dict[str, str]) -> None:
+    assert take_back.excuse(switched_to()) == ""
+
+
+@pytest.mark.parametrize("trouble", [{"NOT_READY": "yes"}, {"STARTED": "one"}, {"DF": FULL}])
+def test_one_that_fails_with_its_host_is_not_marked(
+    trouble: dict[str, str], asked: dict[str, str]
+) -> None:
+    asked.update(trouble)
+    told = take_back.excuse(switched_to())
+    assert told.startswith("It is not marked as bad: the host has no room, its Postgres does not")
+
+
+def test_a_postgres_that_runs_as_this_release_wants_it_is_no_excuse(asked: dict[str, str]) -> None:
+    asked.update(NOT_READY="yes", STARTED="one")
+    assert take_back.excuse(switched_to(postgres="another")) == ""
+
+
+def test_one_that_is_excused_is_taken_back_without_a_mark(
+    box: Box, asked: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, service, port in (("backend", "backend", 8080), ("frontend", "frontend", 80)):
+        (box.root / name).write_text(f'"url":"http://{service}-blue:{port}"')
+    box.program(
+        "curl",
+        f'case "$*" in *frontend@*) cat {box.root}/frontend ;; *) cat {box.root}/backend ;; esac',
+    )
+    monkeypatch.setattr(take_back, "note", lambda **_: None)
+    told = take_back.back(box.settings, switched_to(), "smoke tests failed", 0.0, "It is not …")
+    assert box.dynamic.read_text() == "r1"
+    assert (box.mark, box.candidate) == ("", False)
+    assert told.endswith("It is not …")
+
+
 def test_a_rollback_that_is_taken_back_marks_the_other_one(box: Box) -> None:
     left = box.root / "releases" / "r1" / "bad"
     left.write_text("rolled back by anna\n")
@@ -295,6 +350,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run(command: Any) -> tuple[bool, Any]:
         script = command.get_raw_value()
+        if "pg_isready" in script:
+            return True, SimpleNamespace(stderr_lines=[])  # all is well with the host
         if "warm" in script:
             ok = "DOWN" not in script
             return ok, SimpleNamespace(stderr_lines=[] if ok else [ENDED, "    its log"])

@@ -186,7 +186,7 @@ def test_what_nobody_could_try_is_said() -> None:
         "organization": "o1",
         "lists": {"/buildings": 2, "/units": 1, "/meetings": 0},
     }
-    assert direct.reader({}) is None
+    assert direct.reader({"organization": None}) is None
     assert direct.untried({"email": "x"}, read) == [
         "nobody has a row to show in /meetings: an answer, and no more"
     ]
@@ -204,6 +204,36 @@ def test_the_tenants_query_is_one_line_for_psql_and_reads_counts_alone() -> None
     assert query.count("$q$") == 2
     for name in ("email", "first_name", "amount", "password"):
         assert name not in query
+
+
+@pytest.mark.parametrize(
+    ("answer", "failures"),
+    [
+        ({"organization": None}, []),
+        ({"organization": "o1", "rows": {"/units": 2}}, []),
+        ({}, [direct.UNCOUNTED]),
+    ],
+)
+def test_rows_that_cannot_be_counted_are_no_database_without_tenants(
+    answer: dict[str, Any], failures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the image's own migration took `meetings.organization_id` away."""
+    run = SimpleNamespace(run=lambda *_: {"failures": [], "log": []})
+    monkeypatch.setattr(trial, "_untried", [])
+    monkeypatch.setattr(trial, "look", lambda *_, **__: answer)
+    monkeypatch.setattr(trial, "login", lambda: None)
+    monkeypatch.setattr(trial, "on_host", run)
+    monkeypatch.setattr(trial, "state", SimpleNamespace(is_executing=True))
+    assert trial.failures(backend="backend-green") == (failures, [])
+
+
+def test_a_database_without_its_tables_has_no_tenant_and_one_that_lacks_a_list_gives_an_error() -> (
+    None
+):
+    query = schema.tenant_query()
+    assert "CASE WHEN to_regclass('public.organizations') IS NOT NULL" in query
+    assert query.count("to_regclass") == 1
+    assert """END, '{"organization": null}'::json)""" in query
 
 
 def test_one_that_does_not_answer_fails_every_check() -> None:

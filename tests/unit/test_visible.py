@@ -128,7 +128,7 @@ def test_history_and_status_show_it_and_take_no_tag(word: str) -> None:
         "asked": True, "outside": [{"name": word, "path": "/", "problem": word, "days": None}],
         "well": False, "problems": [word], "advice": [word], "notes": [word], "release": word,
         "since": {"at": "2026-01-01T00:00:00+00:00", "by": word, "why": word}, "last": None,
-        "running": word, "data": {}, "disk": {"free": 1, "size": 2},
+        "running": word, "data": {}, "disk": {"free": 1, "size": 2, "at": word},
         "services": {
             "backend": {
                 "state": word, "health": word, "up": None, "wrong": word, "image": word,
