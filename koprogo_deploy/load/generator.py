@@ -144,6 +144,7 @@ class Generator:
         self._began = 0.0
         self._ticked = 0.0, 0.0  # when it was told last, by clock and by CPU time
         self._callers: list[Caller] = []
+        self._renewals: set[asyncio.Task[None]] = set()
         self._who: Deck[Caller]
         self._session: aiohttp.ClientSession
         self._control: aiohttp.ClientSession
@@ -175,6 +176,8 @@ class Generator:
                 for helper in helpers:
                     helper.cancel()
                 await asyncio.gather(*helpers, return_exceptions=True)
+                # One that is on its way makes a token, which has to be known to be removed.
+                await asyncio.gather(*self._renewals, return_exceptions=True)
                 gc.unfreeze()
 
     @asynccontextmanager
@@ -297,7 +300,10 @@ class Generator:
             # Until it succeeds: what is refused for an old token is not the server's error.
             for wait in itertools.chain((1.0, 5.0), itertools.repeat(15.0)):
                 try:
-                    await self._renewed(caller)
+                    renewal = asyncio.create_task(self._renewed(caller))
+                    self._renewals.add(renewal)
+                    renewal.add_done_callback(self._renewals.discard)
+                    await asyncio.shield(renewal)
                     break
                 except Failed as failed:
                     text = f"renewing a token: {failed}; again in {wait:.0f} s"
