@@ -89,7 +89,7 @@ def test_what_an_older_file_lacks_is_added_and_the_rest_stays(tmp_path: Path) ->
     kept, found = secrets.read("production", tmp_path)
     assert found == []
     assert kept is not None
-    assert kept["JWT_SECRET"] == "7" * 64
+    assert kept["JWT_SECRET"] == STRONG["JWT_SECRET"]
     before = path.read_text()
     assert secrets.complete("production", tmp_path) == []
     assert path.read_text() == before

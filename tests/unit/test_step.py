@@ -7,10 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from paramiko import SSHException
 from pyinfra.api.exceptions import OperationError
 
 from koprogo_deploy.operations import step
+from koprogo_deploy.pyinfra_adapter import connection
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def stopping(error: BaseException) -> Iterator[str]:
     [
         (OperationError("no room"), "no room"),
         (EOFError(), "the connection to the host was lost: EOFError"),
-        (SSHException("SSH session not active"), "lost: SSH session not active"),
+        (connection.LOST[-1]("SSH session not active"), "lost: SSH session not active"),
         (ConnectionResetError("reset by peer"), "lost: reset by peer"),
         (TimeoutError("timed out"), "lost: timed out"),
     ],
