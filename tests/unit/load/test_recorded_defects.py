@@ -105,7 +105,7 @@ SCENARIOS: dict[str, tuple[Site, Callable[[Site], Plan]]] = {
     ),
     "thirty users": (Site(), lambda site: plan(site, closed(30, 1, think=0.1), connections=30)),
     "renewed": (
-        Site(token_life=2.5), lambda site: plan(site, opened(100, 4), renew_after=0.4)
+        Site(token_life=3.5), lambda site: plan(site, opened(100, 4), renew_after=0.4)
     ),
     "not renewed": (
         Site(token_life=1.5), lambda site: plan(site, opened(100, 4), renew_after=900.0)
@@ -275,7 +275,7 @@ def test_each_account_logs_in_once(ran: dict[str, Ran]) -> None:
 
 def test_tokens_are_renewed_before_they_run_out_and_the_load_goes_on(ran: dict[str, Ran]) -> None:
     """ "Token expires after 15 min, never renewed: a 30-min soak would be half 401". Here a token
-    lives 2.5 s, and the run takes 4 s.
+    lives 3.5 s, and the run takes 4 s.
     """
     renewed = ran["renewed"]
     assert renewed.site.unauthorised == 0
