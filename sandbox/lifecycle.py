@@ -90,6 +90,8 @@ def up(sandbox: Sandbox, asked: Kind | None = None) -> State:
     plan = images.plan(kind)
     found = is_up(sandbox, plan, kind)
     if found:
+        if kind is Kind.vm:
+            vm.set_clock(found)
         out.print(f"the sandbox is already up [dim]({time.monotonic() - began:.1f} s)[/]")
         return found
     with sandbox.lock():
@@ -166,8 +168,9 @@ def vm_up(
     with steps.step("boot and ssh"):
         box.hang_up(sandbox, current)
         vm.wait(sandbox, current)
-        if runs:  # else it has just read its drive
+        if runs:  # else it has just read its drive, and its clock
             vm.refresh(sandbox, current, prefix)
+            vm.set_clock(current)
     return current
 
 
