@@ -61,10 +61,12 @@ OBSERVER_SETTINGS = {
 # Any role may make large objects, a transaction that says it may write even as a reader.
 _LARGE_OBJECTS = ("lo_creat(integer)", "lo_create(oid)", "lo_from_bytea(oid, bytea)")
 
-# Of every session of the superuser: names and operators are the catalog's, whatever the application
-# put into its own schema, and whatever it set for its database, which it owns.
+# Of every session but the application's: names and operators are the catalog's, whatever it put
+# into its own schema.
+CATALOG = "-c search_path=pg_catalog,pg_temp"
+# Of every session of the superuser, whatever the application set for its database, which it owns.
 SESSION = (
-    "-c search_path=pg_catalog,pg_temp -c role=none -c standard_conforming_strings=on "
+    f"{CATALOG} -c role=none -c standard_conforming_strings=on "
     "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0 "
     "-c default_transaction_read_only=off -c client_encoding=UTF8"
 )

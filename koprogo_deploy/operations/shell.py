@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
-from koprogo_deploy.database import OBSERVER, OWNER, SESSION
+from koprogo_deploy.database import CATALOG, OBSERVER, OWNER, SESSION
 from koprogo_deploy.units import KB, MB
 
 PROJECT = "koprogo"
@@ -165,7 +165,7 @@ def owner_psql(database: str = "koprogo_db") -> str:
 
 def observer_psql() -> str:
     """psql as the read-only observer of koprogo_db; the script comes on standard input."""
-    return _psql(OBSERVER, "koprogo_db", SESSION)
+    return _psql(OBSERVER, "koprogo_db", CATALOG)
 
 
 def _psql(user: str, database: str, options: str = "") -> str:

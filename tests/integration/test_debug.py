@@ -55,6 +55,7 @@ def token(api: httpx2.Client, seed_password: str) -> str:
 def as_observer(rig: Rig, script: str) -> str:
     """Both streams of psql as the observer, going on after errors."""
     command = observer_psql().replace("ON_ERROR_STOP=1", "ON_ERROR_STOP=0")
+    script = f"SET search_path = pg_catalog, public;\n{script}"
     return rig.on_host(f"{command} 2>&1", stdin=script, check=False)
 
 

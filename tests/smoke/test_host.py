@@ -188,9 +188,9 @@ SELECT current_user, count(*) >= 0,
   (SELECT bool_or(has_any_column_privilege(oid, 'INSERT, UPDATE')
                   OR has_table_privilege(oid, 'DELETE, TRUNCATE'))
    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')),
-  has_any_column_privilege('refresh_tokens', 'SELECT'),
-  has_column_privilege('users', 'password_hash', 'SELECT')
-FROM buildings"""
+  has_any_column_privilege('public.refresh_tokens', 'SELECT'),
+  has_column_privilege('public.users', 'password_hash', 'SELECT')
+FROM public.buildings"""
     found = host.check_output(f"printf %s {shlex.quote(script)} | sudo -n {observer_psql()}")
     assert found == "koprogo_observer|t|f|f|f"
 

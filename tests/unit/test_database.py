@@ -354,6 +354,8 @@ def test_an_observer_that_differs_is_put_right(name: str, value: object) -> None
 def test_whose_session_it_is_says_the_command() -> None:
     assert f"PGOPTIONS='{database.SESSION}'" in shell.psql()
     assert " -U postgres " in shell.psql()
+    # What else the observer's sessions have is the role's own: read-only, and not for long.
+    assert f"PGOPTIONS='{database.CATALOG}' " in shell.observer_psql()
     for session, role in ((shell.owner_psql(), "koprogo"), (shell.observer_psql(), OBSERVER_ROLE)):
         assert f" -U {role} " in session
         assert "postgres -d" not in session
