@@ -30,7 +30,7 @@ BACKEND = "koprogo-scratch-backend-1"
 NETWORK = "koprogo-scratch"
 USER = 999  # of the server, as of the real one
 SECRETS = "/run/secrets/"  # in a backend's container
-START_TIMEOUT = 90  # seconds; making an empty data directory on one busy CPU takes ten
+START_TIMEOUT = 300  # seconds; making an empty data directory on one busy CPU takes ten
 
 # Its data is worth nothing, so nothing waits for the disk; small, to leave room in its limit.
 _SERVER = {

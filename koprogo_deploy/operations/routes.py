@@ -22,7 +22,7 @@ from koprogo_deploy.render import container_names, traefik_address
 from koprogo_deploy.settings import SWITCHED, Settings
 
 POSTGRES_TIMEOUT = 600  # seconds: on a slow host a new cluster, or what a crash left, takes minutes
-START_TIMEOUT = 60  # seconds, frontend and Traefik
+START_TIMEOUT = 180  # seconds, frontend and Traefik: on a slow host
 WARM_TIMEOUT = 45  # seconds, a colour that was kept warm and has ended meanwhile
 
 
