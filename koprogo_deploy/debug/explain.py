@@ -298,7 +298,8 @@ SELECT json_build_object(
   'rows', reltuples::bigint, 'pages', pg_relation_size(oid) / current_setting('block_size')::int,
   'analyzed', (SELECT greatest(last_analyze, last_autoanalyze) FROM pg_stat_all_tables s
                WHERE s.relid = c.oid),
-  'indexes', (SELECT coalesce(json_object_agg(indexrelid::regclass::text,
+  'indexes', (SELECT coalesce(json_object_agg(
+      (SELECT relname FROM pg_class i WHERE i.oid = indexrelid),
       (SELECT json_agg(a.attname ORDER BY n) FROM unnest(indkey::int[]) WITH ORDINALITY AS k(key, n)
        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = key)), '{{}}')
     FROM pg_index WHERE indrelid = c.oid AND indpred IS NULL AND indisvalid))

@@ -30,7 +30,7 @@ SELECT json_build_object(
           'mode', l.mode, 'type', l.locktype,
           'relation', CASE WHEN l.database = (SELECT oid FROM pg_database
                                               WHERE datname = current_database())
-                           THEN l.relation::regclass::text END,
+                           THEN (SELECT relname FROM pg_class WHERE oid = l.relation) END,
           'seconds', extract(epoch FROM clock_timestamp() - l.waitstart)))
         FROM pg_locks l WHERE l.pid = a.pid AND NOT l.granted),
       'holds', (SELECT json_agg(DISTINCT c.relname || ' ' || l.mode)
