@@ -225,7 +225,7 @@ _ENTRY = re.compile(r"\d+; \d+ \d+ (?P<what>.*)")
 # What only the superuser may make, and what is not the application's at all: our own schema with
 # the superadmin's guard, which the live database gives a restored one, and what the observer may,
 # which a deploy gives it.
-_EXTENSION = re.compile(r"(COMMENT - )?EXTENSION (- )?(?P<name>\S+)")
+_EXTENSION = re.compile(r'(COMMENT - )?EXTENSION (- )?"?(?P<name>[^\s"]+)')
 # Those the owner makes, in their order, and owns as before: a schema may have to be there first.
 _TRUSTED = "SELECT DISTINCT name FROM pg_available_extension_versions WHERE trusted"
 _NOT_THEIRS = re.compile(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import random
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import bcrypt
 import pytest
 
-from koprogo_deploy import machine
-from koprogo_deploy.data import backup, dump, hashes, host, main, scratch
+from koprogo_deploy import database, machine
+from koprogo_deploy.data import backup, dump, hashes, host, live, main, scratch
 from koprogo_deploy.data.host import MB, Config, Failed
 from tests.project import settings
 
@@ -199,6 +201,8 @@ def test_the_owner_restores_all_but_what_only_the_superuser_may() -> None:
 2; 3079 16385 EXTENSION - pg_stat_statements
 4; 2615 16404 SCHEMA - keys koprogo
 5; 3079 16386 EXTENSION - pgcrypto
+6; 3079 16387 EXTENSION - uuid-ossp
+3426; 0 0 COMMENT - EXTENSION "uuid-ossp"
 3425; 0 0 COMMENT - EXTENSION pgcrypto
 3421; 0 0 COMMENT - EXTENSION pg_stat_statements
 231; 1255 16401 FUNCTION koprogo_deploy keep_superadmin_password() koprogo_guard
@@ -216,12 +220,109 @@ def test_the_owner_restores_all_but_what_only_the_superuser_may() -> None:
 3423; 0 0 ACL pg_catalog FUNCTION lo_creat(integer) postgres
 3424; 0 0 ACL public TABLE users koprogo
 """
-    first, rest = dump.entries(listed, ["hstore", "pgcrypto"])
+    first, rest = dump.entries(listed, ["uuid-ossp", "pgcrypto"])
     assert [line.split(";")[0] for line in first] == ["2", "3421"]
     # In their order: what the owner may make itself wants its schema first.
     assert [line.split(";")[0] for line in rest] == [
-        *("4", "5", "3425", "230", "215", "3400", "3291", "3424"),
+        *("4", "5", "6", "3426", "3425", "230", "215", "3400", "3291", "3424"),
     ]
+
+
+CONTENTS = """2; 3079 16385 EXTENSION - pg_stat_statements
+230; 1255 16402 FUNCTION public evil(integer) koprogo
+"""
+
+
+@pytest.mark.parametrize("way", ["from a file", "from server to server"])
+def test_only_the_extensions_are_restored_by_the_superuser(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    @contextlib.contextmanager
+    def restoring(
+        container: str, database: str, role: str, names: Iterable[str]
+    ) -> Iterator[dump._Program]:
+        asked.append((role, [name.split()[3] for name in names]))
+        yield dump._Program(["true"], ())
+
+    monkeypatch.setattr(dump, "_restoring", restoring)
+    monkeypatch.setattr(dump, "inside", lambda _container, *command: [*command])
+    monkeypatch.setattr(dump, "sql", lambda *_: "hstore\npgcrypto")
+    monkeypatch.setattr(dump, "_read", lambda *_: CONTENTS.encode())
+    monkeypatch.setattr(dump, "_fed", lambda *_: CONTENTS.encode())
+    if way == "from a file":
+        (tmp_path / "x.dump").touch()
+        dump.restore(tmp_path / "x.dump")
+    else:
+        dump._into_scratch(io.BytesIO(b"x"))
+    assert asked == [("postgres", ["EXTENSION"]), ("koprogo", ["FUNCTION"])]
+
+
+def test_whose_session_a_script_runs_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, ...]] = []
+
+    def run(*command: str, **_: Any) -> str:
+        ran.append(command)
+        return 'true 5 "999:999" ["PATH=/bin"]'
+
+    monkeypatch.setattr(host, "run", run)
+    for asked, role in ((host.sql, "postgres"), (host.owner_sql, "koprogo")):
+        asked("koprogo-postgres-1", "SELECT 1")
+        assert ran[-1][-4:] == ("-U", role, "-d", "koprogo_db")
+        assert f"PGOPTIONS={database.SESSION}" in ran[-1]
+
+
+def test_the_copys_superadmin_is_guarded_before_its_backend_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    (tmp_path / "database_password").write_text("p" * 64)
+    monkeypatch.setattr(scratch, "files", lambda *_: tmp_path)
+    monkeypatch.setattr(scratch, "sql", lambda _name, text, *_: told.append(text))
+    monkeypatch.setattr(scratch, "owner_sql", lambda _name, text: told.append(text) or "{}")
+    scratch.let_in(Config(tmp_path, "production", 0), "koprogo_ab", ["database_password"], 1000)
+    hashes_kept = re.findall(r"superadmin VALUES \('(\$2b\$[^']+)'\)", told[-1])
+    assert len(hashes_kept) == 1
+    assert not bcrypt.checkpw(b"admin123", hashes_kept[0].encode())
+    login = scratch.known_login("Admin@koprogo.com")
+    assert login is not None
+    again = re.findall(r"superadmin VALUES \('(\$2b\$[^']+)'\)", told[-2])
+    assert bcrypt.checkpw(login["password"].encode(), again[0].encode()), "the guard keeps that one"
+    assert again[0] in told[-1]
+
+
+def test_a_restored_database_has_its_guard_before_anybody_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(live, "sql", lambda *_: done.append("made"))
+    monkeypatch.setattr(live, "owner_sql", lambda *_: done.append("analysed"))
+    monkeypatch.setattr(dump, "restore", lambda *_: done.append("restored"))
+    monkeypatch.setattr(live, "guarded", lambda _config: "$2b$08$kept")
+    monkeypatch.setattr(live, "guard", lambda *given: done.append(f"guarded {given[0]} {given[1]}"))
+    live.bring(Config(tmp_path, "production", 0), tmp_path / "x.dump")
+    assert done == ["made", "restored", "guarded $2b$08$kept koprogo_restored", "analysed"]
+
+
+def test_a_live_database_that_cannot_be_asked_gives_a_guard_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*_: str) -> str:
+        raise Failed("no answer")
+
+    config = Config(tmp_path, "production", 0)
+    (tmp_path / "current").mkdir()
+    manifest = tmp_path / "current/manifest.json"
+    monkeypatch.setattr(live, "sql", silent)
+    assert live.guarded(config).startswith("$2b$"), "without a manifest, too"
+    manifest.write_text('{"values": {"superadmin_guard": true}}')
+    kept = live.guarded(config)
+    assert not bcrypt.checkpw(b"admin123", kept.encode())
+    manifest.write_text('{"values": {"superadmin_guard": false}}')
+    assert live.guarded(config) == ""
+    monkeypatch.setattr(live, "sql", lambda *_: "f")
+    assert live.guarded(config) == "", "there is none"
 
 
 def test_one_at_a_time_and_the_other_one_is_named(tmp_path: Path) -> None:
