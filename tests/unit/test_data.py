@@ -279,8 +279,13 @@ def test_the_copys_superadmin_is_guarded_before_its_backend_starts(
     told: list[str] = []
     (tmp_path / "database_password").write_text("p" * 64)
     monkeypatch.setattr(scratch, "files", lambda *_: tmp_path)
-    monkeypatch.setattr(scratch, "sql", lambda _name, text, *_: told.append(text))
-    monkeypatch.setattr(scratch, "owner_sql", lambda _name, text: told.append(text) or "{}")
+
+    def sql(_container: str, text: str, *_: str) -> str:
+        told.append(text)
+        return "{}"
+
+    monkeypatch.setattr(scratch, "sql", sql)
+    monkeypatch.setattr(scratch, "owner_sql", sql)
     scratch.let_in(Config(tmp_path, "production", 0), "koprogo_ab", ["database_password"], 1000)
     hashes_kept = re.findall(r"superadmin VALUES \('(\$2b\$[^']+)'\)", told[-1])
     assert len(hashes_kept) == 1
