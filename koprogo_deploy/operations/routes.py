@@ -46,7 +46,7 @@ def read_back(settings: Settings, colours: Mapping[str, str]) -> str:
     )
     return f"""
 serves() {{
-  end=$(( $(date +%s) + 10 ))
+  end=$(( $(date +%s) + 60 ))
   while :; do
     found=$(curl -s -m 2 {api}/$1@file | grep -o '"url":"[^"]*"' | sort -u)
     [ "$found" = "\\"url\\":\\"$2\\"" ] && return 0
