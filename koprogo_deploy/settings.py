@@ -245,7 +245,7 @@ def _package(name: str) -> str:
 
 
 def _parameter(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9_]+([./][A-Za-z0-9_:@-]+)+", name):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*([./][A-Za-z0-9_:@-]+)+", name):
         raise ValueError('not a kernel parameter; write, for instance, "net.core.somaxconn"')
     return name
 
