@@ -136,11 +136,10 @@ def set_clock(state: State) -> None:
 
 def refresh(sandbox: Sandbox, state: State, prefix: str) -> None:
     """The same for one that runs: over SSH, since it reads its drive at boot alone."""
-    script = "tar -x -C / -f - && networkctl reload"
     try:
         done = subprocess.run(
             ["ssh", "-F", state.ssh_config, "-o", "BatchMode=yes", "vps",
-             f"sudo sh -c {shlex.quote(script)}"],
+             "sudo sh -c 'tar -x -C / -f - && networkctl reload'"],
             input=registry.archive(always(sandbox, prefix)), capture_output=True,
             timeout=20 * PATIENCE[Accelerator(state.accelerator)],
         )  # fmt: skip

@@ -107,11 +107,11 @@ def command(compress: int, seen: str = "") -> list[str]:
     return ["pg_dump", "-U", "postgres", "-Fc", "-Z", str(compress), *options, DATABASE]
 
 
-def whole_of_it() -> None:
-    """See that pg_dump sees every table.
+def refuse_hidden_tables() -> None:
+    """Refuse to dump a database of which pg_dump would leave a table out.
 
     Raises:
-        Failed: it would leave one out, without a word.
+        Failed: a table was given to an extension, so that pg_dump passes it over.
     """
     if hidden := json.loads(sql(POSTGRES, HIDDEN_QUERY)):
         raise Failed("; ".join(map(hidden_told, hidden)))
@@ -133,7 +133,7 @@ def dump(file: Path, compress: int = 6, hashed: bool = False) -> dict[str, Any]:
         Failed: it could not be made or does not read back; nothing of it is left.
     """
     began = time.monotonic()
-    whole_of_it()
+    refuse_hidden_tables()
     whole = size()
     room(file.parent, whole, "the dump")
     part = file.with_name(f"{file.name}.part")
@@ -312,7 +312,7 @@ def copy(hashed: bool = False) -> dict[str, Any]:
         Failed: either end failed; with its words.
     """
     began = time.monotonic()
-    whole_of_it()
+    refuse_hidden_tables()
     scratch_size = size()
     room(Path(run("docker", "info", "-f", "{{.DockerRootDir}}").strip()), scratch_size, "the copy")
     result: dict[str, Any] = {"bytes": scratch_size}
